@@ -1,0 +1,1 @@
+//! Noise schedules, prediction types, timestep grids, samplers and guidance.

@@ -1,0 +1,1 @@
+//! Objectives, optimisation steps, averaging, checkpoints and data order.

@@ -1,0 +1,1 @@
+//! The UNet family of denoising networks.

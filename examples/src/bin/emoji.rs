@@ -1,0 +1,2 @@
+//! Trains a text-to-image model on emoji.
+fn main() {}

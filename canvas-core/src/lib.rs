@@ -1,1 +1,63 @@
-//! The vocabulary every canvas crate shares: levels, predictions, backbones, denoisers, samplers, conditions, randomness, weight files, images, layers.
+//! The vocabulary every canvas crate shares. No backend, no training, no sampling method lives here.
+//!
+//! A text-to-image system is made of parts that know nothing of each other. A [`NoiseSchedule`] makes
+//! [`Level`]s. A [`Prediction`] says what a network's output means at a level. A [`Backbone`] is the network;
+//! with a prediction it becomes a [`Denoiser`], and guidance methods are denoisers around denoisers. A
+//! [`Sampler`] takes one step from level to level, knowing only a denoiser bound to its [`Condition`]. An
+//! [`Autoencoder`] and a [`TextEncoder`] stand at the two ends.
+//!
+//! # Example
+//! ```
+//! use burn::prelude::*;
+//! use canvas_core::*;
+//!
+//! /// Data that is always 2: the clean estimate needs no network.
+//! struct AlwaysTwo;
+//! impl Denoiser<2> for AlwaysTwo {
+//!     type Cond = Unconditional;
+//!     fn denoise(&self, x: Tensor<2>, _at: &[Level], _cond: &Unconditional) -> Tensor<2> {
+//!         x.full_like(2.0)
+//!     }
+//! }
+//!
+//! /// Follows the clean estimate.
+//! struct Follow;
+//! impl<const D: usize> Sampler<D> for Follow {
+//!     fn step(&self, x: Tensor<D>, hop: &mut Hop<'_, D>) -> Step<D> {
+//!         let x0 = hop.estimate(&x, hop.from);
+//!         Step::exact(hop.carry(x, x0.clone()), x0)
+//!     }
+//! }
+//!
+//! let flow = |t| Level { time: t, alpha: 1.0 - t, sigma: t };
+//! let levels = [1.0, 0.5, 0.0].map(flow);
+//! let mut noise = Seeded::new(0, [0, 1, 2]);
+//! let start: Tensor<2> = noise.normal_like(&Tensor::zeros([3, 4], &Device::flex()));
+//! let run = Run { sampler: &Follow, levels: &levels, noise: &mut noise };
+//! let drawn = run.sample(&|x, level| AlwaysTwo.denoise(x, &[level], &Unconditional(3)), start);
+//! assert_eq!(drawn.mean().into_scalar::<f32>(), 2.0);
+//! ```
+
+mod autoencoder;
+pub mod check;
+mod condition;
+mod denoiser;
+mod level;
+pub mod nn;
+mod noise;
+pub mod params;
+pub mod picture;
+mod prediction;
+mod sampler;
+mod text;
+pub mod weights;
+
+pub use autoencoder::{Autoencoder, LatentScale, Posterior};
+pub use check::ConfigError;
+pub use condition::{Class, Condition, Text, Unconditional};
+pub use denoiser::{Backbone, Denoiser, Preconditioned};
+pub use level::{Level, NoiseSchedule, mix, per_sample};
+pub use noise::{DeviceNoise, Noise, Seeded, generator, seed_for};
+pub use prediction::{Coefficients, Prediction};
+pub use sampler::{Hop, Past, Progress, Run, Sampler, Step};
+pub use text::{TextEncoder, Tokens};

@@ -1,0 +1,35 @@
+//! Adaptive layer norm: normalise, then shift and scale by a conditioning vector.
+
+use burn::nn::Linear;
+use burn::prelude::*;
+use burn::tensor::{activation::silu, module::layer_norm};
+
+/// Layer norm over the last axis without learned parameters, `eps` 1e-6 as in DiT.
+pub fn norm(x: Tensor<3>) -> Tensor<3> {
+    let width = x.dims()[2];
+    let ones = Tensor::ones([width], &x.device());
+    layer_norm(x, ones, None, 1e-6)
+}
+
+/// `x * (1 + scale) + shift`, the modulation of DiT.
+///
+/// # Shapes
+/// - `x`: `[B, N, W]`; `shift`, `scale`: `[B, 1, W]`
+pub fn apply(x: Tensor<3>, shift: Tensor<3>, scale: Tensor<3>) -> Tensor<3> {
+    x * (scale + 1.0) + shift
+}
+
+/// Projects `silu(c)` and cuts it into `K` modulation vectors.
+///
+/// # Shapes
+/// - `c`: `[B, W]`; `layer`: from `W` to `K * V`; output: `K` tensors `[B, 1, V]`
+///
+/// # Panics
+/// If `K` does not divide the layer's output.
+pub fn chunks<const K: usize>(layer: &Linear, c: Tensor<2>) -> [Tensor<3>; K] {
+    let all: Tensor<3> = layer.forward(silu(c)).unsqueeze_dim(1);
+    let width = all.dims()[2];
+    assert!(width.is_multiple_of(K), "{K} modulation vectors from a width of {width}");
+    let parts = all.chunk(K, 2);
+    parts.try_into().unwrap_or_else(|parts: Vec<_>| panic!("{} chunks, expected {K}", parts.len()))
+}

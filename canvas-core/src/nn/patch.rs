@@ -1,0 +1,44 @@
+//! Images to token sequences and back.
+
+use burn::prelude::*;
+
+/// Cuts images into `patch` by `patch` tokens, row by row; inside a token the order is (channel, row, column).
+///
+/// A linear layer after this equals a convolution with kernel and stride `patch`.
+///
+/// # Shapes
+/// `[B, C, H, W]` to `[B, (H/p) (W/p), C p p]`.
+///
+/// # Panics
+/// If `patch` does not divide both sides.
+pub fn split(x: Tensor<4>, patch: usize) -> Tensor<3> {
+    let [batch, channels, height, width] = x.dims();
+    assert!(
+        height.is_multiple_of(patch) && width.is_multiple_of(patch),
+        "patch ({patch}) must divide height ({height}) and width ({width})"
+    );
+    let (rows, columns) = (height / patch, width / patch);
+    x.reshape([batch, channels, rows, patch, columns, patch]).permute([0, 2, 4, 1, 3, 5]).reshape([
+        batch,
+        rows * columns,
+        channels * patch * patch,
+    ])
+}
+
+/// Joins tokens into images; inside a token the order is (row, column, channel), as DiT's last layer has it.
+///
+/// # Shapes
+/// `[B, (H/p) (W/p), p p C]` to `[B, C, H, W]`.
+///
+/// # Panics
+/// If the tokens do not make an image of `height` by `width`.
+pub fn join_channels_last(tokens: Tensor<3>, patch: usize, height: usize, width: usize) -> Tensor<4> {
+    let [batch, count, size] = tokens.dims();
+    let (rows, columns) = (height / patch, width / patch);
+    assert_eq!(count, rows * columns, "{count} tokens for {rows} by {columns} patches");
+    let channels = size / (patch * patch);
+    tokens
+        .reshape([batch, rows, columns, patch, patch, channels])
+        .permute([0, 5, 1, 3, 2, 4])
+        .reshape([batch, channels, height, width])
+}

@@ -1,0 +1,28 @@
+//! Position tables.
+
+use burn::prelude::*;
+
+/// The fixed sine-cosine table of a `height` by `width` grid, as in MAE and DiT: the first half of the
+/// channels encodes the column, the second half the row, each as all sines then all cosines with frequencies
+/// `10000^(-i / (W/4))`.
+///
+/// # Shapes
+/// Output `[1, height * width, W]`, row by row.
+///
+/// # Panics
+/// If 4 does not divide `channels`.
+pub fn sincos_2d(height: usize, width: usize, channels: usize, device: &Device) -> Tensor<3> {
+    assert!(channels.is_multiple_of(4), "4 must divide the channels of a 2-d position table ({channels})");
+    let quarter = channels / 4;
+    let mut table = Vec::with_capacity(height * width * channels);
+    for row in 0..height {
+        for column in 0..width {
+            for place in [column as f64, row as f64] {
+                let angle = |i: usize| place / 10000f64.powf(i as f64 / quarter as f64);
+                table.extend((0..quarter).map(|i| angle(i).sin() as f32));
+                table.extend((0..quarter).map(|i| angle(i).cos() as f32));
+            }
+        }
+    }
+    Tensor::from_data(TensorData::new(table, [1, height * width, channels]), device)
+}

@@ -1,0 +1,135 @@
+//! A module's parameters by name: made real, listed, checked.
+
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
+use burn::prelude::*;
+
+/// Makes every parameter real and gives each an identity that is a function of its path.
+///
+/// Burn draws parameters on first use, and a clone taken before that draws others: call this right after
+/// `init`, before anything clones the module. The identities are what optimizer states and averages are keyed
+/// by; made from paths they are the same in the next process, so a run can be resumed.
+pub fn realise<M: Module>(module: M) -> M {
+    module.map(&mut Realise::default())
+}
+
+/// `linear.weight`-like path of the elements a visitor or mapper is in.
+#[derive(Default)]
+struct Path(Vec<String>);
+
+impl Path {
+    fn joined(&self) -> String {
+        self.0.join(".")
+    }
+}
+
+#[derive(Default)]
+struct Realise {
+    path: Path,
+}
+
+impl ModuleMapper for Realise {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.path.0.push(name.to_owned());
+    }
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.0.pop();
+    }
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let (_, value, mapper) = param.consume();
+        // The top bits only: Burn serialises identities as 64-bit integers, some readers as doubles.
+        let id = ParamId::from(crate::seed_for(0, &self.path.joined()) >> 12);
+        Param::from_mapped_value(id, value, mapper)
+    }
+}
+
+/// One named parameter on the host.
+#[derive(Clone, Debug)]
+pub struct Named {
+    /// Path from the module's root, joined by dots.
+    pub name: String,
+    /// Identity in this process.
+    pub id: ParamId,
+    /// Shape and values.
+    pub data: TensorData,
+}
+
+/// All float parameters in the module's own order.
+pub fn named<M: Module>(module: &M) -> Vec<Named> {
+    let mut list = List::default();
+    module.visit(&mut list);
+    list.found
+}
+
+#[derive(Default)]
+struct List {
+    path: Path,
+    found: Vec<Named>,
+}
+
+impl ModuleVisitor for List {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.path.0.push(name.to_owned());
+    }
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.0.pop();
+    }
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        self.found.push(Named { name: self.path.joined(), id: param.id, data: param.val().into_data() });
+    }
+}
+
+/// Name of the first parameter, in the module's order, that holds a NaN or an infinity.
+pub fn first_non_finite<M: Module>(module: &M) -> Option<String> {
+    let broken = |data: &TensorData| data.iter::<f32>().any(|value| !value.is_finite());
+    named(module).into_iter().find(|param| broken(&param.data)).map(|param| param.name)
+}
+
+/// A closed formula for every parameter, from its name and flat index: `s sin(0.7 i + h(name))`, never zero
+/// throughout, with `s` about `1/sqrt(fan_in)`; one-dimensional weights of norms lie around 1.
+///
+/// For parity tests: the same ten lines in another language give a reference the same weights, so that a
+/// fixture holds outputs only and zero-initialised layers cannot hide a mistake.
+pub fn fill_by_formula<M: Module>(module: M) -> M {
+    module.map(&mut Formula::default())
+}
+
+#[derive(Default)]
+struct Formula {
+    path: Path,
+}
+
+impl ModuleMapper for Formula {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.path.0.push(name.to_owned());
+    }
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.0.pop();
+    }
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let name = self.path.joined();
+        param.map(|old| {
+            let (dims, device) = (old.dims(), old.device());
+            let is_norm_weight = name.ends_with("gamma");
+            let fan_in = if D < 2 { 16 } else { dims.iter().product::<usize>() / formula_out(&dims) };
+            let data = TensorData::new(formula(&name, dims.iter().product(), fan_in, is_norm_weight), dims);
+            let value = Tensor::from_data(data, &device);
+            if old.is_require_grad() { value.require_grad() } else { value }
+        })
+    }
+}
+
+/// Output channels: the last axis of a `[in, out]` matrix, the first of a convolution kernel.
+fn formula_out(dims: &[usize]) -> usize {
+    if dims.len() == 2 { dims[1] } else { dims[0] }
+}
+
+/// The values of [`fill_by_formula`] for a parameter of this name, in flat order.
+pub fn formula(name: &str, count: usize, fan_in: usize, around_one: bool) -> Vec<f32> {
+    let phase = (name
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
+        % 1000) as f64;
+    let scale = if around_one { 0.1 } else { (fan_in as f64).sqrt().recip() };
+    let centre = if around_one { 1.0 } else { 0.0 };
+    (0..count).map(|i| (centre + scale * (0.7 * i as f64 + phase).sin()) as f32).collect()
+}

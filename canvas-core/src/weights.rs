@@ -1,0 +1,254 @@
+//! Weight files: safetensors, written whole or not at all, read strictly.
+
+use crate::params;
+use burn::module::{Module, ModuleMapper, Param};
+use burn::prelude::*;
+use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// A rule that maps a key of the file to a parameter's name: literal replacements, applied in order.
+pub type Rename<'a> = (&'a str, &'a str);
+
+/// Why a weight file was not read or written. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum WeightsError {
+    /// The file could not be read or written.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Not a whole safetensors file.
+    #[error("{}: not a whole safetensors file ({message}); it may be truncated", path.display())]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// What the reader found.
+        message: String,
+    },
+    /// The file's keys or shapes are not the module's.
+    #[error("{}: does not fit this model ({used} of {expected} parameters fit){report}", path.display())]
+    Mismatch {
+        /// The file.
+        path: PathBuf,
+        /// Parameters that fit.
+        used: usize,
+        /// Parameters of the module.
+        expected: usize,
+        /// Every key that does not.
+        report: Report,
+    },
+}
+
+/// Every disagreement between a file and a module.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// Parameters the file lacks: name, shape, and the nearest unused key of the file.
+    pub missing: Vec<(String, Vec<usize>, Option<String>)>,
+    /// Keys no parameter takes: key (and its name after renaming), shape, and the nearest missing parameter.
+    pub unexpected: Vec<(String, Vec<usize>, Option<String>)>,
+    /// Shapes that differ: name, expected, found.
+    pub shapes: Vec<(String, Vec<usize>, Vec<usize>)>,
+    /// Keys whose type is not a float of 16, 32 or 64 bits: name and type.
+    pub types: Vec<(String, String)>,
+}
+
+impl Report {
+    fn is_empty(&self) -> bool {
+        self.missing.is_empty()
+            && self.unexpected.is_empty()
+            && self.shapes.is_empty()
+            && self.types.is_empty()
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let near = |near: &Option<String>| near.as_ref().map_or(String::new(), |n| format!("; nearest: {n}"));
+        for (name, shape, nearest) in &self.missing {
+            write!(f, "\n  missing {name} {shape:?}{}", near(nearest))?;
+        }
+        for (name, shape, nearest) in &self.unexpected {
+            write!(f, "\n  unexpected {name} {shape:?}{}", near(nearest))?;
+        }
+        for (name, expected, found) in &self.shapes {
+            write!(f, "\n  {name}: expected shape {expected:?}, found {found:?}")?;
+        }
+        for (name, found) in &self.types {
+            write!(f, "\n  {name}: expected f16, bf16, f32 or f64, found {found}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Writes a file whole or not at all: beside its place, flushed to the disk, then renamed.
+///
+/// # Errors
+/// Names the file; the old one, if any, is as it was, and nothing is left beside it.
+pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), WeightsError> {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".partial");
+    let beside = PathBuf::from(beside);
+    let written = File::create(&beside)
+        .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
+        .and_then(|()| fs::rename(&beside, path));
+    written.map_err(|source| {
+        fs::remove_file(&beside).ok();
+        WeightsError::Io { path: path.to_owned(), source }
+    })
+}
+
+/// Writes named tensors as f32 safetensors with string metadata.
+///
+/// # Errors
+/// As [`write_atomically`].
+pub fn write_tensors(
+    path: &Path,
+    tensors: &[(String, TensorData)],
+    metadata: &BTreeMap<String, String>,
+) -> Result<(), WeightsError> {
+    let bytes: Vec<(&str, Vec<usize>, Vec<u8>)> = tensors
+        .iter()
+        .map(|(name, data)| {
+            let raw = data.iter::<f32>().flat_map(f32::to_le_bytes).collect();
+            (name.as_str(), data.shape().to_vec(), raw)
+        })
+        .collect();
+    let format = |error: safetensors::SafeTensorError| WeightsError::Format {
+        path: path.to_owned(),
+        message: error.to_string(),
+    };
+    let views = bytes
+        .iter()
+        .map(|(name, shape, raw)| Ok((*name, TensorView::new(Dtype::F32, shape.clone(), raw)?)))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(format)?;
+    let metadata: HashMap<String, String> = metadata.clone().into_iter().collect();
+    let file = safetensors::serialize(views, Some(metadata)).map_err(format)?;
+    write_atomically(path, &file)
+}
+
+/// Reads every tensor of a safetensors file, floats widened or narrowed to f32.
+///
+/// # Errors
+/// Names the file; for a type that is not a float, the key and the type.
+pub fn read_tensors(path: &Path) -> Result<BTreeMap<String, TensorData>, WeightsError> {
+    let bytes = fs::read(path).map_err(|source| WeightsError::Io { path: path.to_owned(), source })?;
+    let file = SafeTensors::deserialize(&bytes)
+        .map_err(|error| WeightsError::Format { path: path.to_owned(), message: error.to_string() })?;
+    let (mut found, mut report) = (BTreeMap::new(), Report::default());
+    for (name, view) in file.tensors() {
+        match floats(&view) {
+            Some(values) => {
+                found.insert(name, TensorData::new(values, view.shape().to_vec()));
+            }
+            None => report.types.push((name, format!("{:?}", view.dtype()))),
+        }
+    }
+    if report.is_empty() {
+        return Ok(found);
+    }
+    let (used, expected) = (found.len(), found.len() + report.types.len());
+    Err(WeightsError::Mismatch { path: path.to_owned(), used, expected, report })
+}
+
+fn floats(view: &TensorView<'_>) -> Option<Vec<f32>> {
+    let raw = view.data();
+    Some(match view.dtype() {
+        Dtype::F32 => raw.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
+        Dtype::F64 => raw.as_chunks::<8>().0.iter().map(|b| f64::from_le_bytes(*b) as f32).collect(),
+        Dtype::F16 => {
+            raw.as_chunks::<2>().0.iter().map(|b| burn::tensor::f16::from_le_bytes(*b).to_f32()).collect()
+        }
+        Dtype::BF16 => {
+            raw.as_chunks::<2>().0.iter().map(|b| burn::tensor::bf16::from_le_bytes(*b).to_f32()).collect()
+        }
+        _ => return None,
+    })
+}
+
+/// Saves a module's parameters under their own names, with metadata.
+///
+/// # Errors
+/// As [`write_atomically`].
+pub fn save<M: Module>(
+    module: &M,
+    path: &Path,
+    metadata: &BTreeMap<String, String>,
+) -> Result<(), WeightsError> {
+    let tensors: Vec<_> = params::named(module).into_iter().map(|p| (p.name, p.data)).collect();
+    write_tensors(path, &tensors, metadata)
+}
+
+/// Loads a module's parameters, strictly: every key is used, after the renaming rules, or it is an error.
+///
+/// # Errors
+/// [`WeightsError::Mismatch`] lists every missing, unexpected and misshapen parameter with its shape and the
+/// nearest name. The module is consumed only on success in the sense that a clone stays as it was.
+pub fn load<M: Module>(module: M, path: &Path, renames: &[Rename<'_>]) -> Result<M, WeightsError> {
+    let renamed = |key: &str| renames.iter().fold(key.to_owned(), |key, (from, to)| key.replace(from, to));
+    let mut file: BTreeMap<String, TensorData> =
+        read_tensors(path)?.into_iter().map(|(key, data)| (renamed(&key), data)).collect();
+    let wanted = params::named(&module);
+    let expected = wanted.len();
+
+    let mut report = Report::default();
+    let mut taken = HashMap::new();
+    for param in wanted {
+        match file.remove(&param.name) {
+            None => report.missing.push((param.name, param.data.shape().to_vec(), None)),
+            Some(data) if data.shape() == param.data.shape() => {
+                taken.insert(param.name, data);
+            }
+            Some(data) => {
+                report.shapes.push((param.name, param.data.shape().to_vec(), data.shape().to_vec()));
+            }
+        }
+    }
+    report.unexpected = file.iter().map(|(name, data)| (name.clone(), data.shape().to_vec(), None)).collect();
+    suggest(&mut report);
+    if report.is_empty() {
+        return Ok(module.map(&mut Fill { path: Vec::new(), values: taken }));
+    }
+    Err(WeightsError::Mismatch { path: path.to_owned(), used: taken.len(), expected, report })
+}
+
+/// Fills in, for each missing name, the most similar unexpected one, and the other way round.
+fn suggest(report: &mut Report) {
+    let nearest = |name: &str, others: &[String]| {
+        let score = |other: &String| strsim::jaro_winkler(name, other);
+        let best = others.iter().max_by(|a, b| score(a).total_cmp(&score(b)))?;
+        (score(best) > 0.7).then(|| best.clone())
+    };
+    let missing: Vec<String> = report.missing.iter().map(|entry| entry.0.clone()).collect();
+    let unexpected: Vec<String> = report.unexpected.iter().map(|entry| entry.0.clone()).collect();
+    report.missing.iter_mut().for_each(|entry| entry.2 = nearest(&entry.0, &unexpected));
+    report.unexpected.iter_mut().for_each(|entry| entry.2 = nearest(&entry.0, &missing));
+}
+
+struct Fill {
+    path: Vec<String>,
+    values: HashMap<String, TensorData>,
+}
+
+impl ModuleMapper for Fill {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.path.push(name.to_owned());
+    }
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.pop();
+    }
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let Some(data) = self.values.remove(&self.path.join(".")) else { return param };
+        param.map(|old| {
+            let value = Tensor::from_data(data, &old.device());
+            if old.is_require_grad() { value.require_grad() } else { value }
+        })
+    }
+}

@@ -1,1 +1,21 @@
-//! The transformer family of denoising networks.
+//! The transformer family of denoising networks: one architecture, one file.
+//!
+//! # Example
+//! ```
+//! use burn::prelude::*;
+//! use canvas_core::{Backbone, Class};
+//! use canvas_dit::DitConfig;
+//!
+//! let device = Device::flex();
+//! let net = DitConfig::new([4, 6], 16, 2, 2).with_classes(10).init(&device);
+//! let x = Tensor::zeros([2, 4, 4, 6], &device);
+//! let time = Tensor::from_floats([0.3, 0.9], &device);
+//! let out = net.forward(x, time, &Class::new(&[7, 10], &device));
+//! assert_eq!(out.dims(), [2, 4, 4, 6]);
+//! ```
+
+mod dit;
+mod text_dit;
+
+pub use dit::{Dit, DitConfig};
+pub use text_dit::{TextDit, TextDitConfig};

@@ -1,1 +1,21 @@
 //! Objectives, optimisation steps, averaging, checkpoints and data order.
+
+mod checkpoint;
+mod clip;
+mod ema;
+mod log;
+mod objective;
+mod optimizer;
+mod order;
+mod rate;
+mod state;
+
+pub use checkpoint::{Checkpoint, CheckpointError, Checkpoints};
+pub use clip::clip_global_norm;
+pub use ema::Ema;
+pub use log::Log;
+pub use objective::{LevelDistribution, Objective, Weighting};
+pub use optimizer::{ModuleOptimizer, StateError};
+pub use order::Order;
+pub use rate::LearningRate;
+pub use state::{NonFinite, StepOptions, StepReport, TrainState};

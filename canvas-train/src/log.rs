@@ -1,0 +1,65 @@
+//! Logs as JSON lines that a resumed run continues exactly.
+
+use serde::{Serialize, de::DeserializeOwned};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+/// A file of one JSON value a line.
+#[derive(Debug)]
+pub struct Log {
+    path: PathBuf,
+    file: File,
+}
+
+impl Log {
+    /// Opens a log to go on with it: the rows that `keep` accepts stay, up to the first that it does not
+    /// (or that was cut off by a crash); the rest is removed.
+    ///
+    /// # Errors
+    /// Names the file.
+    pub fn resume<R: DeserializeOwned>(path: &Path, keep: impl Fn(&R) -> bool) -> io::Result<Self> {
+        let old = match fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+            Err(error) => return Err(named(path, &error)),
+        };
+        let fits =
+            |line: &&str| line.ends_with('\n') && serde_json::from_str::<R>(line).is_ok_and(|row| keep(&row));
+        let length: usize = old.split_inclusive('\n').take_while(fits).map(str::len).sum();
+        let file = OpenOptions::new().create(true).append(true).open(path);
+        let file = file.and_then(|file| file.set_len(length as u64).map(|()| file));
+        Ok(Self { path: path.to_owned(), file: file.map_err(|error| named(path, &error))? })
+    }
+
+    /// Adds a row.
+    ///
+    /// # Errors
+    /// Names the file.
+    pub fn push<R: Serialize>(&mut self, row: &R) -> io::Result<()> {
+        let mut line = serde_json::to_string(row).map_err(io::Error::other)?;
+        line.push('\n');
+        self.file.write_all(line.as_bytes()).map_err(|error| named(&self.path, &error))
+    }
+
+    /// All rows of a log; a missing file has none.
+    ///
+    /// # Errors
+    /// Names the file, and the line that is not such a row.
+    pub fn read<R: DeserializeOwned>(path: &Path) -> io::Result<Vec<R>> {
+        let text = match fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(named(path, &error)),
+        };
+        let parse = |(number, line): (usize, &str)| {
+            serde_json::from_str(line)
+                .map_err(|error| io::Error::other(format!("{}:{}: {error}", path.display(), number + 1)))
+        };
+        text.lines().enumerate().map(parse).collect()
+    }
+}
+
+fn named(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}

@@ -1,0 +1,140 @@
+//! Everything that changes while a model trains, in one value that is saved and restored exactly.
+
+use crate::{CheckpointError, Ema, ModuleOptimizer, clip_global_norm};
+use burn::module::Module;
+use burn::optim::{GradientsParams, Optimizer};
+use burn::prelude::*;
+use canvas_core::{params, weights};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// A model in training.
+///
+/// Randomness is not part of it: noise and data order are functions of the seed and [`images`](Self::images).
+pub struct TrainState<M, O> {
+    /// The model, on a device with gradients.
+    pub model: M,
+    /// Its moving average, without gradients: what to draw and evaluate with.
+    pub average: M,
+    /// Images trained on.
+    pub images: u64,
+    /// Optimizer steps taken.
+    pub steps: u64,
+    optimizer: ModuleOptimizer<O>,
+}
+
+/// What one step did.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct StepReport {
+    /// Mean loss of the batch before the step.
+    pub loss: f64,
+    /// L2 norm of all gradients before clipping.
+    pub grad_norm: f64,
+}
+
+/// A loss or a gradient was not finite; nothing was changed.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("{what} is not finite after {images} images")]
+pub struct NonFinite {
+    /// Images trained on before this step.
+    pub images: u64,
+    /// Rows of the batch whose loss is not finite; empty if it is the gradient.
+    pub rows: Vec<usize>,
+    /// "loss" or "gradient norm".
+    pub what: &'static str,
+}
+
+/// How a step is taken.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct StepOptions {
+    /// Learning rate.
+    pub rate: f64,
+    /// Largest joint norm of the gradients.
+    pub clip: f64,
+    /// The moving average.
+    pub ema: Ema,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Counters {
+    images: u64,
+    steps: u64,
+}
+
+impl<M: Module, O: Optimizer> TrainState<M, O> {
+    /// At the start of training. Parameters are realised here, before the average is cloned from them.
+    ///
+    /// # Panics
+    /// If the model's device does not track gradients.
+    pub fn new(model: M, optimizer: O) -> Self {
+        let model = params::realise(model);
+        let tracked = model.devices().first().is_none_or(Device::is_autodiff);
+        assert!(tracked, "train on a device with autodiff: device.autodiff()");
+        let average = model.valid();
+        Self { model, average, images: 0, steps: 0, optimizer: ModuleOptimizer::new(optimizer) }
+    }
+
+    /// Takes one step on per-sample losses `[B]`: mean, backward, clip, update, average.
+    ///
+    /// # Errors
+    /// If a loss or the gradient is not finite: nothing is changed.
+    pub fn step(&mut self, losses: Tensor<1>, options: &StepOptions) -> Result<StepReport, NonFinite> {
+        let broken = |what, rows| NonFinite { images: self.images, rows, what };
+        let values: Vec<f64> = losses.clone().into_data().iter::<f64>().collect();
+        let rows: Vec<usize> = (0..values.len()).filter(|&row| !values[row].is_finite()).collect();
+        if !rows.is_empty() {
+            return Err(broken("loss", rows));
+        }
+        let grads = GradientsParams::from_grads(losses.mean().backward(), &self.model);
+        let (grads, grad_norm) = clip_global_norm(&self.model, grads, options.clip);
+        if !grad_norm.is_finite() {
+            return Err(broken("gradient norm", Vec::new()));
+        }
+        self.model = self.optimizer.step(options.rate, self.model.clone(), grads);
+        self.average = options.ema.update(self.average.clone(), &self.model, self.steps);
+        self.images += values.len() as u64;
+        self.steps += 1;
+        Ok(StepReport { loss: values.iter().sum::<f64>() / values.len() as f64, grad_norm })
+    }
+
+    /// Writes model, average, optimizer and counters into a folder, as `model.safetensors`,
+    /// `average.safetensors`, `optimizer.safetensors` and `counters.json`.
+    ///
+    /// # Errors
+    /// Names the file.
+    pub fn save(&self, folder: &Path) -> Result<(), CheckpointError> {
+        let none = BTreeMap::new();
+        weights::save(&self.model, &folder.join("model.safetensors"), &none)?;
+        weights::save(&self.average, &folder.join("average.safetensors"), &none)?;
+        let state = self.optimizer.export(&self.model);
+        weights::write_tensors(&folder.join("optimizer.safetensors"), &state, &none)?;
+        let counters = Counters { images: self.images, steps: self.steps };
+        let counters = serde_json::to_vec(&counters).expect("plain data");
+        Ok(weights::write_atomically(&folder.join("counters.json"), &counters)?)
+    }
+
+    /// Restores what [`save`](Self::save) wrote, exactly.
+    ///
+    /// # Errors
+    /// Names the file, and every parameter that does not fit; the state is as it was.
+    pub fn restore(&mut self, folder: &Path) -> Result<(), CheckpointError> {
+        let content =
+            |path: &Path, message: String| CheckpointError::Content { path: path.to_owned(), message };
+        let path = folder.join("counters.json");
+        let text =
+            std::fs::read(&path).map_err(|source| CheckpointError::Io { path: path.clone(), source })?;
+        let counters: Counters =
+            serde_json::from_slice(&text).map_err(|error| content(&path, error.to_string()))?;
+        let model = weights::load(self.model.clone(), &folder.join("model.safetensors"), &[])?;
+        let average = weights::load(self.average.clone(), &folder.join("average.safetensors"), &[])?;
+        let path = folder.join("optimizer.safetensors");
+        let device = average.devices().first().cloned().expect("a model with parameters");
+        self.optimizer
+            .import(&model, weights::read_tensors(&path)?, &device)
+            .map_err(|error| content(&path, error.to_string()))?;
+        (self.model, self.average) = (model, average);
+        (self.images, self.steps) = (counters.images, counters.steps);
+        Ok(())
+    }
+}

@@ -1,6 +1,6 @@
 //! Networks and denoisers: what a researcher writes, and what a sampler uses.
 
-use crate::{Condition, Level, Prediction, per_sample};
+use crate::{Condition, Level, NoiseSchedule, Prediction, per_sample};
 use burn::prelude::*;
 
 /// What a researcher writes: a network. It knows nothing of noise schedules or samplers.
@@ -76,5 +76,21 @@ impl<const D: usize, B: Backbone<D>, P: Prediction + ?Sized> Denoiser<D> for Pre
         let out = per_sample::<D>(at, &device, |level| self.prediction.coefficients(level).out);
         let raw = self.raw(x.clone(), at, cond);
         x * skip + raw * out
+    }
+}
+
+/// A noise schedule and what the network predicts on it: the one value that training and sampling share, so
+/// that they cannot disagree.
+pub struct Process {
+    /// How noise grows with time.
+    pub schedule: Box<dyn NoiseSchedule>,
+    /// What the network's output means.
+    pub prediction: Box<dyn Prediction>,
+}
+
+impl Process {
+    /// The denoiser a network is in this process.
+    pub fn denoiser<'a, B>(&'a self, backbone: &'a B) -> Preconditioned<'a, B, dyn Prediction> {
+        Preconditioned { backbone, prediction: &*self.prediction }
     }
 }

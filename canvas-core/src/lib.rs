@@ -50,12 +50,13 @@ pub mod picture;
 mod prediction;
 mod sampler;
 mod text;
+pub mod trace;
 pub mod weights;
 
 pub use autoencoder::{Autoencoder, LatentScale, Posterior};
 pub use check::ConfigError;
 pub use condition::{Class, Condition, Text, Unconditional};
-pub use denoiser::{Backbone, Denoiser, Preconditioned};
+pub use denoiser::{Backbone, Denoiser, Preconditioned, Process};
 pub use level::{Level, NoiseSchedule, mix, per_sample};
 pub use noise::{DeviceNoise, Noise, Seeded, generator, seed_for};
 pub use prediction::{Coefficients, Prediction};

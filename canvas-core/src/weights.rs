@@ -42,7 +42,7 @@ pub enum WeightsError {
         /// Parameters of the module.
         expected: usize,
         /// Every key that does not.
-        report: Report,
+        report: Box<Report>,
     },
 }
 
@@ -155,7 +155,7 @@ pub fn read_tensors(path: &Path) -> Result<BTreeMap<String, TensorData>, Weights
         return Ok(found);
     }
     let (used, expected) = (found.len(), found.len() + report.types.len());
-    Err(WeightsError::Mismatch { path: path.to_owned(), used, expected, report })
+    Err(WeightsError::Mismatch { path: path.to_owned(), used, expected, report: report.into() })
 }
 
 fn floats(view: &TensorView<'_>) -> Option<Vec<f32>> {
@@ -216,7 +216,8 @@ pub fn load<M: Module>(module: M, path: &Path, renames: &[Rename<'_>]) -> Result
     if report.is_empty() {
         return Ok(module.map(&mut Fill { path: Vec::new(), values: taken }));
     }
-    Err(WeightsError::Mismatch { path: path.to_owned(), used: taken.len(), expected, report })
+    let (used, report) = (taken.len(), report.into());
+    Err(WeightsError::Mismatch { path: path.to_owned(), used, expected, report })
 }
 
 /// Fills in, for each missing name, the most similar unexpected one, and the other way round.

@@ -10,7 +10,7 @@ use burn::prelude::*;
 use canvas_core::nn::init::{normal_embedding, xavier_linear, zero_linear};
 use canvas_core::nn::{Activation, Attention, AttentionConfig, Mlp, MlpConfig, TimeEmbed, TimeEmbedConfig};
 use canvas_core::nn::{modulate, patch, position};
-use canvas_core::{Backbone, Class, ConfigError, check};
+use canvas_core::{Backbone, Class, ConfigError, check, trace};
 
 /// Sizes of a [`Dit`].
 #[derive(Config, Debug)]
@@ -111,8 +111,8 @@ impl Dit {
         let class = self.class.forward(cond.labels.clone().unsqueeze_dim::<2>(1)).squeeze_dim::<2>(1);
         let c = self.time.forward(time) + class; // [B, W]
         let mut h = self.embed.forward(patch::split(x, self.patch)) + self.position.clone(); // [B, N, W]
-        for block in &self.blocks {
-            h = block.forward(h, c.clone()); // [B, N, W]
+        for (i, block) in self.blocks.iter().enumerate() {
+            h = trace::tap(|| format!("blocks.{i}"), block.forward(h, c.clone())); // [B, N, W]
         }
         let [shift, scale] = modulate::chunks(&self.final_modulation, c); // 2 x [B, 1, W]
         let h = modulate::apply(modulate::norm(h), shift, scale);

@@ -15,7 +15,7 @@ use burn::prelude::*;
 use canvas_core::nn::init::{xavier_linear, zero_linear};
 use canvas_core::nn::{Activation, Attention, AttentionConfig, Mlp, MlpConfig, TimeEmbed, TimeEmbedConfig};
 use canvas_core::nn::{modulate, patch, position};
-use canvas_core::{Backbone, ConfigError, Text, check};
+use canvas_core::{Backbone, ConfigError, Text, check, trace};
 
 /// Sizes of a [`TextDit`].
 #[derive(Config, Debug)]
@@ -94,8 +94,8 @@ impl Backbone<4> for TextDit {
         let [_, _, height, width] = x.dims();
         let c = self.time.forward(time) + self.prompt.forward(cond.pooled.clone()); // [B, W]
         let mut h = self.embed.forward(patch::split(x, self.patch)) + self.position.clone(); // [B, N, W]
-        for block in &self.blocks {
-            h = block.forward(h, c.clone(), cond); // [B, N, W]
+        for (i, block) in self.blocks.iter().enumerate() {
+            h = trace::tap(|| format!("blocks.{i}"), block.forward(h, c.clone(), cond)); // [B, N, W]
         }
         let [shift, scale] = modulate::chunks(&self.final_modulation, c); // 2 x [B, 1, W]
         let h = modulate::apply(modulate::norm(h), shift, scale);

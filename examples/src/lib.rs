@@ -1,8 +1,15 @@
-//! What the example programs share: the emoji data set, progress, plots and reports.
+//! What the example programs share: the emoji data set, the two training stages, drawing, measuring, reports.
 
+pub mod config;
+pub mod device;
 pub mod emoji_set;
+pub mod finish;
 pub mod measure;
+pub mod model;
 pub mod plot;
 pub mod progress;
 pub mod report;
+pub mod run;
 pub mod sheet;
+pub mod stages;
+pub mod train_loop;

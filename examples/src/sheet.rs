@@ -342,7 +342,7 @@ mod tests {
         assert!(pairs("nothing", &[], 3).unwrap().width() > 200);
         let none = RgbImage::new(0, 0);
         assert!(sheet("", &[Cell { picture: &none, label: "no pixels" }], 1, 3).is_ok());
-        assert!(png_bytes(&none).is_err() || !png_bytes(&none).unwrap().is_empty());
+        assert!(png_bytes(&none).is_err());
     }
 
     #[test]

@@ -1,0 +1,171 @@
+//! What determines a run: written once into its folder, read again to resume and to draw.
+
+use crate::emoji_set::Which;
+use anyhow::{Context, Result, anyhow};
+use canvas_train::LearningRate;
+use canvas_vae::AutoencoderTinyConfig;
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+
+/// One training stage.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StageConfig {
+    /// Images trained on, repeats counted.
+    pub images: u64,
+    /// Images a step.
+    pub batch: usize,
+    /// Largest learning rate.
+    pub peak_rate: f64,
+    /// Largest decay of the moving average.
+    pub ema: f64,
+    /// AdamW's weight decay.
+    pub weight_decay: f32,
+    /// Checkpoints a stage, evenly spaced; the end is always one.
+    pub checkpoints: u64,
+    /// Evaluations (and sample sheets) a stage, evenly spaced; the end is always one.
+    pub evaluations: u64,
+}
+
+impl StageConfig {
+    /// Warm-up over a twentieth, then a half cosine to a twentieth of the peak.
+    pub fn rate(&self) -> LearningRate {
+        LearningRate { peak: self.peak_rate, floor: 0.05, warmup: self.images / 20, total: self.images }
+    }
+
+    /// Whether one of `times` evenly spaced marks lies in `(before, after]`; the end is one.
+    pub fn passes(&self, times: u64, before: u64, after: u64) -> bool {
+        let mark = |images: u64| (images.min(self.images) * times.max(1)) / self.images.max(1);
+        mark(after) > mark(before)
+    }
+}
+
+/// Everything that determines a run.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RunConfig {
+    /// Program that made the run: another's folder is refused.
+    pub program: String,
+    /// Seed of initialization, data order and noise.
+    pub seed: u64,
+    /// `simple` or `all`.
+    pub set: String,
+    /// Side of the pictures in pixels.
+    pub side: u32,
+    /// `dit`, `unet`, or the name of a researcher's own.
+    pub backbone: String,
+    /// `flow`, `epsilon`, `velocity`, `sample` or `edm`.
+    pub prediction: String,
+    /// Share of captions replaced by the empty one, for classifier-free guidance.
+    pub caption_dropout: f64,
+    /// Width of the text encoder.
+    pub text_width: usize,
+    /// Blocks of the text encoder.
+    pub text_depth: usize,
+    /// Small networks for a test of seconds.
+    pub smoke: bool,
+    /// Sizes of the autoencoder.
+    pub autoencoder: AutoencoderTinyConfig,
+    /// Standard deviation of the noise on latents while the autoencoder trains.
+    pub latent_noise: f64,
+    /// First stage: the autoencoder.
+    pub first: StageConfig,
+    /// Second stage: text encoder and denoiser.
+    pub second: StageConfig,
+}
+
+/// Tokens a caption may have, `[start]` and `[end]` included.
+pub const CONTEXT: usize = 16;
+
+impl RunConfig {
+    /// The default recipe, about 15 minutes on two CPU cores.
+    pub fn standard(program: &str) -> Self {
+        Self {
+            program: program.to_owned(),
+            seed: 0,
+            set: Which::Simple.to_string(),
+            side: 64,
+            backbone: "dit".into(),
+            prediction: "flow".into(),
+            caption_dropout: 0.1,
+            text_width: 192,
+            text_depth: 1,
+            smoke: false,
+            autoencoder: AutoencoderTinyConfig::new()
+                .with_patch(4)
+                .with_channels(vec![64, 96])
+                .with_blocks(vec![1, 1])
+                .with_latent(8)
+                .with_clamp_latents(false),
+            latent_noise: 0.1,
+            first: StageConfig {
+                images: 16_000,
+                batch: 16,
+                peak_rate: 2e-3,
+                ema: 0.995,
+                weight_decay: 0.0,
+                checkpoints: 8,
+                evaluations: 8,
+            },
+            second: StageConfig {
+                images: 48_000,
+                batch: 32,
+                peak_rate: 1e-3,
+                ema: 0.998,
+                weight_decay: 0.01,
+                checkpoints: 12,
+                evaluations: 12,
+            },
+        }
+    }
+
+    /// The same path in seconds, for tests: nothing worth looking at comes out.
+    pub fn smoke(program: &str) -> Self {
+        let mut config = Self::standard(program);
+        config.smoke = true;
+        config.side = 16;
+        config.text_width = 16;
+        config.autoencoder = config.autoencoder.with_channels(vec![8, 8]);
+        (config.first.images, config.first.batch) = (256, 16);
+        (config.second.images, config.second.batch) = (512, 16);
+        for stage in [&mut config.first, &mut config.second] {
+            (stage.checkpoints, stage.evaluations) = (4, 2);
+        }
+        config
+    }
+
+    /// The parsed data set.
+    ///
+    /// # Errors
+    /// For an unknown name.
+    pub fn which(&self) -> Result<Which> {
+        self.set.parse()
+    }
+
+    /// Reads `run.json` of a run's folder.
+    ///
+    /// # Errors
+    /// Names the file and what is wrong with it.
+    pub fn read(folder: &Path) -> Result<Self> {
+        let path = folder.join("run.json");
+        let text = std::fs::read_to_string(&path)
+            .with_context(|| format!("{}: not the folder of a run", path.display()))?;
+        serde_json::from_str(&text).with_context(|| format!("{}: not a run's configuration", path.display()))
+    }
+
+    /// Writes `run.json` into a run's folder.
+    ///
+    /// # Errors
+    /// Names the file.
+    pub fn write(&self, folder: &Path) -> Result<()> {
+        let text = serde_json::to_vec_pretty(self)?;
+        Ok(canvas_core::weights::write_atomically(&folder.join("run.json"), &text)?)
+    }
+}
+
+/// The error for a value that is not among those that exist.
+pub fn unknown(flag: &str, value: &str, known: &[&str]) -> anyhow::Error {
+    let best = known.iter().max_by(|a, b| strsim::jaro(a, value).total_cmp(&strsim::jaro(b, value)));
+    let near = best
+        .filter(|name| strsim::jaro(name, value) > 0.7)
+        .map_or(String::new(), |n| format!("; nearest: {n}"));
+    anyhow!("{flag} {value}: there are {}{near}", known.join(", "))
+}

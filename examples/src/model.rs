@@ -1,0 +1,204 @@
+//! A text-to-image model: where the sibling crates meet.
+
+use anyhow::Result;
+use burn::module::{Module, ModuleDisplay};
+use burn::prelude::*;
+use canvas_core::{Autoencoder, Condition, Level, picture};
+use canvas_core::{
+    Backbone, Denoiser, LatentScale, Noise, Process, Run, Sampler, Seeded, Text, TextEncoder, Tokens,
+};
+use canvas_dit::{TextDit, TextDitConfig};
+use canvas_sched::{Cfg, Timesteps, predict, schedule};
+use canvas_text::TextTransformer;
+use canvas_train::LevelDistribution;
+use canvas_unet::{Unet, UnetConfig};
+use canvas_vae::AutoencoderTiny;
+use image::RgbImage;
+
+/// A network the programs can train: a backbone on latents, conditioned on text.
+///
+/// Every `#[derive(Module)]` type with a `Backbone<4, Cond = Text>` is one.
+pub trait Network: Backbone<4, Cond = Text> + Module + ModuleDisplay {}
+impl<B: Backbone<4, Cond = Text> + Module + ModuleDisplay> Network for B {}
+
+/// What is trained in the second stage: a text encoder and the network it conditions.
+#[derive(Module, Debug)]
+pub struct TextToImage<B: Module> {
+    /// Reads the prompt.
+    pub text: TextTransformer,
+    /// Denoises latents.
+    pub backbone: B,
+}
+
+/// A backbone chosen at run time.
+#[derive(Module, Debug)]
+#[allow(clippy::large_enum_variant, reason = "one value lives for the whole run")]
+pub enum AnyBackbone {
+    /// `--backbone dit`.
+    Dit(TextDit),
+    /// `--backbone unet`.
+    Unet(Unet),
+}
+
+/// Names that [`AnyBackbone::new`] knows.
+pub const BACKBONES: [&str; 2] = ["dit", "unet"];
+
+/// Sizes a backbone must fit.
+#[derive(Clone, Copy, Debug)]
+pub struct BackboneSizes {
+    /// Latent channels, height and width.
+    pub latent: [usize; 3],
+    /// Width of the text tokens and of the pooled prompt.
+    pub text: usize,
+    /// Small enough for a test of a few seconds.
+    pub smoke: bool,
+}
+
+impl AnyBackbone {
+    /// A new backbone of this name.
+    ///
+    /// # Errors
+    /// For an unknown name.
+    pub fn new(name: &str, sizes: BackboneSizes, device: &Device) -> Result<Self> {
+        match name {
+            "dit" => Ok(Self::Dit(dit(sizes).init(device))),
+            "unet" => Ok(Self::Unet(unet(sizes).init(device))),
+            _ => Err(crate::config::unknown("--backbone", name, &BACKBONES)),
+        }
+    }
+}
+
+fn dit(sizes: BackboneSizes) -> TextDitConfig {
+    let [channels, height, width] = sizes.latent;
+    let (model_width, depth, heads) = if sizes.smoke { (32, 2, 2) } else { (256, 6, 4) };
+    TextDitConfig::new([height, width], channels, model_width, depth, heads, sizes.text, sizes.text)
+        .with_activation(canvas_core::nn::Activation::ReluSquared)
+}
+
+fn unet(sizes: BackboneSizes) -> UnetConfig {
+    let mut config = UnetConfig::small(sizes.latent[0], sizes.text).with_pooled_width(Some(sizes.text));
+    if sizes.smoke {
+        (config.channels, config.heads) = (vec![16, 16], vec![2, 2]);
+    }
+    config
+}
+
+impl Backbone<4> for AnyBackbone {
+    type Cond = Text;
+
+    fn forward(&self, x: Tensor<4>, time: Tensor<1>, cond: &Text) -> Tensor<4> {
+        match self {
+            Self::Dit(net) => net.forward(x, time, cond),
+            Self::Unet(net) => net.forward(x, time, cond),
+        }
+    }
+}
+
+/// Names that [`process`] knows.
+pub const PREDICTIONS: [&str; 5] = ["flow", "epsilon", "velocity", "sample", "edm"];
+
+/// The process a prediction type is usually trained in, and how its levels are drawn.
+///
+/// Flow runs on the straight path, epsilon, velocity and sample on Stable Diffusion's scaled-linear schedule,
+/// EDM on its own. Any other pairing works too; these are what a comparison expects.
+///
+/// # Errors
+/// For an unknown name.
+pub fn process(prediction: &str) -> Result<(Process, LevelDistribution)> {
+    let vp = || Box::new(schedule::Vp::scaled_linear(1000));
+    let uniform = LevelDistribution::Uniform;
+    Ok(match prediction {
+        "flow" => {
+            let process = Process {
+                schedule: Box::new(schedule::Flow::default()),
+                prediction: Box::new(predict::Flow),
+            };
+            (process, LevelDistribution::LogitNormal { mean: 0.0, std: 1.0 })
+        }
+        "epsilon" => (Process { schedule: vp(), prediction: Box::new(predict::Epsilon) }, uniform),
+        "velocity" => (Process { schedule: vp(), prediction: Box::new(predict::Velocity) }, uniform),
+        "sample" => (Process { schedule: vp(), prediction: Box::new(predict::Sample) }, uniform),
+        "edm" => {
+            // Latents have unit variance; EDM's P_mean of -1.2 is for data of deviation 0.5.
+            let prediction = Box::new(predict::Edm { sigma_data: 1.0 });
+            let process = Process { schedule: Box::new(schedule::Edm::default()), prediction };
+            (process, LevelDistribution::LogNormal { mean: -1.2 + 2f64.ln(), std: 1.2 })
+        }
+        _ => return Err(crate::config::unknown("--prediction", prediction, &PREDICTIONS)),
+    })
+}
+
+/// How pictures are drawn.
+pub struct DrawOptions {
+    /// Steps along the process.
+    pub sampler: Box<dyn Sampler<4>>,
+    /// Number of steps.
+    pub steps: usize,
+    /// Classifier-free guidance scale; 1 is off.
+    pub guidance: f64,
+    /// Key of the noise.
+    pub seed: u64,
+}
+
+/// Everything a trained model needs to draw.
+pub struct Painter<'a, B: Module> {
+    /// Text encoder and backbone, without gradients.
+    pub model: &'a TextToImage<B>,
+    /// From latents to pictures.
+    pub autoencoder: &'a AutoencoderTiny,
+    /// Between the autoencoder's latents and those the model works on.
+    pub scale: &'a LatentScale,
+    /// What the model was trained in.
+    pub process: &'a Process,
+    /// Latent channels, height and width.
+    pub latent: [usize; 3],
+}
+
+impl<B: Network> Painter<'_, B> {
+    /// Draws one picture a prompt; picture `i` depends on its prompt, the seed and `numbers[i]` alone.
+    pub fn draw(
+        &self,
+        prompts: &Tokens,
+        null: &Tokens,
+        numbers: &[u64],
+        options: &DrawOptions,
+    ) -> Vec<RgbImage> {
+        const BATCH: usize = 32;
+        let rows: Vec<usize> = (0..numbers.len()).collect();
+        let batches = rows.chunks(BATCH);
+        batches
+            .flat_map(|rows| {
+                let numbers: Vec<u64> = rows.iter().map(|&row| numbers[row]).collect();
+                self.draw_batch(&prompts.select(rows), null, numbers, options)
+            })
+            .collect()
+    }
+
+    fn draw_batch(
+        &self,
+        prompts: &Tokens,
+        null: &Tokens,
+        numbers: Vec<u64>,
+        options: &DrawOptions,
+    ) -> Vec<RgbImage> {
+        let (batch, [channels, height, width]) = (numbers.len(), self.latent);
+        let cond = self.model.text.encode(prompts);
+        let null = self.model.text.encode(null).spread(batch);
+        let guided = Cfg::new(self.process.denoiser(&self.model.backbone), null, options.guidance);
+        let levels = levels(self.process, options.steps);
+
+        let mut noise = Seeded::new(canvas_core::seed_for(options.seed, "draw"), numbers);
+        let blank = Tensor::<4>::zeros([batch, channels, height, width], &cond.tokens.device());
+        let start = noise.normal_like(&blank) * levels[0].sigma;
+        let run = Run { sampler: &*options.sampler, levels: &levels, noise: &mut noise };
+        let latents = run.sample(&|x, level| guided.denoise(x, &[level], &cond), start);
+        picture::from_tensor(self.autoencoder.decode(self.scale.restore(latents)))
+    }
+}
+
+/// The levels of a run of this many steps: evenly in time, except where only EDM's spacing makes sense.
+pub fn levels(process: &Process, steps: usize) -> Vec<Level> {
+    let edm = process.schedule.level(1.0).alpha == 1.0;
+    let grid = if edm { Timesteps::edm() } else { Timesteps::uniform() };
+    grid.levels(&*process.schedule, steps)
+}

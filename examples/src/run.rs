@@ -1,0 +1,182 @@
+//! A whole run in one folder: data, two stages, drawings, measurements, report.
+
+use crate::config::RunConfig;
+use crate::emoji_set::EmojiSet;
+use crate::finish;
+use crate::model::{BackboneSizes, Network, TextToImage};
+use crate::stages::{self, AutoencoderTask, DenoiserTask, LatentSet};
+use crate::train_loop::TrainLoop;
+use anyhow::{Context, Result, bail};
+use burn::prelude::*;
+use canvas_core::{Autoencoder, params, seed_for, weights};
+use canvas_text::{TextTransformerConfig, WordTokenizer};
+use canvas_vae::AutoencoderTiny;
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Where a run's files lie.
+#[derive(Clone, Debug)]
+pub struct Folder(pub PathBuf);
+
+impl Folder {
+    /// Makes the folder of a new run.
+    ///
+    /// # Errors
+    /// If it holds another run, or cannot be made.
+    pub fn create(path: &Path, config: &RunConfig) -> Result<Self> {
+        if path.join("run.json").exists() {
+            bail!(
+                "{} holds a run already: go on with it by --resume {}, or choose another folder by --out",
+                path.display(),
+                path.display()
+            );
+        }
+        let occupied = path.is_dir() && fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some());
+        if occupied {
+            bail!("{} holds other files: choose an empty or a new folder by --out", path.display());
+        }
+        fs::create_dir_all(path).with_context(|| path.display().to_string())?;
+        config.write(path)?;
+        Ok(Self(path.to_owned()))
+    }
+
+    /// The first of `base`, `base-2`, `base-3` ... that does not exist.
+    pub fn fresh(base: &Path) -> PathBuf {
+        let numbered = |n: u32| match n {
+            1 => base.to_owned(),
+            _ => PathBuf::from(format!("{}-{n}", base.display())),
+        };
+        (1..).map(numbered).find(|path| !path.exists()).expect("a number that is free")
+    }
+
+    /// The autoencoder's part.
+    pub fn autoencoder(&self) -> PathBuf {
+        self.0.join("autoencoder")
+    }
+
+    /// The denoiser's part.
+    pub fn denoiser(&self) -> PathBuf {
+        self.0.join("denoiser")
+    }
+}
+
+/// A trained model with all it needs to draw.
+pub struct Trained<B: Network> {
+    /// Text encoder and backbone, averaged.
+    pub model: TextToImage<B>,
+    /// The autoencoder, averaged.
+    pub autoencoder: AutoencoderTiny,
+    /// Latents, captions and scales of the run's data.
+    pub data: LatentSet,
+    /// Images per second of each stage, where this process trained it.
+    pub speed: Speed,
+}
+
+/// Images per second of training, evaluations and checkpoints included.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Speed {
+    /// First stage.
+    pub autoencoder: Option<f64>,
+    /// Second stage.
+    pub denoiser: Option<f64>,
+}
+
+/// Latent channels, height and width of a run.
+pub fn latent_shape(config: &RunConfig, device: &Device) -> [usize; 3] {
+    let side = config.side as usize;
+    config.autoencoder.init(device).latent_shape(side, side)
+}
+
+/// An untrained model of a run: the same weights every time, and for every backbone the same text encoder.
+///
+/// # Errors
+/// What `make` returns.
+pub fn new_model<B: Network>(
+    config: &RunConfig,
+    tokenizer: &WordTokenizer,
+    make: impl Fn(BackboneSizes, &Device) -> Result<B>,
+    device: &Device,
+) -> Result<TextToImage<B>> {
+    device.seed(seed_for(config.seed, "model"));
+    let text = TextTransformerConfig::new(tokenizer.vocabulary(), tokenizer.context())
+        .with_width(config.text_width)
+        .with_depth(config.text_depth)
+        .with_heads(4)
+        .init(device);
+    let text = params::realise(text);
+    let sizes =
+        BackboneSizes { latent: latent_shape(config, device), text: config.text_width, smoke: config.smoke };
+    Ok(params::realise(TextToImage { text, backbone: make(sizes, device)? }))
+}
+
+/// An untrained autoencoder of a run.
+pub fn new_autoencoder(config: &RunConfig, device: &Device) -> AutoencoderTiny {
+    device.seed(seed_for(config.seed, "autoencoder"));
+    params::realise(config.autoencoder.init(device))
+}
+
+/// Trains both stages from wherever the folder says they are, and returns the trained model.
+///
+/// # Errors
+/// If files cannot be read or written, or training breaks down.
+pub fn train<B: Network>(
+    folder: &Folder,
+    config: &RunConfig,
+    set: &EmojiSet,
+    make: impl Fn(BackboneSizes, &Device) -> Result<B>,
+    device: &Device,
+) -> Result<Trained<B>> {
+    let autodiff = device.clone().autodiff();
+    let tokenizer = stages::tokenizer(set)?;
+    tokenizer.save(&folder.0.join("tokenizer.json"))?;
+
+    let place = folder.autoencoder();
+    let first = TrainLoop { name: "autoencoder", folder: place.clone(), config: &config.first };
+    let mut task = AutoencoderTask::new(config, set, &place, &autodiff);
+    let (state, first_speed) = first.run(new_autoencoder(config, &autodiff), &mut task)?;
+    let autoencoder = state.average;
+
+    let data = LatentSet::new(set, &autoencoder, &tokenizer, device)?;
+    let place = folder.denoiser();
+    let second = TrainLoop { name: "denoiser", folder: place.clone(), config: &config.second };
+    let mut task = DenoiserTask::new(config, set, &data, &autoencoder, &place, &autodiff)?;
+    let (state, second_speed) = second.run(new_model(config, &tokenizer, make, &autodiff)?, &mut task)?;
+
+    let model = state.average;
+    save_for_drawing(folder, &model, &autoencoder, &data)?;
+    let known = |speed: f64| speed.is_finite().then_some(speed);
+    let speed = Speed { autoencoder: known(first_speed), denoiser: known(second_speed) };
+    Ok(Trained { model, autoencoder, data, speed })
+}
+
+/// Writes the averaged weights and the latent scale, which is all that drawing needs.
+fn save_for_drawing<B: Network>(
+    folder: &Folder,
+    model: &TextToImage<B>,
+    autoencoder: &AutoencoderTiny,
+    data: &LatentSet,
+) -> Result<()> {
+    let none = Default::default();
+    weights::save(model, &folder.0.join("model.safetensors"), &none)?;
+    weights::save(autoencoder, &folder.0.join("autoencoder.safetensors"), &none)?;
+    let scale = serde_json::to_vec_pretty(&data.scale)?;
+    Ok(weights::write_atomically(&folder.0.join("latent_scale.json"), &scale)?)
+}
+
+/// A whole run: training, then sheets, measurements and the report.
+///
+/// # Errors
+/// As [`train`].
+pub fn run<B: Network>(
+    folder: &Folder,
+    config: &RunConfig,
+    make: impl Fn(BackboneSizes, &Device) -> Result<B>,
+    device: &Device,
+) -> Result<finish::Results> {
+    let set = EmojiSet::build(config.which()?, config.side)?;
+    let (trained, held_out) = (set.trained().count(), set.held_out().count());
+    eprintln!("{}: {trained} captioned pictures to train on, {held_out} held out", folder.0.display());
+    let trained = train(folder, config, &set, make, device)?;
+    finish::finish(folder, config, &set, &trained, device)
+}

@@ -1,1 +1,50 @@
 //! Noise schedules, prediction types, timestep grids, samplers and guidance.
+//!
+//! None of the four knows another: a schedule makes levels, a grid picks some, a prediction says what the
+//! network's output means at a level, a sampler steps from one to the next. So each is swapped by one word.
+//!
+//! # Example
+//! ```
+//! use burn::prelude::*;
+//! use canvas_core::{Backbone, Class, Denoiser, Noise, Preconditioned, Run, Seeded};
+//! use canvas_sched::{Cfg, DpmPp2m, Timesteps, predict, schedule};
+//!
+//! /// Stands for a trained network.
+//! struct Network;
+//! impl Backbone<4> for Network {
+//!     type Cond = Class;
+//!     fn forward(&self, x: Tensor<4>, time: Tensor<1>, _cond: &Class) -> Tensor<4> {
+//!         x * time.reshape([-1, 1, 1, 1])
+//!     }
+//! }
+//!
+//! let device = Device::flex();
+//! let schedule = schedule::Flow::default(); // or Vp::cosine(1000), Edm::default()
+//! let prediction = predict::Flow; // or Epsilon, Sample, Velocity, Edm::default()
+//! let sampler = DpmPp2m; // or Ddpm::default(), Ddim { eta: 0.5 }, Euler, Heun
+//! let levels = Timesteps::uniform().levels(&schedule, 20);
+//!
+//! let network = Preconditioned { backbone: &Network, prediction: &prediction };
+//! let guided = Cfg::new(network, Class::new(&[1000], &device), 4.0); // 1 is off
+//! let cond = Class::new(&[207, 360], &device);
+//!
+//! let mut noise = Seeded::new(0, [0, 1]); // a seed, and the numbers of the images
+//! let start = noise.normal_like(&Tensor::<4>::zeros([2, 3, 8, 8], &device)) * levels[0].sigma;
+//! let run = Run { sampler: &sampler, levels: &levels, noise: &mut noise };
+//! let images = run.sample(&|x, level| guided.denoise(x, &[level], &cond), start);
+//! assert_eq!(images.dims(), [2, 3, 8, 8]);
+//! ```
+//!
+//! The same choices by word, for command lines: [`by_name`].
+
+pub mod by_name;
+mod grid;
+mod guidance;
+pub mod predict;
+mod sampler;
+pub mod schedule;
+
+pub use by_name::UnknownName;
+pub use grid::{Spacing, Timesteps, Transform};
+pub use guidance::Cfg;
+pub use sampler::{Churned, Ddim, Ddpm, DpmPp2m, Euler, Heun, Variance};

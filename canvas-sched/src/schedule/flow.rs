@@ -1,0 +1,50 @@
+//! The straight line between data and noise.
+
+use super::check_time;
+use canvas_core::{Level, NoiseSchedule};
+
+/// Flow matching's schedule: `alpha = 1 - s`, `sigma = s`, with `s = shift t / (1 + (shift - 1) t)`.
+///
+/// The level's time is `s` itself. `t = 1` is exactly pure noise, `t = 0` exactly data.
+///
+/// # Example
+/// ```
+/// use canvas_core::NoiseSchedule;
+/// use canvas_sched::schedule::Flow;
+/// let level = Flow { shift: 3.0 }.level(0.5);
+/// assert_eq!((level.alpha, level.sigma), (0.25, 0.75));
+/// ```
+///
+/// # Reference
+/// Lipman et al., "Flow Matching for Generative Modeling", 2022, example II,
+/// <https://arxiv.org/abs/2210.02747>; the shift: Esser et al., "Scaling Rectified Flow Transformers", 2024,
+/// equation 23, <https://arxiv.org/abs/2403.03206>. Flux's `mu` is `shift = exp(mu)`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Flow {
+    /// How far times move towards noise, `> 0`: 1 leaves them, SD3 uses 3. Larger images need more.
+    pub shift: f64,
+}
+
+impl Default for Flow {
+    fn default() -> Self {
+        Self { shift: 1.0 }
+    }
+}
+
+impl Flow {
+    fn at(s: f64) -> Level {
+        Level { time: s, alpha: 1.0 - s, sigma: s }
+    }
+}
+
+impl NoiseSchedule for Flow {
+    fn level(&self, t: f64) -> Level {
+        check_time(t);
+        Self::at(self.shift * t / (1.0 + (self.shift - 1.0) * t))
+    }
+
+    /// Closed form: `s = ratio / (1 + ratio)`, whatever the shift.
+    fn level_at_ratio(&self, ratio: f64) -> Level {
+        Self::at(1.0 / (1.0 + 1.0 / ratio)) // finite at a ratio of 0 and of infinity
+    }
+}

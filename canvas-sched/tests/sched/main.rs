@@ -1,0 +1,19 @@
+//! Schedules, predictions, samplers and guidance against closed forms and published numbers.
+
+mod golden;
+mod grids;
+mod guidance;
+mod names;
+mod oracle;
+mod orders;
+mod predictions;
+mod reach;
+mod schedules;
+mod stochastic;
+
+/// Asserts that two numbers differ by at most a tolerance, and says by how much they do.
+#[track_caller]
+fn close(found: f64, expected: f64, tolerance: f64) {
+    let off = (found - expected).abs();
+    assert!(off <= tolerance, "found {found}, expected {expected} +- {tolerance} (off by {off:e})");
+}

@@ -1,0 +1,30 @@
+use canvas_sched::by_name::{self, PREDICTIONS, SAMPLERS, SCHEDULES};
+
+#[test]
+fn every_listed_name_exists() {
+    SAMPLERS.iter().for_each(|name| drop(by_name::sampler::<2>(name).unwrap()));
+    PREDICTIONS.iter().for_each(|name| drop(by_name::prediction(name).unwrap()));
+    SCHEDULES.iter().for_each(|name| drop(by_name::schedule(name).unwrap()));
+}
+
+#[test]
+fn an_unknown_name_lists_what_exists() {
+    let error = by_name::sampler::<2>("DPMpp_2m").err().unwrap();
+    assert_eq!(error.nearest, Some("dpmpp-2m"));
+    let error = by_name::prediction("v").unwrap_err();
+    assert_eq!(error.nearest, Some("velocity"));
+    let error = by_name::schedule("zzz").err().unwrap().to_string();
+    assert_eq!(error, r#"no schedule is called "zzz"; there are flow, linear, scaled-linear, cosine, edm"#);
+}
+
+/// The promise: a sampler in under 40 lines of code.
+#[test]
+fn a_sampler_stays_under_40_lines() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/sampler");
+    for file in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+        let text = std::fs::read_to_string(&file).unwrap();
+        let code = |line: &&str| !line.trim().is_empty() && !line.trim_start().starts_with("//");
+        let lines = text.lines().filter(code).count();
+        assert!(lines < 40, "{}: {lines} lines of code", file.display());
+    }
+}

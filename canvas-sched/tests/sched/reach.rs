@@ -1,0 +1,116 @@
+//! Every schedule x prediction x sampler reaches the data's distribution, through a network.
+
+use crate::oracle::{Best, DATA};
+use burn::prelude::*;
+use canvas_core::{
+    Denoiser, Level, Noise, NoiseSchedule, Preconditioned, Prediction, Run, Sampler, Seeded, Unconditional,
+};
+use canvas_sched::by_name::{self, PREDICTIONS, SAMPLERS, SCHEDULES};
+use canvas_sched::schedule::{Edm, Flow, Vp};
+use canvas_sched::{Churned, Ddim, Ddpm, Euler, Heun, Timesteps, Variance};
+
+const ROWS: usize = 16;
+const COLUMNS: usize = 256;
+
+/// Draws from the exact marginal at the noisiest level, made to have exactly its mean and standard deviation,
+/// so that what is left of the error is the sampler's.
+fn start(level: Level) -> Tensor<2> {
+    let (mean, std) = DATA.marginal(level);
+    let like = Tensor::zeros([ROWS, COLUMNS], &Device::flex());
+    let z: Tensor<2> = Seeded::new(3, Vec::from_iter(0..ROWS as u64)).normal_like(&like);
+    let (centre, spread) = moments(&z);
+    (z - centre) * (std / spread) + mean
+}
+
+fn moments(x: &Tensor<2>) -> (f64, f64) {
+    let values: Vec<f64> = x.to_data().iter::<f64>().collect();
+    let count = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / count;
+    (mean, (values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / count).sqrt())
+}
+
+/// Errors of mean and standard deviation at the clean end.
+fn errors(
+    sampler: &dyn Sampler<2>,
+    schedule: &dyn NoiseSchedule,
+    prediction: &dyn Prediction,
+    levels: &[Level],
+) -> (f64, f64) {
+    let backbone = Best { data: DATA, schedule, prediction };
+    let network = Preconditioned { backbone: &backbone, prediction };
+    let mut noise = Seeded::new(4, Vec::from_iter(0..ROWS as u64));
+    let run = Run { sampler, levels, noise: &mut noise };
+    let end = run.sample(&|x, level| network.denoise(x, &[level], &Unconditional(ROWS)), start(levels[0]));
+    let (mean, std) = moments(&end);
+    (mean - DATA.mean, std - DATA.std)
+}
+
+#[track_caller]
+fn reaches(what: &str, (mean, std): (f64, f64), tolerance: f64) {
+    println!("{what}: mean off by {mean:.4}, std by {std:.4}");
+    let off = mean.abs().max(std.abs());
+    assert!(off < tolerance, "{what}: mean off by {mean:.4}, std by {std:.4}, allowed {tolerance}");
+}
+
+#[test]
+fn every_combination_reaches_the_data() {
+    // Steps and the error allowed. 4096 fresh draws have a mean off by 0.4 / sqrt(4096) = 0.006: ddpm's
+    // share.
+    let bounds = |sampler: &str| match sampler {
+        "heun" => (64, 0.005),
+        "dpmpp-2m" => (150, 0.01),
+        "ddpm" => (150, 0.035),
+        _ => (150, 0.015),
+    };
+    for schedule_name in SCHEDULES {
+        let schedule = by_name::schedule(schedule_name).unwrap();
+        for prediction_name in PREDICTIONS {
+            let prediction = by_name::prediction(prediction_name).unwrap();
+            for name in SAMPLERS {
+                let sampler = by_name::sampler(name).unwrap();
+                let (steps, allowed) = bounds(name);
+                let levels = Timesteps::linspace(1000).levels(&schedule, steps);
+                let off = errors(&sampler, &schedule, &prediction, &levels);
+                reaches(&format!("{schedule_name} {prediction_name} {name}"), off, allowed);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_settings_reach_it_too() {
+    let prediction = by_name::prediction("flow").unwrap();
+    let samplers: [(&str, Box<dyn Sampler<2>>); 3] = [
+        ("ddim eta 0.5", Box::new(Ddim { eta: 0.5 })),
+        ("ddim eta 1", Box::new(Ddim { eta: 1.0 })),
+        ("ddpm fixed_large", Box::new(Ddpm { variance: Variance::FixedLarge })),
+    ];
+    for name in SCHEDULES {
+        let schedule = by_name::schedule(name).unwrap();
+        let levels = Timesteps::linspace(1000).levels(&schedule, 200);
+        for (sampler_name, sampler) in &samplers {
+            let off = errors(sampler, &schedule, &prediction, &levels);
+            reaches(&format!("{name} {sampler_name}"), off, 0.05);
+        }
+    }
+}
+
+#[test]
+fn churn_reaches_it_on_every_schedule() {
+    fn churned<N: NoiseSchedule + Clone>(schedule: &N, name: &str) {
+        let (range, noise) = ((0.0, f64::INFINITY), 1.0);
+        let levels = Timesteps::linspace(1000).levels(schedule, 64);
+        for prediction in PREDICTIONS.iter().map(|name| by_name::prediction(name).unwrap()) {
+            let heun = Churned { inner: Heun, schedule: schedule.clone(), amount: 16.0, range, noise };
+            let off = errors(&heun, schedule, &prediction, &levels);
+            reaches(&format!("churned heun {name} {prediction:?}"), off, 0.04);
+        }
+        let euler = Churned { inner: Euler, schedule: schedule.clone(), amount: 16.0, range, noise };
+        let off = errors(&euler, schedule, &by_name::prediction("sample").unwrap(), &levels);
+        reaches(&format!("churned euler {name}"), off, 0.05);
+    }
+    churned(&Edm::default(), "edm");
+    churned(&Vp::cosine(1000), "cosine");
+    churned(&Vp::linear(1000), "linear");
+    churned(&Flow::default(), "flow");
+}

@@ -1,0 +1,446 @@
+//! The autoencoder of latent diffusion: residual convolutions with group norms, and a spread.
+
+use crate::shape::{check_channels, latent_size};
+use burn::nn::conv::{Conv2d, Conv2dConfig};
+use burn::nn::interpolate::{Interpolate2d, Interpolate2dConfig, InterpolateMode};
+use burn::nn::{GroupNorm, GroupNormConfig, PaddingConfig2d};
+use burn::prelude::*;
+use burn::tensor::activation::silu;
+use canvas_core::nn::{Attention, AttentionConfig};
+use canvas_core::{Autoencoder, ConfigError, LatentScale, Posterior, check};
+
+/// Added to every group norm's variance; Burn's own default is ten times larger.
+const EPSILON: f64 = 1e-6;
+/// Bounds of the log variance, in nats, so that its exponential stays finite.
+const LOG_VARIANCE: (f32, f32) = (-30.0, 20.0);
+
+/// Sizes of an [`AutoencoderKl`].
+///
+/// Levels are numbered from the image inwards; the decoder mirrors the encoder. Each level but the last halves
+/// height and width. The presets differ in `latent`, in `quant_convs` and in the [`LatentScale`] between the
+/// encoder's units and the denoiser's, which is not part of the network and so has functions of its own.
+///
+/// # Example
+/// ```
+/// use canvas_vae::AutoencoderKlConfig;
+/// let config = AutoencoderKlConfig::flux();
+/// assert_eq!((config.latent, config.downsampling()), (16, 8));
+/// assert_eq!(AutoencoderKlConfig::flux_scale().shift[0], 0.1159);
+/// ```
+#[derive(Config, Debug)]
+pub struct AutoencoderKlConfig {
+    /// Channels of each level; `groups` must divide each.
+    #[config(default = "vec![128, 256, 512, 512]")]
+    pub channels: Vec<usize>,
+    /// Residual blocks of each level in the encoder, at least 1; the decoder has one more.
+    #[config(default = 2)]
+    pub layers: usize,
+    /// Channels of the latents.
+    #[config(default = 4)]
+    pub latent: usize,
+    /// Channels of the images.
+    #[config(default = 3)]
+    pub image_channels: usize,
+    /// Groups of every group norm.
+    #[config(default = 32)]
+    pub groups: usize,
+    /// Whether a 1x1 convolution follows the encoder and another precedes the decoder. They are left from the
+    /// vector-quantised form; models with 16 channels dropped them.
+    #[config(default = true)]
+    pub quant_convs: bool,
+}
+
+impl AutoencoderKlConfig {
+    /// Stable Diffusion 1 and 2: 8 times smaller, 4 channels, 83,653,863 parameters.
+    ///
+    /// # Reference
+    /// Rombach et al., "High-Resolution Image Synthesis with Latent Diffusion Models" (2022), appendix G,
+    /// [arXiv:2112.10752](https://arxiv.org/abs/2112.10752).
+    pub fn sd() -> Self {
+        Self::new()
+    }
+
+    /// Stable Diffusion XL: the same network trained anew. Its published weights overflow 16-bit floats.
+    ///
+    /// # Reference
+    /// Podell et al., "SDXL" (2023), section 2.4, [arXiv:2307.01952](https://arxiv.org/abs/2307.01952).
+    pub fn sdxl() -> Self {
+        Self::new()
+    }
+
+    /// Stable Diffusion 3 and 3.5: 16 channels, 83,819,683 parameters.
+    ///
+    /// # Reference
+    /// Esser et al., "Scaling Rectified Flow Transformers" (2024), section 5.2.1,
+    /// [arXiv:2403.03206](https://arxiv.org/abs/2403.03206).
+    pub fn sd3() -> Self {
+        Self::new().with_latent(16).with_quant_convs(false)
+    }
+
+    /// Flux.1: the network of [`AutoencoderKlConfig::sd3`] with other weights and another scale.
+    pub fn flux() -> Self {
+        Self::sd3()
+    }
+
+    /// Scale of [`AutoencoderKlConfig::sd`]: 0.18215, no shift.
+    pub fn sd_scale() -> LatentScale {
+        one_scale(4, 0.0, 0.18215)
+    }
+
+    /// Scale of [`AutoencoderKlConfig::sdxl`]: 0.13025, no shift.
+    pub fn sdxl_scale() -> LatentScale {
+        one_scale(4, 0.0, 0.13025)
+    }
+
+    /// Scale of [`AutoencoderKlConfig::sd3`]: 1.5305 after a shift of 0.0609.
+    pub fn sd3_scale() -> LatentScale {
+        one_scale(16, 0.0609, 1.5305)
+    }
+
+    /// Scale of [`AutoencoderKlConfig::flux`]: 0.3611 after a shift of 0.1159.
+    pub fn flux_scale() -> LatentScale {
+        one_scale(16, 0.1159, 0.3611)
+    }
+
+    /// Pixels of an image's side per latent of its side: `2^(levels - 1)`.
+    pub fn downsampling(&self) -> usize {
+        1 << self.channels.len().saturating_sub(1)
+    }
+
+    /// # Errors
+    /// Names the fields that do not fit together, with their values.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        check::positive(("levels of channels", self.channels.len()))?;
+        for &width in &self.channels {
+            check::positive(("channels", width))?;
+            check::divides(("groups", self.groups), ("channels", width))?;
+        }
+        check::positive(("layers", self.layers))?;
+        check::positive(("latent", self.latent))?;
+        check::positive(("image_channels", self.image_channels))
+    }
+
+    /// # Panics
+    /// If [`AutoencoderKlConfig::validate`] finds an error, with its text.
+    pub fn init(&self, device: &Device) -> AutoencoderKl {
+        self.validate().unwrap_or_else(|error| panic!("{error}"));
+        let quant = |width| self.quant_convs.then(|| Conv2dConfig::new([width, width], [1, 1]).init(device));
+        AutoencoderKl {
+            encoder: KlEncoder::new(self, device),
+            quant: quant(2 * self.latent),
+            post_quant: quant(self.latent),
+            decoder: KlDecoder::new(self, device),
+            latent: self.latent,
+            image_channels: self.image_channels,
+            downsampling: self.downsampling(),
+        }
+    }
+
+    fn norm(&self, width: usize, device: &Device) -> GroupNorm {
+        GroupNormConfig::new(self.groups, width).with_epsilon(EPSILON).init(device)
+    }
+
+    /// Channels of the innermost level.
+    fn innermost(&self) -> usize {
+        self.channels[self.channels.len() - 1]
+    }
+}
+
+/// One shift and one scale for all channels.
+fn one_scale(channels: usize, shift: f32, scale: f32) -> LatentScale {
+    LatentScale { shift: vec![shift; channels], scale: vec![scale; channels] }
+}
+
+/// Autoencoder of latent diffusion: residual blocks with group norms and SiLU, one attention over all places at
+/// the innermost level, a diagonal Gaussian over latents.
+///
+/// Group norms and the attention see the whole image: latents depend on the image's size, and decoding by tiles
+/// shows seams.
+///
+/// # Reference
+/// Rombach et al., "High-Resolution Image Synthesis with Latent Diffusion Models" (2022), appendix G,
+/// [arXiv:2112.10752](https://arxiv.org/abs/2112.10752), with the network of Esser et al., "Taming Transformers
+/// for High-Resolution Image Synthesis" (2021), table 7, [arXiv:2012.09841](https://arxiv.org/abs/2012.09841).
+///
+/// # Differs from the paper
+/// As in the published code: no attention outside the innermost level, and the encoder's halving convolutions
+/// see one more row below and one more column to the right, instead of one on every side.
+#[derive(Module, Debug)]
+pub struct AutoencoderKl {
+    encoder: KlEncoder,
+    quant: Option<Conv2d>,
+    post_quant: Option<Conv2d>,
+    decoder: KlDecoder,
+    latent: usize,
+    image_channels: usize,
+    downsampling: usize,
+}
+
+impl Autoencoder for AutoencoderKl {
+    /// The log variance is clamped to `[-30, 20]`.
+    ///
+    /// # Panics
+    /// If the images have another number of channels, or sides that are no multiple of the downsampling.
+    fn encode(&self, images: Tensor<4>) -> Posterior {
+        let [_, channels, height, width] = images.dims();
+        check_channels("images", channels, "image_channels", self.image_channels);
+        latent_size(height, width, self.downsampling);
+        let moments = self.encoder.forward(images); // [B, 2 latent, h, w]
+        let moments = apply(&self.quant, moments);
+        let mean = moments.clone().narrow(1, 0, self.latent); // [B, latent, h, w]
+        let log_variance = moments.narrow(1, self.latent, self.latent); // [B, latent, h, w]
+        Posterior { mean, log_variance: Some(log_variance.clamp(LOG_VARIANCE.0, LOG_VARIANCE.1)) }
+    }
+
+    /// # Panics
+    /// If the latents have another number of channels.
+    fn decode(&self, latents: Tensor<4>) -> Tensor<4> {
+        check_channels("latents", latents.dims()[1], "latent", self.latent);
+        self.decoder.forward(apply(&self.post_quant, latents))
+    }
+
+    /// # Panics
+    /// If a side is no multiple of the downsampling.
+    fn latent_shape(&self, height: usize, width: usize) -> [usize; 3] {
+        let [h, w] = latent_size(height, width, self.downsampling);
+        [self.latent, h, w]
+    }
+}
+
+/// A layer that may be absent.
+fn apply(conv: &Option<Conv2d>, x: Tensor<4>) -> Tensor<4> {
+    match conv {
+        Some(conv) => conv.forward(x),
+        None => x,
+    }
+}
+
+/// A 3x3 convolution that keeps the size.
+fn conv3(from: usize, to: usize, device: &Device) -> Conv2d {
+    Conv2dConfig::new([from, to], [3, 3]).with_padding(PaddingConfig2d::Explicit(1, 1, 1, 1)).init(device)
+}
+
+/// A 3x3 convolution that halves an even size: padded below and to the right only.
+fn halve(width: usize, device: &Device) -> Conv2d {
+    Conv2dConfig::new([width, width], [3, 3])
+        .with_stride([2, 2])
+        .with_padding(PaddingConfig2d::Explicit(0, 0, 1, 1))
+        .init(device)
+}
+
+/// Two convolutions, each after a norm and SiLU, and the way around them.
+#[derive(Module, Debug)]
+struct ResBlock {
+    norm1: GroupNorm,
+    conv1: Conv2d,
+    norm2: GroupNorm,
+    conv2: Conv2d,
+    shortcut: Option<Conv2d>,
+}
+
+impl ResBlock {
+    fn new(config: &AutoencoderKlConfig, from: usize, to: usize, device: &Device) -> Self {
+        Self {
+            norm1: config.norm(from, device),
+            conv1: conv3(from, to, device),
+            norm2: config.norm(to, device),
+            conv2: conv3(to, to, device),
+            shortcut: (from != to).then(|| Conv2dConfig::new([from, to], [1, 1]).init(device)),
+        }
+    }
+
+    fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        let hidden = self.conv1.forward(silu(self.norm1.forward(x.clone()))); // [B, D, H, W]
+        let hidden = self.conv2.forward(silu(self.norm2.forward(hidden))); // [B, D, H, W]
+        apply(&self.shortcut, x) + hidden // [B, D, H, W]
+    }
+}
+
+/// The innermost level: attention over all places, between two residual blocks.
+#[derive(Module, Debug)]
+struct Middle {
+    first: ResBlock,
+    norm: GroupNorm,
+    attention: Attention,
+    second: ResBlock,
+}
+
+impl Middle {
+    fn new(config: &AutoencoderKlConfig, device: &Device) -> Self {
+        let width = config.innermost();
+        Self {
+            first: ResBlock::new(config, width, width, device),
+            norm: config.norm(width, device),
+            attention: AttentionConfig::new(width, 1).init(device),
+            second: ResBlock::new(config, width, width, device),
+        }
+    }
+
+    fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        let x = self.first.forward(x); // [B, C, h, w]
+        let shape = x.dims();
+        let tokens: Tensor<3> = self.norm.forward(x.clone()).flatten(2, 3).swap_dims(1, 2); // [B, h w, C]
+        let mixed = self.attention.forward(tokens.clone(), tokens, None); // [B, h w, C]
+        self.second.forward(x + mixed.swap_dims(1, 2).reshape(shape)) // [B, C, h, w]
+    }
+}
+
+/// One level: its blocks, and the convolution that changes the size, if any.
+#[derive(Module, Debug)]
+struct Stage {
+    blocks: Vec<ResBlock>,
+    resize: Option<Conv2d>,
+}
+
+impl Stage {
+    fn new(
+        config: &AutoencoderKlConfig,
+        widths: [usize; 2],
+        count: usize,
+        resize: Option<Conv2d>,
+        device: &Device,
+    ) -> Self {
+        let [from, to] = widths;
+        let width_before = |i| if i == 0 { from } else { to };
+        Self {
+            blocks: (0..count).map(|i| ResBlock::new(config, width_before(i), to, device)).collect(),
+            resize,
+        }
+    }
+
+    fn blocks(&self, x: Tensor<4>) -> Tensor<4> {
+        self.blocks.iter().fold(x, |x, block| block.forward(x))
+    }
+}
+
+/// Images to moments.
+#[derive(Module, Debug)]
+struct KlEncoder {
+    input: Conv2d,
+    stages: Vec<Stage>,
+    middle: Middle,
+    norm: GroupNorm,
+    output: Conv2d,
+}
+
+impl KlEncoder {
+    fn new(config: &AutoencoderKlConfig, device: &Device) -> Self {
+        let mut from = config.channels[0];
+        let mut stages = Vec::new();
+        for (level, &width) in config.channels.iter().enumerate() {
+            let resize = (level + 1 < config.channels.len()).then(|| halve(width, device));
+            stages.push(Stage::new(config, [from, width], config.layers, resize, device));
+            from = width;
+        }
+        Self {
+            input: conv3(config.image_channels, config.channels[0], device),
+            stages,
+            middle: Middle::new(config, device),
+            norm: config.norm(from, device),
+            output: conv3(from, 2 * config.latent, device),
+        }
+    }
+
+    /// # Shapes
+    /// - `images`: `[B, C, H, W]` in `[-1, 1]`
+    /// - output: `[B, 2 latent, H / f, W / f]` with the downsampling `f`: means, then log variances
+    fn forward(&self, images: Tensor<4>) -> Tensor<4> {
+        let x = self.input.forward(images); // [B, C0, H, W]
+        let x = self.stages.iter().fold(x, |x, stage| apply(&stage.resize, stage.blocks(x))); // [B, C, h, w]
+        let x = self.middle.forward(x); // [B, C, h, w]
+        self.output.forward(silu(self.norm.forward(x))) // [B, 2 latent, h, w]
+    }
+}
+
+/// Latents to images.
+#[derive(Module, Debug)]
+struct KlDecoder {
+    input: Conv2d,
+    middle: Middle,
+    stages: Vec<Stage>,
+    double: Interpolate2d,
+    norm: GroupNorm,
+    output: Conv2d,
+}
+
+impl KlDecoder {
+    fn new(config: &AutoencoderKlConfig, device: &Device) -> Self {
+        let mut from = config.innermost();
+        let mut stages = Vec::new();
+        for (level, &width) in config.channels.iter().enumerate().rev() {
+            let resize = (level > 0).then(|| conv3(width, width, device));
+            stages.push(Stage::new(config, [from, width], config.layers + 1, resize, device));
+            from = width;
+        }
+        Self {
+            input: conv3(config.latent, config.innermost(), device),
+            middle: Middle::new(config, device),
+            stages,
+            double: Interpolate2dConfig::new()
+                .with_scale_factor(Some([2.0, 2.0]))
+                .with_mode(InterpolateMode::Nearest)
+                .init(),
+            norm: config.norm(from, device),
+            output: conv3(from, config.image_channels, device),
+        }
+    }
+
+    /// # Shapes
+    /// - `latents`: `[B, latent, h, w]`
+    /// - output: `[B, C, f h, f w]`, about `[-1, 1]`, with the downsampling `f`
+    fn forward(&self, latents: Tensor<4>) -> Tensor<4> {
+        let mut x = self.middle.forward(self.input.forward(latents)); // [B, C, h, w]
+        for stage in &self.stages {
+            x = stage.blocks(x);
+            if let Some(conv) = &stage.resize {
+                x = conv.forward(self.double.forward(x)); // [B, C, 2h, 2w]
+            }
+        }
+        self.output.forward(silu(self.norm.forward(x))) // [B, 3, H, W]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::module::Param;
+
+    fn count(config: &AutoencoderKlConfig) -> usize {
+        config.init(&Device::flex()).num_params() // reads shapes only: nothing is drawn
+    }
+
+    #[test]
+    fn presets_have_the_published_sizes() {
+        // As counted from diffusers 0.42.1's AutoencoderKL.
+        assert_eq!(count(&AutoencoderKlConfig::sd()), 83_653_863);
+        assert_eq!(count(&AutoencoderKlConfig::sdxl()), 83_653_863);
+        assert_eq!(count(&AutoencoderKlConfig::sd3()), 83_819_683);
+        assert_eq!(count(&AutoencoderKlConfig::flux()), 83_819_683);
+    }
+
+    #[test]
+    fn scales_have_a_value_for_every_channel() {
+        for (config, scale) in [
+            (AutoencoderKlConfig::sd(), AutoencoderKlConfig::sd_scale()),
+            (AutoencoderKlConfig::sdxl(), AutoencoderKlConfig::sdxl_scale()),
+            (AutoencoderKlConfig::sd3(), AutoencoderKlConfig::sd3_scale()),
+            (AutoencoderKlConfig::flux(), AutoencoderKlConfig::flux_scale()),
+        ] {
+            assert_eq!((scale.shift.len(), scale.scale.len()), (config.latent, config.latent));
+        }
+    }
+
+    #[test]
+    fn the_log_variance_is_clamped_at_both_ends() {
+        let device = Device::flex();
+        let config = AutoencoderKlConfig::new().with_channels(vec![2]).with_layers(1).with_latent(1);
+        let mut model = config.with_groups(1).init(&device);
+        for (bias, expected) in [(1e3, 20.0), (-1e3, -30.0)] {
+            let values = Tensor::from_data([bias, bias], &device);
+            model.quant.as_mut().unwrap().bias = Some(Param::from_tensor(values));
+            let posterior = model.encode(Tensor::zeros([1, 3, 2, 2], &device));
+            assert_eq!(posterior.log_variance.unwrap().mean().into_scalar::<f32>(), expected);
+            assert!((posterior.mean.mean().into_scalar::<f32>() - bias).abs() < 10.0); // the mean is not
+        }
+    }
+}

@@ -4,6 +4,7 @@ use crate::params;
 use burn::module::{Module, ModuleMapper, Param};
 use burn::prelude::*;
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::fs::{self, File};
@@ -51,7 +52,7 @@ pub enum WeightsError {
 pub struct Report {
     /// Parameters the file lacks: name, shape, and the nearest unused key of the file.
     pub missing: Vec<(String, Vec<usize>, Option<String>)>,
-    /// Keys no parameter takes: key (and its name after renaming), shape, and the nearest missing parameter.
+    /// Keys no parameter takes: name after renaming, shape, and the nearest missing parameter.
     pub unexpected: Vec<(String, Vec<usize>, Option<String>)>,
     /// Shapes that differ: name, expected, found.
     pub shapes: Vec<(String, Vec<usize>, Vec<usize>)>,
@@ -192,13 +193,11 @@ pub fn save<M: Module>(
 /// [`WeightsError::Mismatch`] lists every missing, unexpected and misshapen parameter with its shape and the
 /// nearest name. The module is consumed only on success in the sense that a clone stays as it was.
 pub fn load<M: Module>(module: M, path: &Path, renames: &[Rename<'_>]) -> Result<M, WeightsError> {
-    let renamed = |key: &str| renames.iter().fold(key.to_owned(), |key, (from, to)| key.replace(from, to));
-    let mut file: BTreeMap<String, TensorData> =
-        read_tensors(path)?.into_iter().map(|(key, data)| (renamed(&key), data)).collect();
+    let mut report = Report::default();
+    let mut file = rename(read_tensors(path)?, renames, &mut report);
     let wanted = params::named(&module);
     let expected = wanted.len();
 
-    let mut report = Report::default();
     let mut taken = HashMap::new();
     for param in wanted {
         match file.remove(&param.name) {
@@ -211,13 +210,35 @@ pub fn load<M: Module>(module: M, path: &Path, renames: &[Rename<'_>]) -> Result
             }
         }
     }
-    report.unexpected = file.iter().map(|(name, data)| (name.clone(), data.shape().to_vec(), None)).collect();
+    report.unexpected.extend(file.iter().map(|(name, data)| (name.clone(), data.shape().to_vec(), None)));
     suggest(&mut report);
     if report.is_empty() {
         return Ok(module.map(&mut Fill { path: Vec::new(), values: taken }));
     }
     let (used, report) = (taken.len(), report.into());
     Err(WeightsError::Mismatch { path: path.to_owned(), used, expected, report })
+}
+
+/// Renames keys; of two that come to one name the second is reported, or it would vanish unread.
+fn rename(
+    file: BTreeMap<String, TensorData>,
+    rules: &[Rename<'_>],
+    report: &mut Report,
+) -> BTreeMap<String, TensorData> {
+    let mut renamed = BTreeMap::new();
+    for (key, data) in file {
+        let name = rules.iter().fold(key.clone(), |name, (from, to)| name.replace(from, to));
+        match renamed.entry(name) {
+            Entry::Vacant(free) => {
+                free.insert(data);
+            }
+            Entry::Occupied(taken) => {
+                let key = format!("{key} (renamed to {}, as another key is)", taken.key());
+                report.unexpected.push((key, data.shape().to_vec(), None));
+            }
+        }
+    }
+    renamed
 }
 
 /// Fills in, for each missing name, the most similar unexpected one, and the other way round.

@@ -9,7 +9,7 @@ use burn::nn::{Embedding, Linear};
 use burn::prelude::*;
 use canvas_core::nn::init::{normal_embedding, xavier_linear, zero_linear};
 use canvas_core::nn::{Activation, Attention, AttentionConfig, Mlp, MlpConfig, TimeEmbed, TimeEmbedConfig};
-use canvas_core::nn::{modulate, patch, position};
+use canvas_core::nn::{dense, modulate, patch, position};
 use canvas_core::{Backbone, Class, ConfigError, check, trace};
 
 /// Sizes of a [`Dit`].
@@ -110,13 +110,13 @@ impl Dit {
         let [_, _, height, width] = x.dims();
         let class = self.class.forward(cond.labels.clone().unsqueeze_dim::<2>(1)).squeeze_dim::<2>(1);
         let c = self.time.forward(time) + class; // [B, W]
-        let mut h = self.embed.forward(patch::split(x, self.patch)) + self.position.clone(); // [B, N, W]
+        let mut h = dense(&self.embed, patch::split(x, self.patch)) + self.position.clone(); // [B, N, W]
         for (i, block) in self.blocks.iter().enumerate() {
             h = trace::tap(|| format!("blocks.{i}"), block.forward(h, c.clone())); // [B, N, W]
         }
         let [shift, scale] = modulate::chunks(&self.final_modulation, c); // 2 x [B, 1, W]
         let h = modulate::apply(modulate::norm(h), shift, scale);
-        patch::join_channels_last(self.unembed.forward(h), self.patch, height, width) // [B, C or 2C, H, S]
+        patch::join_channels_last(dense(&self.unembed, h), self.patch, height, width) // [B, C or 2C, H, S]
     }
 }
 

@@ -14,7 +14,7 @@ use burn::nn::Linear;
 use burn::prelude::*;
 use canvas_core::nn::init::{xavier_linear, zero_linear};
 use canvas_core::nn::{Activation, Attention, AttentionConfig, Mlp, MlpConfig, TimeEmbed, TimeEmbedConfig};
-use canvas_core::nn::{modulate, patch, position};
+use canvas_core::nn::{dense, modulate, patch, position};
 use canvas_core::{Backbone, ConfigError, Text, check, trace};
 
 /// Sizes of a [`TextDit`].
@@ -93,13 +93,13 @@ impl Backbone<4> for TextDit {
     fn forward(&self, x: Tensor<4>, time: Tensor<1>, cond: &Text) -> Tensor<4> {
         let [_, _, height, width] = x.dims();
         let c = self.time.forward(time) + self.prompt.forward(cond.pooled.clone()); // [B, W]
-        let mut h = self.embed.forward(patch::split(x, self.patch)) + self.position.clone(); // [B, N, W]
+        let mut h = dense(&self.embed, patch::split(x, self.patch)) + self.position.clone(); // [B, N, W]
         for (i, block) in self.blocks.iter().enumerate() {
             h = trace::tap(|| format!("blocks.{i}"), block.forward(h, c.clone(), cond)); // [B, N, W]
         }
         let [shift, scale] = modulate::chunks(&self.final_modulation, c); // 2 x [B, 1, W]
         let h = modulate::apply(modulate::norm(h), shift, scale);
-        patch::join_channels_last(self.unembed.forward(h), self.patch, height, width) // [B, C, H, S]
+        patch::join_channels_last(dense(&self.unembed, h), self.patch, height, width) // [B, C, H, S]
     }
 }
 

@@ -1,1 +1,31 @@
 //! The UNet family of denoising networks.
+//!
+//! One architecture is one file named after where it comes from:
+//! - [`Unet`]: the text-conditioned UNet of latent diffusion and Stable Diffusion 1.x.
+//!
+//! [`blocks`] holds what they are made of.
+//!
+//! # Example
+//! ```
+//! use burn::prelude::*;
+//! use canvas_core::{Backbone, Text};
+//! use canvas_unet::UnetConfig;
+//!
+//! let device = Device::flex();
+//! let config = UnetConfig::new(4, 24, vec![8, 16], vec![1, 1], vec![2, 2]).with_norm_groups(4);
+//! let unet = config.init(&device);
+//!
+//! let text = Text {
+//!     tokens: Tensor::ones([2, 5, 24], &device),
+//!     mask: Tensor::<2, Int>::ones([2, 5], &device).bool(),
+//!     pooled: Tensor::ones([2, 24], &device),
+//! };
+//! let x = Tensor::ones([2, 4, 8, 6], &device);
+//! let time = Tensor::from_floats([0.25, 0.75], &device);
+//! assert_eq!(unet.forward(x, time, &text).dims(), [2, 4, 8, 6]);
+//! ```
+
+pub mod blocks;
+mod sd;
+
+pub use sd::{Unet, UnetConfig};

@@ -3,10 +3,12 @@
 use crate::shape::{check_channels, latent_size};
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::interpolate::{Interpolate2d, Interpolate2dConfig, InterpolateMode};
-use burn::nn::{Initializer, PaddingConfig2d, PixelShuffle, PixelShuffleConfig, PixelUnshuffle, PixelUnshuffleConfig};
+use burn::nn::{
+    Initializer, PaddingConfig2d, PixelShuffle, PixelShuffleConfig, PixelUnshuffle, PixelUnshuffleConfig,
+};
 use burn::prelude::*;
 use burn::tensor::activation::relu;
-use canvas_core::{Autoencoder, ConfigError, Posterior, check};
+use canvas_core::{Autoencoder, ConfigError, Posterior, check, trace};
 
 /// Sizes of an [`AutoencoderTiny`].
 ///
@@ -232,7 +234,9 @@ impl TinyEncoder {
     fn forward(&self, images: Tensor<4>) -> Tensor<4> {
         let x = (images + 1.0) / 2.0; // [B, C, H, W] in [0, 1], the range of the published weights
         let x = self.fold.forward(x); // [B, C p^2, H / p, W / p]
-        let x = self.stages.iter().fold(x, |x, stage| stage.blocks(stage.conv.forward(x)));
+        let x = self.stages.iter().enumerate().fold(x, |x, (i, stage)| {
+            trace::tap(|| format!("encoder.stages.{i}"), stage.blocks(stage.conv.forward(x)))
+        });
         self.output.forward(x) // [B, latent, h, w]
     }
 }
@@ -284,7 +288,7 @@ impl TinyDecoder {
             if i < last {
                 x = self.double.forward(x); // [B, C, 2h, 2w]
             }
-            x = stage.conv.forward(x);
+            x = trace::tap(|| format!("decoder.stages.{i}"), stage.conv.forward(x));
         }
         self.unfold.forward(x) * 2.0 - 1.0 // [B, C, H, W]
     }

@@ -1,7 +1,7 @@
 //! What determines a run: written once into its folder, read again to resume and to draw.
 
 use crate::emoji_set::Which;
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use canvas_train::LearningRate;
 use canvas_vae::AutoencoderTinyConfig;
 use serde::{Deserialize, Serialize};
@@ -97,8 +97,8 @@ impl RunConfig {
                 .with_clamp_latents(false),
             latent_noise: 0.1,
             first: StageConfig {
-                images: 16_000,
-                batch: 16,
+                images: 14_000,
+                batch: 4,
                 peak_rate: 2e-3,
                 ema: 0.995,
                 weight_decay: 0.0,
@@ -106,9 +106,9 @@ impl RunConfig {
                 evaluations: 8,
             },
             second: StageConfig {
-                images: 48_000,
-                batch: 32,
-                peak_rate: 1e-3,
+                images: 64_000,
+                batch: 16,
+                peak_rate: 1.5e-3,
                 ema: 0.998,
                 weight_decay: 0.01,
                 checkpoints: 12,
@@ -124,8 +124,8 @@ impl RunConfig {
         config.side = 16;
         config.text_width = 16;
         config.autoencoder = config.autoencoder.with_channels(vec![8, 8]);
-        (config.first.images, config.first.batch) = (256, 16);
-        (config.second.images, config.second.batch) = (512, 16);
+        config.first.images = 128;
+        config.second.images = 384;
         for stage in [&mut config.first, &mut config.second] {
             (stage.checkpoints, stage.evaluations) = (4, 2);
         }
@@ -138,6 +138,17 @@ impl RunConfig {
     /// For an unknown name.
     pub fn which(&self) -> Result<Which> {
         self.set.parse()
+    }
+
+    /// Refuses the folder of another program.
+    ///
+    /// # Errors
+    /// Names both.
+    pub fn expect_program(&self, program: &str, folder: &Path) -> Result<()> {
+        if self.program != program {
+            bail!("{}: a run of `{}`, not of `{program}`", folder.display(), self.program);
+        }
+        Ok(())
     }
 
     /// Reads `run.json` of a run's folder.

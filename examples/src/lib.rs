@@ -2,6 +2,7 @@
 
 pub mod config;
 pub mod device;
+pub mod draw;
 pub mod emoji_set;
 pub mod finish;
 pub mod measure;

@@ -70,7 +70,7 @@ impl AnyBackbone {
 
 fn dit(sizes: BackboneSizes) -> TextDitConfig {
     let [channels, height, width] = sizes.latent;
-    let (model_width, depth, heads) = if sizes.smoke { (32, 2, 2) } else { (256, 6, 4) };
+    let (model_width, depth, heads) = if sizes.smoke { (32, 2, 2) } else { (192, 6, 4) };
     TextDitConfig::new([height, width], channels, model_width, depth, heads, sizes.text, sizes.text)
         .with_activation(canvas_core::nn::Activation::ReluSquared)
 }

@@ -5,14 +5,15 @@ use crate::emoji_set::EmojiSet;
 use crate::finish;
 use crate::model::{BackboneSizes, Network, TextToImage};
 use crate::stages::{self, AutoencoderTask, DenoiserTask, LatentSet};
-use crate::train_loop::TrainLoop;
+use crate::train_loop::{self, TrainLoop};
 use anyhow::{Context, Result, bail};
 use burn::prelude::*;
-use canvas_core::{Autoencoder, params, seed_for, weights};
+use canvas_core::{Autoencoder, LatentScale, params, seed_for, weights};
 use canvas_text::{TextTransformerConfig, WordTokenizer};
 use canvas_vae::AutoencoderTiny;
 use serde::{Deserialize, Serialize};
-use std::fs;
+use std::collections::BTreeMap;
+use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 
 /// Where a run's files lie.
@@ -48,6 +49,20 @@ impl Folder {
             _ => PathBuf::from(format!("{}-{n}", base.display())),
         };
         (1..).map(numbered).find(|path| !path.exists()).expect("a number that is free")
+    }
+
+    /// Keeps other processes from working on the same run, until the returned file is dropped.
+    ///
+    /// # Errors
+    /// If one does already.
+    pub fn lock(&self) -> Result<File> {
+        let path = self.0.join("lock");
+        let file = File::create(&path).with_context(|| path.display().to_string())?;
+        match file.try_lock() {
+            Ok(()) => Ok(file),
+            Err(TryLockError::WouldBlock) => bail!("{}: another process works on this run", self.0.display()),
+            Err(TryLockError::Error(error)) => Err(error).with_context(|| path.display().to_string()),
+        }
     }
 
     /// The autoencoder's part.
@@ -138,30 +153,75 @@ pub fn train<B: Network>(
     let autoencoder = state.average;
 
     let data = LatentSet::new(set, &autoencoder, &tokenizer, device)?;
+    save_autoencoder(folder, &autoencoder, &data.scale)?;
     let place = folder.denoiser();
     let second = TrainLoop { name: "denoiser", folder: place.clone(), config: &config.second };
     let mut task = DenoiserTask::new(config, set, &data, &autoencoder, &place, &autodiff)?;
     let (state, second_speed) = second.run(new_model(config, &tokenizer, make, &autodiff)?, &mut task)?;
 
     let model = state.average;
-    save_for_drawing(folder, &model, &autoencoder, &data)?;
+    weights::save(&model, &folder.0.join("model.safetensors"), &BTreeMap::new())?;
     let known = |speed: f64| speed.is_finite().then_some(speed);
     let speed = Speed { autoencoder: known(first_speed), denoiser: known(second_speed) };
     Ok(Trained { model, autoencoder, data, speed })
 }
 
-/// Writes the averaged weights and the latent scale, which is all that drawing needs.
-fn save_for_drawing<B: Network>(
-    folder: &Folder,
-    model: &TextToImage<B>,
-    autoencoder: &AutoencoderTiny,
-    data: &LatentSet,
-) -> Result<()> {
-    let none = Default::default();
-    weights::save(model, &folder.0.join("model.safetensors"), &none)?;
-    weights::save(autoencoder, &folder.0.join("autoencoder.safetensors"), &none)?;
-    let scale = serde_json::to_vec_pretty(&data.scale)?;
+/// Writes the averaged autoencoder and the latent scale: with a denoiser's checkpoint, all that drawing needs.
+fn save_autoencoder(folder: &Folder, autoencoder: &AutoencoderTiny, scale: &LatentScale) -> Result<()> {
+    weights::save(autoencoder, &folder.0.join("autoencoder.safetensors"), &BTreeMap::new())?;
+    let scale = serde_json::to_vec_pretty(scale)?;
     Ok(weights::write_atomically(&folder.0.join("latent_scale.json"), &scale)?)
+}
+
+/// Sets the number of images of both stages so that a run takes about `minutes` on this machine.
+///
+/// The first fifth goes to the autoencoder. Speeds are measured on a few steps of fresh networks; the numbers
+/// are then fixed in the configuration, so that the run can be resumed exactly.
+///
+/// # Errors
+/// If `minutes` is not a number above 0.
+pub fn fit_to_minutes<B: Network>(
+    config: &mut RunConfig,
+    minutes: f64,
+    make: impl Fn(BackboneSizes, &Device) -> Result<B>,
+    device: &Device,
+) -> Result<()> {
+    if !(minutes.is_finite() && minutes > 0.0) {
+        bail!("--minutes {minutes}: a number above 0 is needed");
+    }
+    let set = EmojiSet::build(config.which()?, config.side)?;
+    let (first, second) = measure_speeds(config, &set, make, device)?;
+    let seconds = minutes * 60.0;
+    let whole_batches = |images: f64, batch: usize| (images as u64).div_ceil(batch as u64) * batch as u64;
+    config.first.images = whole_batches(0.2 * seconds * first, config.first.batch);
+    // Evaluations, checkpoints and the measurements at the end take about a tenth.
+    config.second.images = whole_batches(0.7 * seconds * second, config.second.batch);
+    let marks = (minutes as u64).clamp(4, 200);
+    (config.second.checkpoints, config.second.evaluations) = (marks, marks);
+    eprintln!(
+        "{minutes} minutes at {first:.0} and {second:.0} images/s: {} images for the autoencoder, {} for the denoiser",
+        config.first.images, config.second.images
+    );
+    Ok(())
+}
+
+/// Images per second of the training steps of both stages.
+fn measure_speeds<B: Network>(
+    config: &RunConfig,
+    set: &EmojiSet,
+    make: impl Fn(BackboneSizes, &Device) -> Result<B>,
+    device: &Device,
+) -> Result<(f64, f64)> {
+    let autodiff = device.clone().autodiff();
+    let nowhere = PathBuf::new();
+    let tokenizer = stages::tokenizer(set)?;
+    let task = AutoencoderTask::new(config, set, &nowhere, &autodiff);
+    let first = train_loop::speed(new_autoencoder(config, &autodiff), &task, &config.first)?;
+    let data = LatentSet::new(set, &new_autoencoder(config, device), &tokenizer, device)?;
+    let autoencoder = new_autoencoder(config, device);
+    let task = DenoiserTask::new(config, set, &data, &autoencoder, &nowhere, &autodiff)?;
+    let second = train_loop::speed(new_model(config, &tokenizer, make, &autodiff)?, &task, &config.second)?;
+    Ok((first, second))
 }
 
 /// A whole run: training, then sheets, measurements and the report.

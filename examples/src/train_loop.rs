@@ -10,6 +10,7 @@ use canvas_core::params;
 use canvas_train::{Checkpoints, Ema, Log, NonFinite, StepOptions, TrainState};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 /// Joint norm that gradients are clipped to.
 const CLIP: f64 = 1.0;
@@ -53,15 +54,6 @@ pub struct TrainLoop<'a> {
 }
 
 impl TrainLoop<'_> {
-    /// A fresh optimizer of this stage.
-    pub fn optimizer(&self) -> AdamW {
-        AdamWConfig::new()
-            .with_beta_2(0.99)
-            .with_epsilon(1e-8)
-            .with_weight_decay(self.config.weight_decay)
-            .build()
-    }
-
     /// Trains from the newest whole checkpoint, or from the start, to the end; returns the final state and the
     /// images per second of this process (NaN if there was nothing left to do).
     ///
@@ -71,7 +63,7 @@ impl TrainLoop<'_> {
     pub fn run<M: Module>(&self, model: M, task: &mut impl Task<M>) -> Result<(TrainState<M, AdamW>, f64)> {
         std::fs::create_dir_all(&self.folder).with_context(|| self.folder.display().to_string())?;
         let checkpoints = Checkpoints::new(self.folder.join("checkpoints"), 2);
-        let mut state = TrainState::new(model, self.optimizer());
+        let mut state = TrainState::new(model, optimizer(self.config));
         if let Some(found) = checkpoints.newest()? {
             found.passed_over.iter().for_each(|line| eprintln!("passed over {line}"));
             state.restore(&found.path)?;
@@ -141,6 +133,28 @@ impl TrainLoop<'_> {
             error.what
         )
     }
+}
+
+fn optimizer(config: &StageConfig) -> AdamW {
+    AdamWConfig::new().with_beta_2(0.99).with_epsilon(1e-8).with_weight_decay(config.weight_decay).build()
+}
+
+/// Images per second of a stage's steps, by a few of them on a model that is then thrown away.
+///
+/// # Errors
+/// If a loss is not finite.
+pub fn speed<M: Module>(model: M, task: &impl Task<M>, config: &StageConfig) -> Result<f64> {
+    const STEPS: u64 = 8;
+    let mut state = TrainState::new(model, optimizer(config));
+    let options = StepOptions { rate: 0.0, clip: CLIP, ema: Ema { limit: config.ema } };
+    let mut fastest = f64::INFINITY;
+    for step in 0..STEPS {
+        let begun = Instant::now();
+        let losses = task.losses(&state.model, step * config.batch as u64, config.batch);
+        state.step(losses, &options)?;
+        fastest = fastest.min(begun.elapsed().as_secs_f64());
+    }
+    Ok(config.batch as f64 / fastest)
 }
 
 /// Reads a stage's log.

@@ -1,6 +1,6 @@
 //! Multi-head attention.
 
-use super::init::xavier_linear;
+use super::{dense, init::xavier_linear};
 use burn::nn::Linear;
 use burn::prelude::*;
 use burn::tensor::activation::softmax;
@@ -57,9 +57,9 @@ impl Attention {
     pub fn forward(&self, x: Tensor<3>, context: Tensor<3>, mask: Option<Tensor<2, Bool>>) -> Tensor<3> {
         let [batch, _, width] = x.dims();
         let length = context.dims()[1];
-        let query = self.split(self.query.forward(x)); // [B, H, N, W/H]
-        let key = self.split(self.key.forward(context.clone())); // [B, H, T, W/H]
-        let value = self.split(self.value.forward(context)); // [B, H, T, W/H]
+        let query = self.split(dense(&self.query, x)); // [B, H, N, W/H]
+        let key = self.split(dense(&self.key, context.clone())); // [B, H, T, W/H]
+        let value = self.split(dense(&self.value, context)); // [B, H, T, W/H]
 
         let scale = ((width / self.heads) as f64).sqrt().recip();
         let mut scores = (query * scale).matmul(key.swap_dims(2, 3)); // [B, H, N, T]
@@ -68,7 +68,7 @@ impl Attention {
             scores = scores.mask_fill(hidden, f32::MIN);
         }
         let mixed = softmax(scores, 3).matmul(value); // [B, H, N, W/H]
-        self.output.forward(mixed.swap_dims(1, 2).flatten(2, 3)) // [B, N, W]
+        dense(&self.output, mixed.swap_dims(1, 2).flatten(2, 3)) // [B, N, W]
     }
 
     fn split(&self, x: Tensor<3>) -> Tensor<4> {

@@ -1,6 +1,6 @@
 //! The two-layer perceptron of a transformer block, and its activations.
 
-use super::init::xavier_linear;
+use super::{dense, init::xavier_linear};
 use burn::nn::Linear;
 use burn::prelude::*;
 use burn::tensor::activation;
@@ -74,6 +74,6 @@ impl Mlp {
     /// # Shapes
     /// `[B, N, W]` to `[B, N, W]`.
     pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        self.down.forward(self.activation.forward(self.up.forward(x)))
+        dense(&self.down, self.activation.forward(dense(&self.up, x)))
     }
 }

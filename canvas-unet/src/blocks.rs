@@ -1,0 +1,274 @@
+//! What UNets are made of: residual blocks, spatial transformers, and changes of resolution.
+//!
+//! Shape letters: `B` batch, `C` channels in, `O` channels out, `H` and `S` height and width, `N = H S` image
+//! tokens, `T` text tokens, `K` context width, `E` embedding width.
+
+use burn::nn::PaddingConfig2d;
+use burn::nn::conv::{Conv2d, Conv2dConfig};
+use burn::nn::{GroupNorm, GroupNormConfig, Initializer, LayerNorm, LayerNormConfig, Linear, LinearConfig};
+use burn::prelude::*;
+use burn::tensor::module::linear;
+use canvas_core::Text;
+use canvas_core::nn::{Activation, Attention, AttentionConfig};
+
+/// A 3x3 convolution that keeps the size.
+pub fn conv3(from: usize, to: usize, device: &Device) -> Conv2d {
+    conv3_config(from, to).init(device)
+}
+
+/// As [`conv3`], starting from zero: the last layer of a branch that begins by adding nothing.
+pub fn zero_conv3(from: usize, to: usize, device: &Device) -> Conv2d {
+    conv3_config(from, to).with_initializer(Initializer::Zeros).init(device)
+}
+
+/// A 3x3 convolution that halves the size, padded by one on every side.
+///
+/// The autoencoder of the same paper pads only below and to the right: the two are not interchangeable.
+pub fn downsample(channels: usize, device: &Device) -> Conv2d {
+    conv3_config(channels, channels).with_stride([2, 2]).init(device)
+}
+
+fn conv3_config(from: usize, to: usize) -> Conv2dConfig {
+    Conv2dConfig::new([from, to], [3, 3]).with_padding(PaddingConfig2d::Explicit(1, 1, 1, 1))
+}
+
+/// Repeats every pixel twice in both directions.
+///
+/// # Shapes
+/// `[B, C, H, S]` to `[B, C, 2 H, 2 S]`.
+pub fn double(x: Tensor<4>) -> Tensor<4> {
+    let [b, c, h, s] = x.dims();
+    x.reshape([b, c, h, 1, s, 1]).expand([b, c, h, 2, s, 2]).reshape([b, c, 2 * h, 2 * s])
+}
+
+/// Sizes of a [`ResBlock`].
+#[derive(Config, Debug)]
+pub struct ResBlockConfig {
+    /// Channels in; `groups` must divide them.
+    pub from: usize,
+    /// Channels out; `groups` must divide them.
+    pub to: usize,
+    /// Width of the time embedding.
+    pub embedding: usize,
+    /// Groups of the two norms.
+    #[config(default = 32)]
+    pub groups: usize,
+    /// After each norm.
+    #[config(default = "Activation::Silu")]
+    pub activation: Activation,
+}
+
+impl ResBlockConfig {
+    /// The last convolution starts at zero, as in the original code: the block begins as its skip connection.
+    ///
+    /// # Panics
+    /// If the groups do not divide the channels.
+    pub fn init(&self, device: &Device) -> ResBlock {
+        let (from, to) = (self.from, self.to);
+        let skip = (from != to).then(|| Conv2dConfig::new([from, to], [1, 1]).init(device));
+        ResBlock {
+            norm_in: GroupNormConfig::new(self.groups, from).init(device),
+            conv_in: conv3(from, to, device),
+            time: LinearConfig::new(self.embedding, to).init(device),
+            norm_out: GroupNormConfig::new(self.groups, to).init(device),
+            conv_out: zero_conv3(to, to, device),
+            skip,
+            activation: self.activation,
+        }
+    }
+}
+
+/// Two rounds of norm, activation and convolution, with the time embedding added between them.
+///
+/// `skip(x) + conv_out(act(norm_out(conv_in(act(norm_in(x))) + time(embedding))))`; norms have `eps` 1e-5.
+///
+/// # Reference
+/// Ho et al., "Denoising Diffusion Probabilistic Models", 2020, appendix B, <https://arxiv.org/abs/2006.11239>.
+#[derive(Module, Debug)]
+pub struct ResBlock {
+    norm_in: GroupNorm,
+    conv_in: Conv2d,
+    time: Linear,
+    norm_out: GroupNorm,
+    conv_out: Conv2d,
+    skip: Option<Conv2d>,
+    #[module(skip)]
+    activation: Activation,
+}
+
+impl ResBlock {
+    /// # Shapes
+    /// - `x`: `[B, C, H, S]`
+    /// - `embedding`: `[B, E]`, the SiLU already applied: it is the same in every block
+    /// - output: `[B, O, H, S]`
+    pub fn forward(&self, x: Tensor<4>, embedding: Tensor<2>) -> Tensor<4> {
+        let time = self.time.forward(embedding); // [B, O]
+        let [batch, channels] = time.dims();
+        let h = self.conv_in.forward(self.activation.forward(self.norm_in.forward(x.clone()))); // [B, O, H, S]
+        let h = h + time.reshape([batch, channels, 1, 1]);
+        let h = self.conv_out.forward(self.activation.forward(self.norm_out.forward(h))); // [B, O, H, S]
+        match &self.skip {
+            Some(skip) => skip.forward(x) + h,
+            None => x + h,
+        }
+    }
+}
+
+/// Sizes of a [`SpatialTransformer`].
+#[derive(Config, Debug)]
+pub struct SpatialTransformerConfig {
+    /// Channels in and out; `heads` and `groups` must divide them.
+    pub channels: usize,
+    /// Number of attention heads.
+    pub heads: usize,
+    /// Width of the text tokens.
+    pub context: usize,
+    /// Transformer blocks.
+    #[config(default = 1)]
+    pub depth: usize,
+    /// Groups of the norm in front.
+    #[config(default = 32)]
+    pub groups: usize,
+    /// Of the feed-forward gates.
+    #[config(default = "Activation::Gelu")]
+    pub activation: Activation,
+}
+
+impl SpatialTransformerConfig {
+    /// The output projection starts at zero, as in the original code: it begins as the identity.
+    ///
+    /// # Panics
+    /// If the heads or the groups do not divide the channels.
+    pub fn init(&self, device: &Device) -> SpatialTransformer {
+        let project = || Conv2dConfig::new([self.channels; 2], [1, 1]);
+        SpatialTransformer {
+            norm: GroupNormConfig::new(self.groups, self.channels).with_epsilon(1e-6).init(device),
+            input: project().init(device),
+            blocks: (0..self.depth).map(|_| TransformerBlock::new(self, device)).collect(),
+            output: project().with_initializer(Initializer::Zeros).init(device),
+        }
+    }
+}
+
+/// Transformer blocks over the pixels of a feature map, which read the text by cross-attention.
+///
+/// `x + output(blocks(input(norm(x))))`; the norm has `eps` 1e-6, unlike those of [`ResBlock`].
+///
+/// # Reference
+/// Rombach et al., "High-Resolution Image Synthesis with Latent Diffusion Models", 2021, appendix E.2.1,
+/// <https://arxiv.org/abs/2112.10752>.
+#[derive(Module, Debug)]
+pub struct SpatialTransformer {
+    norm: GroupNorm,
+    input: Conv2d,
+    blocks: Vec<TransformerBlock>,
+    output: Conv2d,
+}
+
+impl SpatialTransformer {
+    /// # Shapes
+    /// - `x`: `[B, C, H, S]`; `text`: tokens `[B, T, K]`, mask `[B, T]`
+    /// - output: `[B, C, H, S]`
+    pub fn forward(&self, x: Tensor<4>, text: &Text) -> Tensor<4> {
+        let [batch, channels, height, width] = x.dims();
+        let h: Tensor<3> = self.norm.forward(x.clone()).flatten::<3>(2, 3).swap_dims(1, 2); // [B, N, C]
+        let mut h = pointwise(&self.input, h); // [B, N, C]
+        for block in &self.blocks {
+            h = block.forward(h, text); // [B, N, C]
+        }
+        let h = pointwise(&self.output, h).swap_dims(1, 2); // [B, C, N]
+        x + h.reshape([batch, channels, height, width])
+    }
+}
+
+/// A 1x1 convolution applied to tokens instead of pixels: `[B, N, C]` to `[B, N, O]`.
+fn pointwise(conv: &Conv2d, tokens: Tensor<3>) -> Tensor<3> {
+    let weight = conv.weight.val().flatten::<2>(1, 3).swap_dims(0, 1); // [C, O]
+    project(tokens, weight, conv.bias.as_ref().map(|bias| bias.val()))
+}
+
+/// `x w + b` for every token: `[B, N, C]` to `[B, N, O]`.
+///
+/// As one matrix of `B N` rows: the gradient of a batched product would hold one weight matrix a sample.
+fn project(x: Tensor<3>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<3> {
+    let ([batch, count, _], [_, width]) = (x.dims(), weight.dims());
+    linear(x.flatten::<2>(0, 1), weight, bias).reshape([batch, count, width])
+}
+
+/// Self-attention, cross-attention and a gated feed-forward, each behind a layer norm and added to its input.
+#[derive(Module, Debug)]
+struct TransformerBlock {
+    norm_attention: LayerNorm,
+    attention: Attention,
+    norm_cross: LayerNorm,
+    cross: Attention,
+    norm_feed: LayerNorm,
+    feed: GatedMlp,
+}
+
+impl TransformerBlock {
+    fn new(config: &SpatialTransformerConfig, device: &Device) -> Self {
+        let (width, heads) = (config.channels, config.heads);
+        let norm = || LayerNormConfig::new(width).init(device);
+        let attention = AttentionConfig::new(width, heads);
+        Self {
+            norm_attention: norm(),
+            attention: without_bias(attention.init(device)),
+            norm_cross: norm(),
+            cross: without_bias(attention.with_context(Some(config.context)).init(device)),
+            norm_feed: norm(),
+            feed: GatedMlp::new(width, config.activation, device),
+        }
+    }
+
+    /// `h`: `[B, N, C]`, output: `[B, N, C]`.
+    fn forward(&self, h: Tensor<3>, text: &Text) -> Tensor<3> {
+        let own = self.norm_attention.forward(h.clone()); // [B, N, C]
+        let h = h + self.attention.forward(own.clone(), own, None);
+        let query = self.norm_cross.forward(h.clone()); // [B, N, C]
+        let h = h + self.cross.forward(query, text.tokens.clone(), Some(text.mask.clone()));
+        h.clone() + self.feed.forward(self.norm_feed.forward(h))
+    }
+}
+
+/// Stable Diffusion's queries, keys and values have no bias; its output projection has.
+fn without_bias(mut attention: Attention) -> Attention {
+    for layer in [&mut attention.query, &mut attention.key, &mut attention.value] {
+        layer.bias = None;
+    }
+    attention
+}
+
+/// `down(value * act(gate))` with `value, gate = up(x)`, four times as wide: GEGLU for `act` = GELU.
+///
+/// Shazeer, "GLU Variants Improve Transformer", 2020, <https://arxiv.org/abs/2002.05202>.
+#[derive(Module, Debug)]
+struct GatedMlp {
+    up: Linear,
+    down: Linear,
+    #[module(skip)]
+    activation: Activation,
+}
+
+impl GatedMlp {
+    fn new(width: usize, activation: Activation, device: &Device) -> Self {
+        Self {
+            up: LinearConfig::new(width, 8 * width).init(device),
+            down: LinearConfig::new(4 * width, width).init(device),
+            activation,
+        }
+    }
+
+    /// `[B, N, C]` to `[B, N, C]`.
+    fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        // The weight is cut rather than the product: that is smaller, and so is its gradient.
+        let half = self.down.weight.shape()[0];
+        let part = |x, start| {
+            let weight = self.up.weight.val().narrow(1, start, half); // [C, 4 C]
+            project(x, weight, self.up.bias.as_ref().map(|bias| bias.val().narrow(0, start, half)))
+        };
+        let gate = self.activation.forward(part(x.clone(), half)); // [B, N, 4 C]
+        let hidden = part(x, 0) * gate; // [B, N, 4 C]
+        project(hidden, self.down.weight.val(), self.down.bias.as_ref().map(|bias| bias.val())) // [B, N, C]
+    }
+}

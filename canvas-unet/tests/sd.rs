@@ -1,0 +1,269 @@
+//! The UNet of Stable Diffusion: parity with diffusers (fixture by `tools/fixtures_unet.py`), invariances, errors.
+
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::prelude::*;
+use burn::tensor::Gradients;
+use canvas_core::nn::Activation;
+use canvas_core::{Backbone, Condition, Text, params, weights};
+use canvas_unet::{Unet, UnetConfig};
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+
+/// As `input_pattern` of tools/formula.py.
+fn pattern<const D: usize>(dims: [usize; D], seed: f64, device: &Device) -> Tensor<D> {
+    let values: Vec<f32> =
+        (0..dims.iter().product()).map(|i: usize| (0.37 * i as f64 + seed).sin() as f32).collect();
+    Tensor::from_data(TensorData::new(values, dims), device)
+}
+
+/// The configuration of the fixture.
+fn config() -> UnetConfig {
+    UnetConfig::new(3, 12, vec![16, 24, 32], vec![2, 1, 0], vec![2, 3, 4])
+        .with_out_channels(Some(5))
+        .with_norm_groups(2)
+}
+
+/// Two prompts of the fixture, the second two tokens shorter.
+fn text(device: &Device) -> Text {
+    let mask = [[true; 5], [true, true, true, false, false]];
+    Text {
+        tokens: pattern([2, 5, 12], 1.0, device),
+        mask: Tensor::from_data(TensorData::from(mask), device),
+        pooled: pattern([2, 7], 3.0, device),
+    }
+}
+
+fn filled(config: &UnetConfig, device: &Device) -> Unet {
+    params::fill_by_formula(config.init(device))
+}
+
+fn times(values: [f32; 2], device: &Device) -> Tensor<1> {
+    Tensor::from_floats(values, device)
+}
+
+/// Largest absolute difference.
+fn distance<const D: usize>(a: Tensor<D>, b: Tensor<D>) -> f32 {
+    (a - b).abs().max().into_scalar()
+}
+
+/// Every parameter's gradient by its path.
+struct Grads<'a> {
+    path: Vec<String>,
+    all: &'a Gradients,
+    found: BTreeMap<String, TensorData>,
+}
+
+impl ModuleVisitor for Grads<'_> {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.path.push(name.to_owned());
+    }
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.pop();
+    }
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let grad = param.val().grad(self.all).unwrap_or_else(|| panic!("no gradient: {:?}", self.path));
+        self.found.insert(format!("grad.{}", self.path.join(".")), grad.into_data());
+    }
+}
+
+#[test]
+fn equals_diffusers() {
+    let device = Device::flex().autodiff();
+    let unet = filled(&config(), &device);
+    let x = (pattern([2, 3, 8, 12], 1.0, &device) * 3.0).require_grad();
+    let mut text = text(&device);
+    text.tokens = text.tokens.require_grad();
+    let output = unet.forward(x.clone(), times([0.25, 0.75], &device), &text);
+    let grads = (output.clone() * pattern(output.dims(), 2.0, &device)).sum().backward();
+
+    let mut visitor = Grads { path: Vec::new(), all: &grads, found: BTreeMap::new() };
+    unet.visit(&mut visitor);
+    let mut found = visitor.found;
+    found.insert("output".into(), output.into_data());
+    found.insert("grad.x".into(), x.grad(&grads).unwrap().into_data());
+    found.insert("grad.tokens".into(), text.tokens.grad(&grads).unwrap().into_data());
+
+    compare(1e-4, |name| (name != "quiet").then(|| found[name].clone()));
+}
+
+/// Holds what `found` gives against the fixture's values of these names, relative to their largest.
+fn compare(tolerance: f64, found: impl Fn(&str) -> Option<TensorData>) {
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/sd.safetensors");
+    for (name, expected) in weights::read_tensors(&fixture).unwrap() {
+        let Some(found) = found(&name) else { continue };
+        assert_eq!(found.shape(), expected.shape(), "{name}");
+        let largest = expected.iter::<f64>().fold(0.0, |most: f64, x| most.max(x.abs()));
+        let pairs = found.iter::<f64>().zip(expected.iter::<f64>());
+        let error = pairs.fold(0.0, |most: f64, (a, b)| most.max((a - b).abs())) / largest;
+        println!("{name}: {error:.1e}");
+        assert!(error < tolerance, "{name}: relative error {error:.2e}");
+    }
+}
+
+struct Tenth;
+
+impl ModuleMapper for Tenth {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        param.map(|value| value * 0.1)
+    }
+}
+
+/// With small weights variances come near the norms' epsilons, and 1e-5 in place of 1e-6 shows.
+#[test]
+fn epsilons_are_those_of_diffusers() {
+    let device = Device::flex();
+    let unet = filled(&config(), &device).map(&mut Tenth);
+    let mut text = text(&device);
+    text.mask = Tensor::<2, Int>::ones([2, 5], &device).bool();
+    let output = unet.forward(pattern([2, 3, 8, 12], 1.0, &device), times([0.25, 0.75], &device), &text);
+    compare(1e-6, |name| (name == "quiet").then(|| output.to_data()));
+}
+
+/// The published model's count, read off the shapes: nothing is allocated.
+#[test]
+fn stable_diffusion_has_860_million_parameters() {
+    assert_eq!(UnetConfig::sd15().init(&Device::flex()).num_params(), 859_520_964);
+}
+
+#[test]
+fn small_fits_small_latents_and_begins_at_zero() {
+    let device = Device::flex();
+    let unet = UnetConfig::small(8, 12).init(&device);
+    let count = unet.num_params();
+    assert!((2_000_000..4_500_000).contains(&count), "{count} parameters");
+    let x = pattern([2, 8, 8, 8], 0.0, &device);
+    let output = unet.forward(x.clone(), times([0.1, 0.9], &device), &text(&device));
+    assert_eq!(output.dims(), x.dims());
+    assert_eq!(output.abs().max().into_scalar::<f32>(), 0.0);
+}
+
+#[test]
+fn a_row_alone_equals_its_row_in_a_batch() {
+    let device = Device::flex();
+    let unet = filled(&config(), &device);
+    let x = pattern([2, 3, 8, 12], 0.0, &device);
+    let together = unet.forward(x.clone(), times([0.25, 0.75], &device), &text(&device));
+    for (row, time) in [0.25f32, 0.75].into_iter().enumerate() {
+        let alone = unet.forward(
+            x.clone().narrow(0, row, 1),
+            Tensor::from_floats([time], &device),
+            &text(&device).select(&[row]),
+        );
+        let error = distance(alone, together.clone().narrow(0, row, 1));
+        assert!(error < 1e-5, "row {row}: {error:e}");
+    }
+}
+
+#[test]
+fn masked_tokens_are_not_read() {
+    let device = Device::flex();
+    let unet = filled(&config(), &device);
+    let forward =
+        |text: &Text| unet.forward(pattern([2, 3, 8, 12], 0.0, &device), times([0.25, 0.75], &device), text);
+    let text = text(&device);
+    let expected = forward(&text);
+
+    // Other values where the mask is false, and more padding behind.
+    let hidden = text.mask.clone().bool_not().unsqueeze_dim::<3>(2).float();
+    let tokens = text.tokens.clone() + hidden * 100.0;
+    let gone = Tensor::<2, Int>::zeros([2, 3], &device).bool();
+    let padded = Text {
+        tokens: Tensor::cat(vec![tokens, pattern([2, 3, 12], 5.0, &device)], 1),
+        mask: Tensor::cat(vec![text.mask.clone(), gone], 1),
+        pooled: text.pooled.clone(),
+    };
+    assert!(distance(forward(&padded), expected.clone()) < 1e-5);
+
+    // The same tokens unmasked do matter, and so do the real ones.
+    let mask = Tensor::<2, Int>::ones([2, 5], &device).bool();
+    assert!(distance(forward(&Text { mask, ..text.clone() }), expected.clone()) > 1e-3);
+    assert!(distance(forward(&text.select(&[1, 0])), expected) > 1e-3);
+}
+
+#[test]
+fn each_sample_has_its_own_time() {
+    let device = Device::flex();
+    let unet = filled(&config(), &device);
+    let x = pattern([1, 3, 8, 12], 0.0, &device).repeat_dim(0, 2);
+    let text = text(&device).select(&[0, 0]);
+    let output = unet.forward(x.clone(), times([0.25, 0.75], &device), &text);
+    assert!(distance(output.clone().narrow(0, 0, 1), output.clone().narrow(0, 1, 1)) > 1e-3);
+    let swapped = unet.forward(x, times([0.75, 0.25], &device), &text);
+    assert!(distance(swapped.flip([0]), output) < 1e-5);
+}
+
+#[test]
+fn the_pooled_prompt_counts_only_when_configured() {
+    let device = Device::flex();
+    let change = |config: &UnetConfig| {
+        let unet = filled(config, &device);
+        let forward = |text: &Text| {
+            unet.forward(pattern([2, 3, 8, 12], 0.0, &device), times([0.25, 0.75], &device), text)
+        };
+        let text = text(&device);
+        distance(forward(&Text { pooled: text.pooled.clone() + 1.0, ..text.clone() }), forward(&text))
+    };
+    assert_eq!(change(&config()), 0.0);
+    assert!(change(&config().with_pooled_width(Some(7))) > 1e-3);
+}
+
+#[test]
+fn errors_name_both_values() {
+    let message = |config: UnetConfig| config.validate().unwrap_err().to_string();
+    let cases = [
+        (config().with_norm_groups(3), "norm_groups (3) must divide channels of level 0 (16)"),
+        (
+            UnetConfig { heads: vec![2, 5, 4], ..config() },
+            "heads of level 1 (5) must divide channels of level 1 (24)",
+        ),
+        (
+            UnetConfig { heads: vec![2, 3, 7], ..config() },
+            "heads of level 2 (7) must divide channels of level 2 (32)",
+        ),
+        (UnetConfig { depth: vec![1], ..config() }, "depth has 1 entries, but channels has 3: one a level"),
+        (
+            UnetConfig { channels: vec![], ..config() },
+            "levels (entries of channels) must be at least 1, found 0",
+        ),
+        (config().with_pooled_width(Some(0)), "pooled_width must be at least 1, found 0"),
+        (config().with_blocks(0), "blocks must be at least 1, found 0"),
+    ];
+    for (config, expected) in cases {
+        assert_eq!(message(config), expected);
+    }
+    for config in [UnetConfig::sd15(), UnetConfig::small(8, 128), config()] {
+        config.validate().unwrap();
+    }
+    // Level 2 does not attend, and without a middle transformer its heads are not used.
+    UnetConfig { heads: vec![2, 3, 7], ..config() }.with_middle_depth(0).validate().unwrap();
+}
+
+#[test]
+fn inputs_that_do_not_fit_name_their_sizes() {
+    let device = Device::flex();
+    let unet = config().init(&device);
+    let cases = [
+        ([2, 3, 8, 10], "height (8) and width (10) must be multiples of 4: 3 levels"),
+        ([2, 4, 8, 12], "x has 4 channels, the UNet takes 3"),
+        ([3, 3, 8, 12], "2 times and 2 texts for a batch of 3"),
+    ];
+    for (dims, expected) in cases {
+        let run = || unet.forward(pattern(dims, 0.0, &device), times([0.1, 0.2], &device), &text(&device));
+        let panic = catch_unwind(AssertUnwindSafe(run)).unwrap_err();
+        let message = panic.downcast_ref::<String>().unwrap();
+        assert!(message.contains(expected), "{message}");
+    }
+    let wide = Text { tokens: Tensor::ones([2, 5, 13], &device), ..text(&device) };
+    let run = || unet.forward(pattern([2, 3, 8, 12], 0.0, &device), times([0.1, 0.2], &device), &wide);
+    let panic = catch_unwind(AssertUnwindSafe(run)).unwrap_err();
+    assert!(panic.downcast_ref::<String>().unwrap().contains("tokens of width 13, the UNet reads 12"));
+}
+
+#[test]
+fn a_config_survives_json() {
+    let config = config().with_pooled_width(Some(7)).with_activation(Activation::Relu);
+    let json = serde_json::to_string(&config).unwrap();
+    let back: UnetConfig = serde_json::from_str(&json).unwrap();
+    assert_eq!(format!("{back:?}"), format!("{config:?}"));
+}

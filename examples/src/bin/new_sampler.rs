@@ -1,0 +1,183 @@
+//! A researcher's idea in one file: a sampler that no library crate knows, measured and put to use.
+//!
+//! [`Bashforth`] is below. `cargo run --release --bin new_sampler` compares it with the library's samplers on
+//! data whose exact answer is known, in a second; with `--run DIR --prompt "red heart"` it also draws with a
+//! trained run of `emoji`. It prints (flow schedule, error at 8, 16, 32, 64 steps, calls in brackets):
+//!
+//! ```text
+//! RESULT
+//! ```
+
+use anyhow::Result;
+use burn::prelude::*;
+use canvas_core::{Hop, Level, Run, Sampler, Seeded, Step};
+use canvas_examples::config::RunConfig;
+use canvas_examples::draw::{Request, draw};
+use canvas_examples::model::{AnyBackbone, DrawOptions};
+use canvas_examples::run::Folder;
+use canvas_sched::{DpmPp2m, Euler, Heun, Timesteps, schedule};
+use clap::Parser;
+use std::cell::Cell;
+use std::path::{Path, PathBuf};
+
+/// The two-step Adams-Bashforth rule for `dx = x0 d(alpha) + eps d(sigma)`, one evaluation a step.
+///
+/// Signal and noise are each extrapolated to the middle of the hop from their last two estimates. Second
+/// order; the first hop is Euler's. Needs no logarithm, so a start at `alpha = 0` and an end at `sigma = 0`
+/// are hops like any other. On the flow schedule, where `alpha + sigma = 1`, it is Adams-Bashforth on the
+/// velocity.
+#[derive(Clone, Copy, Debug)]
+struct Bashforth;
+
+impl<const D: usize> Sampler<D> for Bashforth {
+    fn step(&self, x: Tensor<D>, hop: &mut Hop<'_, D>) -> Step<D> {
+        let (from, to) = (hop.from, hop.to);
+        let x0 = hop.estimate(&x, from);
+        let mut next = hop.carry(x.clone(), x0.clone()); // Euler
+        if let Some(past) = hop.past.last() {
+            let eps_change = from.eps(x, x0.clone()) - past.level.eps(past.x.clone(), past.x0.clone());
+            let x0_change = x0.clone() - past.x0.clone();
+            // Half the next hop, in units of the last; a quantity that stands still (EDM's alpha) adds nothing.
+            let weight = |h: f64, last: f64| if last == 0.0 { 0.0 } else { 0.5 * h * h / last };
+            next = next
+                + x0_change * weight(to.alpha - from.alpha, from.alpha - past.level.alpha)
+                + eps_change * weight(to.sigma - from.sigma, from.sigma - past.level.sigma);
+        }
+        Step::exact(next, x0)
+    }
+}
+
+/// One-dimensional data of two bumps: (weight, mean, standard deviation) of each.
+const BUMPS: [(f64, f64, f64); 2] = [(0.4, -1.0, 0.4), (0.6, 0.8, 0.3)];
+
+/// Mean and deviation of a bump once noised.
+fn noised((_, mean, std): (f64, f64, f64), level: Level) -> (f64, f64) {
+    (level.alpha * mean, (level.alpha * std).hypot(level.sigma))
+}
+
+/// The exact `E[x_0 | x_t]`: each bump's own, weighted by how likely it made `x`.
+fn denoise(x: f64, level: Level) -> f64 {
+    let (mut sum, mut total) = (0.0, 0.0);
+    for bump in BUMPS {
+        let (mean, std) = noised(bump, level);
+        let likely = bump.0 / std * (-0.5 * ((x - mean) / std).powi(2)).exp();
+        sum += likely * (bump.1 + level.alpha * bump.2 * bump.2 / (std * std) * (x - mean));
+        total += likely;
+    }
+    sum / total
+}
+
+/// The share of noised data below `x`.
+fn share_below(x: f64, level: Level) -> f64 {
+    let below = |bump: (f64, f64, f64)| {
+        let (mean, std) = noised(bump, level);
+        bump.0 * normal_cdf((x - mean) / std)
+    };
+    BUMPS.into_iter().map(below).sum()
+}
+
+/// The standard normal's distribution function, by Simpson's rule from 0.
+fn normal_cdf(z: f64) -> f64 {
+    let (count, density) = (400, |t: f64| (-0.5 * t * t).exp() / std::f64::consts::TAU.sqrt());
+    let weight = |i: u32| [2.0, 4.0][i as usize % 2] - f64::from(i == 0 || i == count);
+    let width = z / f64::from(count);
+    0.5 + (0..=count).map(|i| weight(i) * density(f64::from(i) * width)).sum::<f64>() * width / 3.0
+}
+
+/// Where the exact probability flow carries `x`: in one dimension it keeps the share of the data below.
+fn exact(x: f64, from: Level, to: Level) -> f64 {
+    let (share, mut low, mut high) = (share_below(x, from), -8.0, 8.0);
+    for _ in 0..60 {
+        let middle = 0.5 * (low + high);
+        if share_below(middle, to) < share { low = middle } else { high = middle }
+    }
+    0.5 * (low + high)
+}
+
+/// Root mean square distance from the exact ends, over starts spread evenly, and the calls it took.
+fn measure(sampler: &dyn Sampler<1>, steps: usize) -> (f64, usize) {
+    let device = Device::flex();
+    let levels = Timesteps::uniform().levels(&schedule::Flow::default(), steps);
+    let starts: Vec<f64> = (-16..=16).map(|i| f64::from(i) / 8.0).collect();
+    let calls = Cell::new(0);
+    let oracle = |x: Tensor<1>, level: Level| {
+        calls.set(calls.get() + 1);
+        let clean: Vec<f32> = x.into_data().iter::<f64>().map(|x| denoise(x, level) as f32).collect();
+        Tensor::from_data(clean.as_slice(), &device)
+    };
+    let x = Tensor::from_data(starts.iter().map(|&x| x as f32).collect::<Vec<_>>().as_slice(), &device);
+    let run = Run { sampler, levels: &levels, noise: &mut Seeded::new(0, []) };
+    let ends = run.sample(&oracle, x).into_data();
+    let distance = |(end, start): (f64, &f64)| (end - exact(*start, levels[0], levels[steps])).powi(2);
+    let mean = ends.iter::<f64>().zip(&starts).map(distance).sum::<f64>() / starts.len() as f64;
+    (mean.sqrt(), calls.get())
+}
+
+/// A row of the table: errors at each number of steps, and the order between the last two.
+fn row(name: &str, sampler: &dyn Sampler<1>, steps: &[usize]) -> String {
+    let measured: Vec<(f64, usize)> = steps.iter().map(|&n| measure(sampler, n)).collect();
+    let cells: String = measured.iter().map(|(error, calls)| format!("  {error:.1e} ({calls:>3})")).collect();
+    let [.., (before, _), (after, _)] = measured[..] else { unreachable!("two numbers of steps") };
+    format!("{name:<10}{cells}  {:>5.2}", (before / after).log2())
+}
+
+/// Compares a new sampler with the library's, and draws with it.
+#[derive(Parser, Debug)]
+struct Args {
+    /// Also draw with this trained run of `emoji`
+    #[arg(long, value_name = "DIR")]
+    run: Option<PathBuf>,
+    /// What to draw
+    #[arg(long, value_name = "TEXT", requires = "run", default_value = "red heart")]
+    prompt: Vec<String>,
+    /// Steps of the drawing
+    #[arg(long, requires = "run", default_value_t = 20)]
+    steps: usize,
+    /// File of the drawing [default: bashforth.png in the run's folder]
+    #[arg(long, value_name = "FILE", requires = "run")]
+    picture: Option<PathBuf>,
+}
+
+fn main() -> Result<()> {
+    let args = Args::parse();
+    println!(
+        "Error against the exact probability flow of two bumps, flow schedule (network calls), and order\n"
+    );
+    println!("steps     {}  order", [8, 16, 32, 64].map(|n| format!("  {n:<13}")).concat());
+    let samplers: [(&str, &dyn Sampler<1>); 4] =
+        [("euler", &Euler), ("heun", &Heun), ("dpmpp-2m", &DpmPp2m), ("bashforth", &Bashforth)];
+    for (name, sampler) in samplers {
+        println!("{}", row(name, sampler, &[8, 16, 32, 64]));
+    }
+    match &args.run {
+        Some(folder) => draw_with(&args, folder),
+        None => Ok(()),
+    }
+}
+
+/// Draws with a trained run: the sampler goes where a name of the library's would.
+fn draw_with(args: &Args, folder: &Path) -> Result<()> {
+    let config = RunConfig::read(folder)?;
+    config.expect_program("emoji", folder)?;
+    let request = Request {
+        prompts: args.prompt.clone(),
+        sampler: "bashforth".into(),
+        options: DrawOptions { sampler: Box::new(Bashforth), steps: args.steps, guidance: 3.0, seed: 0 },
+        picture: args.picture.clone().unwrap_or_else(|| folder.join("bashforth.png")),
+    };
+    let backbone = |sizes, device: &Device| AnyBackbone::new(&config.backbone, sizes, device);
+    draw(&Folder(folder.to_owned()), &config, backbone, &request, &Device::flex())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bashforth_is_of_second_order_at_one_call_a_step() {
+        let ((coarse, _), (fine, calls)) = (measure(&Bashforth, 32), measure(&Bashforth, 64));
+        let order = (coarse / fine).log2();
+        assert!((order - 2.0).abs() < 0.3, "order {order:.2} (errors {coarse:.2e}, {fine:.2e})");
+        assert_eq!(calls, 64);
+    }
+}

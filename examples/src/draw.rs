@@ -1,0 +1,110 @@
+//! Drawing with a trained run, long after it ended or while it goes on.
+
+use crate::config::RunConfig;
+use crate::emoji_set::normalise_caption;
+use crate::model::{BackboneSizes, DrawOptions, Network, Painter, TextToImage, process};
+use crate::run::{Folder, latent_shape, new_autoencoder, new_model};
+use crate::sheet::{Cell, save_png, sheet};
+use anyhow::{Context, Result, bail};
+use burn::prelude::*;
+use canvas_core::{LatentScale, weights};
+use canvas_text::WordTokenizer;
+use canvas_train::Checkpoints;
+use canvas_vae::AutoencoderTiny;
+use std::path::PathBuf;
+
+/// What to draw, and how.
+pub struct Request {
+    /// At least one.
+    pub prompts: Vec<String>,
+    /// What the sheet calls the sampler.
+    pub sampler: String,
+    /// Sampler, steps (at least 1), guidance and seed.
+    pub options: DrawOptions,
+    /// File to write.
+    pub picture: PathBuf,
+}
+
+/// Draws the prompts into one sheet.
+///
+/// # Errors
+/// For an empty prompt or one longer than the context, no steps, a run that has no model
+/// yet or another architecture, and files that cannot be read or written.
+pub fn draw<B: Network>(
+    folder: &Folder,
+    config: &RunConfig,
+    make: impl Fn(BackboneSizes, &Device) -> Result<B>,
+    request: &Request,
+    device: &Device,
+) -> Result<()> {
+    let options = &request.options;
+    if options.steps == 0 {
+        bail!("--steps 0: a drawing takes at least one step");
+    }
+    if !options.guidance.is_finite() {
+        bail!("--guidance {}: not a number", options.guidance);
+    }
+    let tokenizer = WordTokenizer::load(&folder.0.join("tokenizer.json"))?;
+    let prompts: Vec<String> = request.prompts.iter().map(|prompt| normalise_caption(prompt)).collect();
+    if let Some(empty) = prompts.iter().position(|prompt| prompt.is_empty()) {
+        bail!("--prompt {:?}: the prompt holds no word", request.prompts[empty]);
+    }
+    let encoded = tokenizer.tokenize(&prompts).context("--prompt")?;
+    encoded.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+
+    let (model, autoencoder) = load(folder, config, &tokenizer, make, device)?;
+    let path = folder.0.join("latent_scale.json");
+    let text = std::fs::read(&path).with_context(|| path.display().to_string())?;
+    let scale: LatentScale = serde_json::from_slice(&text).with_context(|| path.display().to_string())?;
+    let (process, _) = process(&config.prediction)?;
+    let painter = Painter {
+        model: &model,
+        autoencoder: &autoencoder,
+        scale: &scale,
+        process: &process,
+        latent: latent_shape(config, device),
+    };
+    let null = tokenizer.tokenize(&[""])?.tokens;
+    let numbers: Vec<u64> = (0..prompts.len() as u64).collect();
+    let drawn = painter.draw(&encoded.tokens, &null, &numbers, options);
+
+    let cells: Vec<Cell> =
+        drawn.iter().zip(&request.prompts).map(|(picture, label)| Cell { picture, label }).collect();
+    let title = format!(
+        "{}, {} steps, guidance {}, seed {}",
+        request.sampler, options.steps, options.guidance, options.seed
+    );
+    save_png(&request.picture, &sheet(&title, &cells, 8, (256 / config.side).max(1))?)?;
+    println!("{}", request.picture.display());
+    Ok(())
+}
+
+/// The averaged model and autoencoder of a run: the final ones, or those of its newest checkpoint.
+fn load<B: Network>(
+    folder: &Folder,
+    config: &RunConfig,
+    tokenizer: &WordTokenizer,
+    make: impl Fn(BackboneSizes, &Device) -> Result<B>,
+    device: &Device,
+) -> Result<(TextToImage<B>, AutoencoderTiny)> {
+    let path = folder.0.join("autoencoder.safetensors");
+    if !path.exists() {
+        bail!(
+            "{}: the run has not finished its autoencoder; --resume {} goes on",
+            path.display(),
+            folder.0.display()
+        );
+    }
+    let autoencoder = weights::load(new_autoencoder(config, device), &path, &[])?;
+    let model = new_model(config, tokenizer, make, device)?;
+    let path = folder.0.join("model.safetensors");
+    if path.exists() {
+        return Ok((weights::load(model, &path, &[])?, autoencoder));
+    }
+    let newest = Checkpoints::new(folder.denoiser().join("checkpoints"), 1).newest()?;
+    let newest = newest.with_context(|| {
+        format!("{}: no checkpoint of the denoiser yet; --resume {0} goes on", folder.0.display())
+    })?;
+    eprintln!("the run is not finished: drawing with its checkpoint after {} images", newest.images);
+    Ok((weights::load(model, &newest.path.join("average.safetensors"), &[])?, autoencoder))
+}

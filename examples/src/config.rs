@@ -97,7 +97,7 @@ impl RunConfig {
                 .with_clamp_latents(false),
             latent_noise: 0.1,
             first: StageConfig {
-                images: 14_000,
+                images: 24_000,
                 batch: 4,
                 peak_rate: 2e-3,
                 ema: 0.995,
@@ -106,7 +106,7 @@ impl RunConfig {
                 evaluations: 8,
             },
             second: StageConfig {
-                images: 64_000,
+                images: 56_000,
                 batch: 16,
                 peak_rate: 1.5e-3,
                 ema: 0.998,
@@ -114,6 +114,15 @@ impl RunConfig {
                 checkpoints: 12,
                 evaluations: 12,
             },
+        }
+    }
+
+    /// Chooses the backbone, and as many images as it trains on in the same time: a step of the UNet takes about
+    /// twice as long as one of the transformer.
+    pub fn set_backbone(&mut self, name: &str) {
+        self.backbone = name.to_owned();
+        if name == "unet" && !self.smoke {
+            self.second.images /= 2;
         }
     }
 

@@ -86,7 +86,7 @@ pub fn finish<B: Network>(
 }
 
 fn zoom(config: &RunConfig) -> u32 {
-    (96 / config.side).max(1)
+    (128 / config.side).max(1)
 }
 
 /// Draws trained prompts, saves the sheet, and looks which trained picture each drawing is nearest to.
@@ -186,8 +186,8 @@ fn plot(folder: &Folder) -> Result<()> {
         Curve::new(name, evaluated.iter().map(|row| (row.images as f64, mean(pick(row)))).collect())
     };
     let losses = vec![
+        denoiser.clone().shown_as(Mark::Faint),
         denoiser.smoothed("train, smoothed", 0.98),
-        denoiser.shown_as(Mark::Faint),
         curve("trained pictures, fixed levels and noise", |row| &row.trained),
         curve("held-out pictures, fixed levels and noise", |row| &row.held_out),
     ];
@@ -204,7 +204,8 @@ fn plot(folder: &Folder) -> Result<()> {
 
     let autoencoder = train(&rows(&folder.autoencoder())?);
     let quality: Vec<AutoencoderRow> = Log::read(&folder.autoencoder().join("evaluation.jsonl"))?;
-    let autoencoder = vec![autoencoder.smoothed("train, smoothed", 0.98), autoencoder.shown_as(Mark::Faint)];
+    let autoencoder =
+        vec![autoencoder.clone().shown_as(Mark::Faint), autoencoder.smoothed("train, smoothed", 0.98)];
     let quality = vec![
         Curve::new("trained pictures", quality.iter().map(|r| (r.images as f64, r.trained_psnr)).collect()),
         Curve::new("held-out pictures", quality.iter().map(|r| (r.images as f64, r.held_out_psnr)).collect()),

@@ -14,3 +14,12 @@ pub mod run;
 pub mod sheet;
 pub mod stages;
 pub mod train_loop;
+
+/// The examples of CONTRIBUTING.md and README.md, compiled and run as doctests.
+#[cfg(doctest)]
+mod documents {
+    #[doc = include_str!("../../CONTRIBUTING.md")]
+    struct Contributing;
+    #[doc = include_str!("../../README.md")]
+    struct Readme;
+}

@@ -3,8 +3,8 @@ use burn::nn::Linear;
 use burn::nn::conv::Conv2dConfig;
 use burn::prelude::*;
 use canvas_core::nn::{
-    Activation, Attention, AttentionConfig, MlpConfig, TimeEmbedConfig, init, modulate, patch, position,
-    sinusoidal,
+    Activation, Attention, AttentionConfig, MlpConfig, TimeEmbedConfig, dense, init, modulate, patch,
+    position, sinusoidal,
 };
 use canvas_core::params;
 
@@ -34,6 +34,21 @@ mod layers {
         let x = waves([1, 4, 2], 0.0);
         let expected = mlp.down.forward(mlp.up.forward(x.clone()).clamp_min(0.0));
         assert_near(&mlp.forward(x), &host64(&expected), 1e-6);
+    }
+
+    #[test]
+    fn dense_is_the_layer_applied_to_each_token_with_the_same_gradients() {
+        let device = Device::flex().autodiff();
+        let layer = params::fill_by_formula(init::zero_linear(3, 5, &device));
+        let x = Tensor::<3>::from_data(waves([2, 4, 3], 0.0).into_data(), &device).require_grad();
+        let run = |y: Tensor<3>| {
+            let gradients = y.clone().square().sum().backward();
+            let weight = layer.weight.val().grad(&gradients).unwrap();
+            (host64(&y), [host64(&x.grad(&gradients).unwrap()), host64(&weight)].concat())
+        };
+        let (found, plain) = (run(dense(&layer, x.clone())), run(layer.forward(x.clone())));
+        assert_near(&tensor(&plain.0.iter().map(|v| *v as f32).collect::<Vec<_>>(), [40]), &found.0, 1e-5);
+        assert_near(&tensor(&plain.1.iter().map(|v| *v as f32).collect::<Vec<_>>(), [39]), &found.1, 1e-4);
     }
 
     #[test]

@@ -127,7 +127,8 @@ fn new_config(args: &Args) -> Result<RunConfig> {
             return Err(config::unknown(flag, value, known));
         }
     }
-    (config.backbone, config.prediction) = (args.backbone.clone(), args.prediction.clone());
+    config.set_backbone(&args.backbone);
+    config.prediction.clone_from(&args.prediction);
     config.set.clone_from(&args.set);
     config.which().context("--set")?;
     config.seed = args.seed.unwrap_or(0);

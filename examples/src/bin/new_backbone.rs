@@ -7,8 +7,17 @@
 //! `report.html` of the two compares the networks and nothing else.
 //!
 //! ```text
-//! cargo run --release --bin new_backbone                 # as long as emoji's default; --minutes N for another
+//! cargo run --release --bin new_backbone                 # emoji's recipe; --minutes N for another length
 //! cargo run --bin new_backbone -- --smoke --out /tmp/try # the whole path in seconds
+//! ```
+//!
+//! `--smoke` takes a second and teaches nothing. `--minutes 1.5`, unoptimised and on two cores busy with other
+//! work, made 60 images/s, 4,576 in all, and ended with:
+//!
+//! ```text
+//! denoiser: loss 0.630 on trained pictures, 0.489 on held-out ones
+//! retrieval: top-1 7.8%, top-5 31.2% (chance 0.4%, 2.1%; autoencoder's ceiling 89.1%, 100.0%)
+//! composition: colour 32.1%, shape 51.8%, both 8.9%
 //! ```
 
 use anyhow::{Context, Result};
@@ -16,7 +25,8 @@ use burn::nn::{Linear, LinearConfig};
 use burn::prelude::*;
 use burn::tensor::activation::{silu, softmax};
 use canvas_core::nn::init::{normal_linear, xavier_linear, zero_linear};
-use canvas_core::nn::{Activation, Mlp, MlpConfig, TimeEmbed, TimeEmbedConfig, modulate, patch, position};
+use canvas_core::nn::{Activation, Mlp, MlpConfig, TimeEmbed, TimeEmbedConfig};
+use canvas_core::nn::{dense, modulate, patch, position};
 use canvas_core::{Backbone, Text, trace};
 use canvas_examples::config::RunConfig;
 use canvas_examples::model::BackboneSizes;
@@ -78,14 +88,14 @@ impl Backbone<4> for Switchboard {
     fn forward(&self, x: Tensor<4>, time: Tensor<1>, cond: &Text) -> Tensor<4> {
         let [_, _, height, width] = x.dims();
         let c = self.time.forward(time) + self.prompt.forward(cond.pooled.clone()); // [B, W]
-        let keys = self.keys.forward(cond.tokens.clone()).swap_dims(1, 2); // [B, W, T]
-        let words = (keys, self.values.forward(cond.tokens.clone()), cond.mask.clone());
-        let mut h = self.embed.forward(patch::split(x, PATCH)) + self.position.clone(); // [B, N, W]
+        let keys = dense(&self.keys, cond.tokens.clone()).swap_dims(1, 2); // [B, W, T]
+        let words = (keys, dense(&self.values, cond.tokens.clone()), cond.mask.clone());
+        let mut h = dense(&self.embed, patch::split(x, PATCH)) + self.position.clone(); // [B, N, W]
         for (i, block) in self.blocks.iter().enumerate() {
             h = trace::tap(|| format!("blocks.{i}"), block.forward(h, c.clone(), &words)); // [B, N, W]
         }
         let [shift, scale] = modulate::chunks(&self.last, c);
-        let h = self.unembed.forward(modulate::apply(modulate::norm(h), shift, scale));
+        let h = dense(&self.unembed, modulate::apply(modulate::norm(h), shift, scale));
         patch::join_channels_last(h, PATCH, height, width) // [B, C, H, S]
     }
 }
@@ -115,7 +125,7 @@ impl Block {
     fn hear(&self, a: Tensor<3>, c: Tensor<2>) -> Tensor<3> {
         let [b, n, w] = a.dims();
         let blend = self.choose.forward(silu(c)).reshape([b, GROUPS, BANK]);
-        let board = self.bank.forward(blend).reshape([b, GROUPS, n, n]);
+        let board = dense(&self.bank, blend).reshape([b, GROUPS, n, n]);
         let heard = board.matmul(a.reshape([b, n, GROUPS, w / GROUPS]).swap_dims(1, 2)); // [B, G, N, W/G]
         heard.swap_dims(1, 2).reshape([b, n, w])
     }

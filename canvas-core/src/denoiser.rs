@@ -39,13 +39,21 @@ impl<const D: usize, N: Denoiser<D>> Denoiser<D> for &N {
 }
 
 /// A backbone made into a denoiser by a prediction type. Borrows both: cheap to make where it is needed.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub struct Preconditioned<'a, B, P: ?Sized> {
     /// The network.
     pub backbone: &'a B,
     /// What its output means.
     pub prediction: &'a P,
 }
+
+// By hand: two references are copied whatever they point to, which the derive would not see.
+impl<B, P: ?Sized> Clone for Preconditioned<'_, B, P> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<B, P: ?Sized> Copy for Preconditioned<'_, B, P> {}
 
 impl<B, P: Prediction + ?Sized> Preconditioned<'_, B, P> {
     /// The network's raw output, with input scaling and time applied: what an objective regresses on.

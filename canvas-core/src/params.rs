@@ -5,8 +5,9 @@ use burn::prelude::*;
 
 /// Makes every parameter real and gives each an identity that is a function of its path.
 ///
-/// Burn draws parameters on first use, and a clone taken before that draws others: call this right after
-/// `init`, before anything clones the module. The identities are what optimizer states and averages are keyed
+/// Burn draws parameters on first use, from a generator that other draws share: called right after `init`, this
+/// makes the weights a function of the seed and nothing else. (In Burn 0.22.1 clones share the draw; in earlier
+/// versions a clone drew other weights.) The identities are what optimizer states and averages are keyed
 /// by; made from paths they are the same in the next process, so a run can be resumed.
 pub fn realise<M: Module>(module: M) -> M {
     module.map(&mut Realise::default())

@@ -10,7 +10,7 @@ use burn::prelude::*;
 use canvas_core::nn::init::{normal_embedding, xavier_linear, zero_linear};
 use canvas_core::nn::{Activation, Attention, AttentionConfig, Mlp, MlpConfig, TimeEmbed, TimeEmbedConfig};
 use canvas_core::nn::{dense, modulate, patch, position};
-use canvas_core::{Backbone, Class, ConfigError, check, trace};
+use canvas_core::{Backbone, Class, Condition, ConfigError, check, trace};
 
 /// Sizes of a [`Dit`].
 #[derive(Config, Debug)]
@@ -84,6 +84,7 @@ impl DitConfig {
             final_modulation: zero_linear(self.width, 2 * self.width, device),
             unembed: zero_linear(self.width, outputs * token, device),
             patch: self.patch,
+            input: [self.channels, self.size[0], self.size[1]],
         }
     }
 }
@@ -99,14 +100,30 @@ pub struct Dit {
     final_modulation: Linear,
     unembed: Linear,
     patch: usize,
+    #[module(skip)]
+    input: [usize; 3],
 }
 
 impl Dit {
+    fn check_shapes(&self, x: &Tensor<4>, time: &Tensor<1>, cond: &Class) {
+        let [batch, channels, height, width] = x.dims();
+        let found = [channels, height, width];
+        // A turned image has as many patches, and would be given the positions of another.
+        assert_eq!(found, self.input, "x is [C, H, S] = {found:?}, the DiT takes {:?}", self.input);
+        let (times, labels) = (time.dims()[0], cond.batch());
+        let fit = times == batch && labels == batch;
+        assert!(fit, "{times} times and {labels} labels for a batch of {batch}");
+    }
+
     /// All output channels: the prediction and, with `learn_variance`, as many again for the variance.
     ///
     /// # Shapes
     /// As [`Backbone::forward`]; output `[B, C or 2C, H, S]`.
+    ///
+    /// # Panics
+    /// If `x` is not of the configured size, or times or labels are not one a sample.
     pub fn forward_with_variance(&self, x: Tensor<4>, time: Tensor<1>, cond: &Class) -> Tensor<4> {
+        self.check_shapes(&x, &time, cond);
         let [_, _, height, width] = x.dims();
         let class = self.class.forward(cond.labels.clone().unsqueeze_dim::<2>(1)).squeeze_dim::<2>(1);
         let c = self.time.forward(time) + class; // [B, W]

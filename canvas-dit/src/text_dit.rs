@@ -15,7 +15,7 @@ use burn::prelude::*;
 use canvas_core::nn::init::{xavier_linear, zero_linear};
 use canvas_core::nn::{Activation, Attention, AttentionConfig, Mlp, MlpConfig, TimeEmbed, TimeEmbedConfig};
 use canvas_core::nn::{dense, modulate, patch, position};
-use canvas_core::{Backbone, ConfigError, Text, check, trace};
+use canvas_core::{Backbone, Condition, ConfigError, Text, check, trace};
 
 /// Sizes of a [`TextDit`].
 #[derive(Config, Debug)]
@@ -70,6 +70,8 @@ impl TextDitConfig {
             final_modulation: zero_linear(self.width, 2 * self.width, device),
             unembed: zero_linear(self.width, token, device),
             patch: self.patch,
+            input: [self.channels, self.size[0], self.size[1]],
+            text: [self.context, self.pooled],
         }
     }
 }
@@ -85,12 +87,32 @@ pub struct TextDit {
     final_modulation: Linear,
     unembed: Linear,
     patch: usize,
+    #[module(skip)]
+    input: [usize; 3],
+    #[module(skip)]
+    text: [usize; 2],
+}
+
+impl TextDit {
+    fn check_shapes(&self, x: &Tensor<4>, time: &Tensor<1>, cond: &Text) {
+        let [batch, channels, height, width] = x.dims();
+        let found = [channels, height, width];
+        // A turned image has as many patches, and would be given the positions of another.
+        assert_eq!(found, self.input, "x is [C, H, S] = {found:?}, the DiT takes {:?}", self.input);
+        let (times, texts) = (time.dims()[0], cond.batch());
+        assert!(times == batch && texts == batch, "{times} times and {texts} texts for a batch of {batch}");
+        let found = [cond.tokens.dims()[2], cond.pooled.dims()[1]];
+        assert_eq!(found, self.text, "[token, pooled] widths are {found:?}, the DiT reads {:?}", self.text);
+    }
 }
 
 impl Backbone<4> for TextDit {
     type Cond = Text;
 
+    /// # Panics
+    /// If `x` or the text is not of the configured size, or times or texts are not one a sample.
     fn forward(&self, x: Tensor<4>, time: Tensor<1>, cond: &Text) -> Tensor<4> {
+        self.check_shapes(&x, &time, cond);
         let [_, _, height, width] = x.dims();
         let c = self.time.forward(time) + self.prompt.forward(cond.pooled.clone()); // [B, W]
         let mut h = dense(&self.embed, patch::split(x, self.patch)) + self.position.clone(); // [B, N, W]

@@ -107,7 +107,7 @@ impl Checkpoints {
             fs::remove_dir_all(&beside).ok();
             return Err(error);
         }
-        self.prune();
+        self.prune(&place);
         Ok(place)
     }
 
@@ -171,8 +171,12 @@ impl Checkpoints {
     }
 
     /// Removes the oldest beyond those to keep. A failure to remove is not a failure to save.
-    fn prune(&self) {
-        let folders = self.folders().unwrap_or_default();
+    ///
+    /// Folders that count more images than the one just written are damaged ones that a resumed run passed over:
+    /// they do not count, or they would push out the only whole one.
+    fn prune(&self, newest: &Path) {
+        let mut folders = self.folders().unwrap_or_default();
+        folders.retain(|folder| folder.as_path() <= newest);
         for old in folders.iter().rev().skip(self.keep) {
             fs::remove_dir_all(old).ok();
         }
@@ -191,6 +195,10 @@ fn whole(folder: &Path) -> Result<u64, String> {
         if checksum(&bytes) != *sum {
             return Err(format!("{name}: its checksum differs: damaged"));
         }
+    }
+    let name = folder.file_name().unwrap_or_default().to_string_lossy();
+    if name.parse() != Ok(manifest.images) {
+        return Err(format!("{MANIFEST}: counts {} images, its folder {name}: damaged", manifest.images));
     }
     Ok(manifest.images)
 }

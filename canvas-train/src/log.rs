@@ -19,14 +19,17 @@ impl Log {
     /// # Errors
     /// Names the file.
     pub fn resume<R: DeserializeOwned>(path: &Path, keep: impl Fn(&R) -> bool) -> io::Result<Self> {
-        let old = match fs::read_to_string(path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+        // As bytes: a crash can cut a row off inside a character.
+        let old = match fs::read(path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(error) => return Err(named(path, &error)),
         };
-        let fits =
-            |line: &&str| line.ends_with('\n') && serde_json::from_str::<R>(line).is_ok_and(|row| keep(&row));
-        let length: usize = old.split_inclusive('\n').take_while(fits).map(str::len).sum();
+        let fits = |line: &&[u8]| {
+            line.ends_with(b"\n") && serde_json::from_slice::<R>(line).is_ok_and(|row| keep(&row))
+        };
+        let length: usize =
+            old.split_inclusive(|&byte| byte == b'\n').take_while(fits).map(<[u8]>::len).sum();
         let file = OpenOptions::new().create(true).append(true).open(path);
         let file = file.and_then(|file| file.set_len(length as u64).map(|()| file));
         Ok(Self { path: path.to_owned(), file: file.map_err(|error| named(path, &error))? })
@@ -47,16 +50,16 @@ impl Log {
     /// # Errors
     /// Names the file, and the line that is not such a row.
     pub fn read<R: DeserializeOwned>(path: &Path) -> io::Result<Vec<R>> {
-        let text = match fs::read_to_string(path) {
-            Ok(text) => text,
+        let bytes = match fs::read(path) {
+            Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(error) => return Err(named(path, &error)),
         };
-        let parse = |(number, line): (usize, &str)| {
-            serde_json::from_str(line)
+        let parse = |(number, line): (usize, &[u8])| {
+            serde_json::from_slice(line)
                 .map_err(|error| io::Error::other(format!("{}:{}: {error}", path.display(), number + 1)))
         };
-        text.lines().enumerate().map(parse).collect()
+        bytes.split_inclusive(|&byte| byte == b'\n').enumerate().map(parse).collect()
     }
 }
 

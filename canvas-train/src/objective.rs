@@ -94,9 +94,9 @@ impl Objective {
     ///
     /// # Shapes
     /// - `x0`, `eps`: `[B, ..]`; `at`: `B` levels
-    pub fn losses<const D: usize, B: Backbone<D>>(
+    pub fn losses<const D: usize, B: Backbone<D>, P: Prediction + ?Sized>(
         &self,
-        network: Preconditioned<'_, B, dyn Prediction>,
+        network: Preconditioned<'_, B, P>,
         x0: Tensor<D>,
         eps: Tensor<D>,
         at: &[Level],
@@ -112,6 +112,6 @@ impl Objective {
         let count = target.shape().num_elements() / batch;
         let error: Tensor<2> = (raw - target).square().reshape([batch, count]);
         let error: Tensor<1> = error.mean_dim(1).reshape([batch]);
-        error * per_sample::<1>(at, &device, |level| self.weighting.at(prediction, level))
+        error * per_sample::<1>(at, &device, |level| self.weighting.at(&prediction, level))
     }
 }

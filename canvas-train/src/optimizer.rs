@@ -4,7 +4,11 @@ use burn::module::{Module, ModuleMapper, Param, ParamId};
 use burn::optim::{DynState, GradientsParams, Optimizer, StateSink, StateSource};
 use burn::prelude::*;
 use canvas_core::params;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+/// Ends of the names of what is saved beside tensors.
+const COUNT: &str = "#count";
+const NONE: &str = "#none";
 
 /// Drives one of Burn's optimizers over a module.
 ///
@@ -32,55 +36,58 @@ impl<O: Optimizer> ModuleOptimizer<O> {
         module.map(&mut Update { driver: self, grads, rate })
     }
 
-    /// The state as named tensors, one-element tensors for counters (exact up to 2^24).
+    /// The state as named tensors, one-element tensors for counters (exact up to 2^24) and, marked `#none`, for
+    /// parameters without a state.
+    ///
+    /// # Panics
+    /// If the optimizer keeps a number that is not a counter.
     pub fn export<M: Module>(&self, module: &M) -> Vec<(String, TensorData)> {
-        let mut sink = StateSink::default();
+        let (mut sink, mut marks) = (StateSink::default(), Vec::new());
         for param in params::named(module) {
-            if let Some(state) = self.states.get(&param.id) {
-                flatten::<O>(param.data.rank(), state, &param.name, &mut sink);
+            match self.states.get(&param.id) {
+                Some(state) => flatten::<O>(param.data.rank(), state, &param.name, &mut sink),
+                None => marks.push((format!("{}{NONE}", param.name), TensorData::new(vec![0f32], [1]))),
             }
         }
         let scalars = sink.scalars.into_iter().map(|(name, value)| {
-            let value = u64::try_from(value).map_or(f32::NAN, |value| value as f32);
-            (format!("{name}#count"), TensorData::new(vec![value], [1]))
+            let count =
+                u64::try_from(value).unwrap_or_else(|_| panic!("{name} ({value:?}) is not a counter"));
+            (format!("{name}{COUNT}"), TensorData::new(vec![count as f32], [1]))
         });
-        sink.tensors.into_iter().chain(scalars).collect()
+        sink.tensors.into_iter().chain(scalars).chain(marks).collect()
     }
 
     /// Restores what [`export`](Self::export) gave, for the same module.
     ///
     /// # Errors
-    /// If a state is missing, or one is left over.
+    /// If a state or a part of one is missing, left over or of another shape: names it, and the old states stay.
     pub fn import<M: Module>(
         &mut self,
         module: &M,
         saved: BTreeMap<String, TensorData>,
         device: &Device,
     ) -> Result<(), StateError> {
-        let (mut scalars, mut tensors) = (BTreeMap::new(), BTreeMap::new());
-        for (name, data) in saved {
-            match name.strip_suffix("#count") {
-                Some(name) => {
-                    let count = data.iter::<f64>().next().unwrap_or_default();
-                    scalars.insert(name.to_owned(), (count as u64).into());
-                }
-                None => {
-                    tensors.insert(name, data);
-                }
-            }
-        }
+        let params = params::named(module);
+        params.iter().try_for_each(|param| check_shapes(param, &saved))?;
+        let mut left: BTreeSet<String> = saved.keys().cloned().collect();
+        let mut source = source(saved)?;
         let mut states = HashMap::new();
-        let mut source = StateSource::new(scalars);
-        let mut left: Vec<String> = tensors.keys().cloned().collect();
-        tensors.into_iter().for_each(|(name, data)| source.insert_tensor(name, data));
-        for param in params::named(module) {
-            let prefix = format!("{}.", param.name);
-            left.retain(|name| !name.starts_with(&prefix));
-            if !source.has_under(&param.name) {
+        for param in params {
+            let (name, rank) = (&param.name, param.data.rank());
+            if left.remove(&format!("{name}{NONE}")) {
                 continue;
             }
-            let state = unflatten::<O>(param.data.rank(), &param.name, &mut source, device)
-                .ok_or_else(|| StateError(format!("{} is incomplete", param.name)))?;
+            let state = unflatten::<O>(rank, name, &mut source, device)
+                .ok_or_else(|| StateError(format!("that of {name} is missing or incomplete")))?;
+            // What this state would be saved as is what was read; anything else would vanish unread.
+            let mut read = StateSink::default();
+            flatten::<O>(rank, &state, name, &mut read);
+            for (name, _) in read.tensors {
+                left.remove(&name);
+            }
+            for (name, _) in read.scalars {
+                left.remove(&format!("{name}{COUNT}"));
+            }
             states.insert(param.id, state);
         }
         if let Some(name) = left.first() {
@@ -89,6 +96,42 @@ impl<O: Optimizer> ModuleOptimizer<O> {
         self.states = states;
         Ok(())
     }
+}
+
+/// A state's tensors have the axes of their parameter, or 1 where they hold a statistic over one.
+fn check_shapes(param: &params::Named, saved: &BTreeMap<String, TensorData>) -> Result<(), StateError> {
+    let prefix = format!("{}.", param.name);
+    for (name, data) in saved.range(prefix.clone()..).take_while(|(name, _)| name.starts_with(&prefix)) {
+        let (expected, found) = (param.data.shape().to_vec(), data.shape().to_vec());
+        let fits = expected.len() == found.len()
+            && found.iter().zip(expected.iter()).all(|(found, expected)| found == expected || *found == 1);
+        if !fits && !name.ends_with(COUNT) {
+            let message = format!("{name} has shape {found:?}, its parameter {expected:?}");
+            return Err(StateError(message));
+        }
+    }
+    Ok(())
+}
+
+/// Tensors and counters as Burn reads them.
+fn source(saved: BTreeMap<String, TensorData>) -> Result<StateSource, StateError> {
+    let (mut scalars, mut tensors) = (BTreeMap::new(), Vec::new());
+    for (name, data) in saved {
+        let Some(counter) = name.strip_suffix(COUNT) else {
+            tensors.push((name, data));
+            continue;
+        };
+        let values: Vec<f64> = data.iter::<f64>().collect();
+        match values[..] {
+            [count] if count >= 0.0 && count.fract() == 0.0 => {
+                scalars.insert(counter.to_owned(), (count as u64).into());
+            }
+            _ => return Err(StateError(format!("{name} is no counter: {values:?}"))),
+        }
+    }
+    let mut source = StateSource::new(scalars);
+    tensors.into_iter().for_each(|(name, data)| source.insert_tensor(name, data));
+    Ok(source)
 }
 
 struct Update<'a, O> {

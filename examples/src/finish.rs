@@ -1,6 +1,8 @@
 //! After training: sheets of drawings, measurements, plots and the report.
 
+use crate::autoencoder::{AutoencoderRow, reconstruct};
 use crate::config::RunConfig;
+use crate::denoiser::{DenoiserRow, draw_options, measured_rows};
 use crate::emoji_set::{Emoji, EmojiSet};
 use crate::measure::{Judge, Reference, Retrieval, retrieval};
 use crate::model::{Network, Painter, process};
@@ -8,20 +10,15 @@ use crate::plot::{Curve, Mark, Panel, panels};
 use crate::report::{self, Report, Section};
 use crate::run::{Folder, Speed, Trained};
 use crate::sheet::{Cell, Pair, pairs, save_png, sheet};
-use crate::stages::{AutoencoderRow, DenoiserRow, draw_options, reconstruct};
 use crate::train_loop::{Row, rows};
 use anyhow::{Context, Result};
 use burn::prelude::*;
-use canvas_core::generator;
 use canvas_train::Log;
 use image::RgbImage;
-use rand::seq::SliceRandom;
 use serde::Serialize;
 
 /// Steps of the drawings that are shown and measured.
 const STEPS: usize = 20;
-/// Trained prompts that retrieval is measured on.
-const PROMPTS: usize = 64;
 /// Drawings of each held-out prompt that composition is measured on.
 const DRAWINGS: usize = 8;
 
@@ -100,9 +97,7 @@ fn measure_trained<B: Network>(
 ) -> Result<(Retrieval, Retrieval)> {
     let items: Vec<&Emoji> = set.trained().collect();
     let gallery: Vec<RgbImage> = items.iter().map(|emoji| emoji.picture.clone()).collect();
-    let mut rows: Vec<usize> = (0..items.len()).collect();
-    rows.shuffle(&mut generator(0, 0, 0)); // the same prompts for every run of a set, whatever its seed
-    rows.truncate(PROMPTS);
+    let rows = measured_rows(set);
 
     let numbers: Vec<u64> = rows.iter().map(|&row| row as u64).collect();
     let tokens = trained.data.trained_tokens.select(&rows);
@@ -192,6 +187,12 @@ fn plot(folder: &Folder) -> Result<()> {
         curve("held-out pictures, fixed levels and noise", |row| &row.held_out),
     ];
 
+    let share = |name: &str, place: usize| {
+        let points = evaluated.iter().map(|row| (row.images as f64, 100.0 * row.retrieval[place]));
+        Curve::new(name, points.collect())
+    };
+    let retrieved = vec![share("top-1", 0), share("top-5", 1)];
+
     let last = evaluated.last();
     let by_level = |name: &str, pick: fn(&DenoiserRow) -> &Vec<f64>| {
         let points = last.map(|row| row.times.iter().copied().zip(pick(row).iter().copied()).collect());
@@ -221,6 +222,7 @@ fn plot(folder: &Folder) -> Result<()> {
         folder.0.join("loss.png"),
         &[
             panel("denoiser loss", "images", "mean squared error", true, losses),
+            panel("retrieval by drawings of 10 steps", "images", "%", false, retrieved),
             panel(
                 "denoiser loss by noise level, at the end",
                 "time (0 data, 1 noise)",

@@ -1,6 +1,8 @@
 //! What the example programs share: the emoji data set, the two training stages, drawing, measuring, reports.
 
+pub mod autoencoder;
 pub mod config;
+pub mod denoiser;
 pub mod device;
 pub mod draw;
 pub mod emoji_set;
@@ -12,7 +14,6 @@ pub mod progress;
 pub mod report;
 pub mod run;
 pub mod sheet;
-pub mod stages;
 pub mod train_loop;
 
 /// The examples of CONTRIBUTING.md and README.md, compiled and run as doctests.

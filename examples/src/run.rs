@@ -1,10 +1,11 @@
 //! A whole run in one folder: data, two stages, drawings, measurements, report.
 
+use crate::autoencoder::AutoencoderTask;
 use crate::config::RunConfig;
+use crate::denoiser::{self, DenoiserTask, LatentSet};
 use crate::emoji_set::EmojiSet;
 use crate::finish;
 use crate::model::{BackboneSizes, Network, TextToImage};
-use crate::stages::{self, AutoencoderTask, DenoiserTask, LatentSet};
 use crate::train_loop::{self, TrainLoop};
 use anyhow::{Context, Result, bail};
 use burn::prelude::*;
@@ -143,7 +144,7 @@ pub fn train<B: Network>(
     device: &Device,
 ) -> Result<Trained<B>> {
     let autodiff = device.clone().autodiff();
-    let tokenizer = stages::tokenizer(set)?;
+    let tokenizer = denoiser::tokenizer(set)?;
     tokenizer.save(&folder.0.join("tokenizer.json"))?;
 
     let place = folder.autoencoder();
@@ -214,7 +215,7 @@ fn measure_speeds<B: Network>(
 ) -> Result<(f64, f64)> {
     let autodiff = device.clone().autodiff();
     let nowhere = PathBuf::new();
-    let tokenizer = stages::tokenizer(set)?;
+    let tokenizer = denoiser::tokenizer(set)?;
     let task = AutoencoderTask::new(config, set, &nowhere, &autodiff);
     let first = train_loop::speed(new_autoencoder(config, &autodiff), &task, &config.first)?;
     let data = LatentSet::new(set, &new_autoencoder(config, device), &tokenizer, device)?;

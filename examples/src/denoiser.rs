@@ -1,123 +1,24 @@
-//! The two stages of a latent diffusion model on captioned pictures.
+//! The second stage of a latent diffusion model: captions and latents to a text encoder and a denoiser.
 
+use crate::autoencoder::latents;
 use crate::config::{CONTEXT, RunConfig};
 use crate::emoji_set::{Emoji, EmojiSet};
-use crate::measure::psnr;
-use crate::model::{Network, Painter, TextToImage, levels, process};
+use crate::measure::{Retrieval, retrieval};
+use crate::model::{DrawOptions, Network, Painter, TextToImage, levels, process};
 use crate::progress::Stage;
 use crate::sheet::{Cell, save_png, sheet};
 use crate::train_loop::Task;
 use anyhow::Result;
-use burn::module::Module;
 use burn::prelude::*;
-use canvas_core::{Autoencoder, LatentScale, Level, Noise, Process, Seeded, TextEncoder, Tokens};
-use canvas_core::{generator, picture, seed_for};
+use canvas_core::{LatentScale, Level, Noise, Process, Seeded, TextEncoder, Tokens, generator, seed_for};
 use canvas_text::WordTokenizer;
 use canvas_train::{Log, Objective, Order, Weighting};
 use canvas_vae::AutoencoderTiny;
 use image::RgbImage;
 use rand::RngExt as _;
+use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
-
-/// First stage: pictures to latents and back.
-pub struct AutoencoderTask<'a> {
-    config: &'a RunConfig,
-    trained: Vec<&'a Emoji>,
-    held_out: Vec<&'a RgbImage>,
-    pixels: Tensor<4>,
-    order: Order,
-    folder: PathBuf,
-}
-
-/// A row of the autoencoder's `evaluation.jsonl`.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub struct AutoencoderRow {
-    /// Images trained on.
-    pub images: u64,
-    /// Mean peak signal-to-noise ratio of up to 64 trained pictures, in dB.
-    pub trained_psnr: f64,
-    /// That of the held-out pictures.
-    pub held_out_psnr: f64,
-}
-
-impl<'a> AutoencoderTask<'a> {
-    /// On the trained pictures of a set; `device` tracks gradients.
-    pub fn new(config: &'a RunConfig, set: &'a EmojiSet, folder: &Path, device: &Device) -> Self {
-        let trained: Vec<&Emoji> = set.trained().collect();
-        let pixels = picture::to_tensor(trained.iter().map(|emoji| &emoji.picture), device);
-        let order = Order::new(seed_for(config.seed, "autoencoder"), trained.len());
-        let held_out = set.held_out().map(|emoji| &emoji.picture).collect();
-        Self { config, trained, held_out, pixels, order, folder: folder.to_owned() }
-    }
-}
-
-impl Task<AutoencoderTiny> for AutoencoderTask<'_> {
-    /// Mean absolute error of the reconstruction, plus a light pull of the latents to the origin.
-    ///
-    /// The latents carry noise of a fixed deviation `s`, as those of a variational autoencoder whose posterior
-    /// has one deviation: near latents then mean near pictures, which is what a denoiser needs. The pull is that
-    /// autoencoder's Kullback-Leibler term.
-    fn losses(&self, model: &AutoencoderTiny, start: u64, batch: usize) -> Tensor<1> {
-        let rows = self.order.batch(start, batch);
-        let device = self.pixels.device();
-        let rows: Vec<i64> = rows.into_iter().map(|row| row as i64).collect();
-        let rows = Tensor::from_data(TensorData::new(rows, [batch]), &device);
-        let images = self.pixels.clone().select(0, rows); // [B, 3, S, S]
-
-        let posterior = model.encode(images.clone());
-        let numbers: Vec<u64> = (start..start + batch as u64).collect();
-        let mut noise = Seeded::new(seed_for(self.config.seed, "latent noise"), numbers);
-        let latents = posterior.mean.clone();
-        let noised = latents.clone() + noise.normal_like(&latents) * self.config.latent_noise;
-        let error: Tensor<2> = (model.decode(noised) - images).abs().flatten(1, 3);
-        let pull: Tensor<2> = latents.square().flatten(1, 3);
-        (error.mean_dim(1) + pull.mean_dim(1) * 1e-3).reshape([batch])
-    }
-
-    fn evaluate(&mut self, average: &AutoencoderTiny, images: u64, stage: &Stage) -> Result<()> {
-        let trained: Vec<&RgbImage> = self.trained.iter().take(64).map(|emoji| &emoji.picture).collect();
-        let row = AutoencoderRow {
-            images,
-            trained_psnr: mean_psnr(average, &trained),
-            held_out_psnr: mean_psnr(average, &self.held_out),
-        };
-        let path = self.folder.join("evaluation.jsonl");
-        Log::resume(&path, |old: &AutoencoderRow| old.images < images)?.push(&row)?;
-        stage.note(&format!(
-            "autoencoder: {:.1} dB on trained pictures, {:.1} dB on held-out ones",
-            row.trained_psnr, row.held_out_psnr
-        ));
-        Ok(())
-    }
-
-    fn name(&self, number: u64) -> String {
-        format!("{:?}", self.trained[self.order.batch(number, 1)[0]].caption)
-    }
-}
-
-/// Pictures through the autoencoder and back.
-pub fn reconstruct(autoencoder: &AutoencoderTiny, pictures: &[&RgbImage], device: &Device) -> Vec<RgbImage> {
-    let through = |part: &[&RgbImage]| {
-        let images = picture::to_tensor(part.iter().copied(), device);
-        picture::from_tensor(autoencoder.decode(autoencoder.encode(images).mode()))
-    };
-    pictures.chunks(64).flat_map(through).collect()
-}
-
-fn mean_psnr(autoencoder: &AutoencoderTiny, pictures: &[&RgbImage]) -> f64 {
-    let device = autoencoder.devices().first().cloned().expect("a module with parameters");
-    let drawn = reconstruct(autoencoder, pictures, &device);
-    let sum: f64 = drawn.iter().zip(pictures).map(|(drawn, real)| psnr(drawn, real)).sum();
-    sum / pictures.len().max(1) as f64
-}
-
-/// Latents of a set of pictures, in the model's units once scaled: `[N, C, h, w]`.
-pub fn latents(autoencoder: &AutoencoderTiny, pictures: &[&RgbImage], device: &Device) -> Tensor<4> {
-    let encode =
-        |part: &[&RgbImage]| autoencoder.encode(picture::to_tensor(part.iter().copied(), device)).mode();
-    Tensor::cat(pictures.chunks(64).map(encode).collect(), 0)
-}
 
 /// Levels that held-out losses are measured at: evenly spaced in time, ends left out.
 pub const HELD_OUT_LEVELS: usize = 8;
@@ -133,6 +34,8 @@ pub struct DenoiserRow {
     pub trained: Vec<f64>,
     /// Mean loss at each over held-out pictures.
     pub held_out: Vec<f64>,
+    /// Retrieval by quick drawings of the measured prompts: top-1 and top-5, in `[0, 1]`.
+    pub retrieval: [f64; 2],
 }
 
 /// What of a data set the second stage works on.
@@ -281,21 +184,24 @@ impl<B: Network> Task<TextToImage<B>> for DenoiserTask<'_> {
         let some = self.data.trained.dims()[0].min(32);
         let first: Vec<usize> = (0..some).collect();
         let trained = self.data.trained.clone().narrow(0, 0, some);
+        let (drawn, found) = self.draw_measured(average);
         let row = DenoiserRow {
             images,
             times: fixed_levels(&self.process).iter().map(|level| level.time).collect(),
             trained: self.fixed_losses(average, &trained, &self.data.trained_tokens.select(&first)),
             held_out: self.fixed_losses(average, &self.data.held_out, &self.data.held_out_tokens),
+            retrieval: [found.top1, found.top5],
         };
         let path = self.folder.join("evaluation.jsonl");
         Log::resume(&path, |old: &DenoiserRow| old.images < images)?.push(&row)?;
         let mean = |losses: &[f64]| losses.iter().sum::<f64>() / losses.len() as f64;
         stage.note(&format!(
-            "denoiser: loss {:.3} on trained pictures, {:.3} on held-out ones",
+            "denoiser: loss {:.3} on trained pictures, {:.3} on held-out ones; retrieval top-1 {:.1}%",
             mean(&row.trained),
-            mean(&row.held_out)
+            mean(&row.held_out),
+            100.0 * found.top1
         ));
-        self.preview(average, images)
+        self.preview(&drawn, images)
     }
 
     fn name(&self, number: u64) -> String {
@@ -305,22 +211,29 @@ impl<B: Network> Task<TextToImage<B>> for DenoiserTask<'_> {
 }
 
 impl DenoiserTask<'_> {
-    /// A sheet of trained and held-out prompts, beside the checkpoints.
-    fn preview<B>(&self, average: &TextToImage<B>, images: u64) -> Result<()>
-    where
-        B: Network,
-    {
-        let all = self.set.trained().count();
-        let rows: Vec<usize> = (0..16.min(all)).map(|i| i * all / 16.min(all)).collect();
-        let names: Vec<&str> =
-            rows.iter().filter_map(|&row| self.set.trained().nth(row)).map(|e| e.caption.as_str()).collect();
-        let numbers: Vec<u64> = (0..rows.len() as u64).collect();
-        let painter = self.painter(average);
-        let options = draw_options(self.config, 12);
+    /// Quick drawings of the measured prompts, and how often the right picture is the nearest.
+    fn draw_measured<B: Network>(&self, average: &TextToImage<B>) -> (Vec<RgbImage>, Retrieval) {
+        let rows = measured_rows(self.set);
+        let numbers: Vec<u64> = rows.iter().map(|&row| row as u64).collect();
+        let tokens = self.data.trained_tokens.select(&rows);
         let drawn =
-            painter.draw(&self.data.trained_tokens.select(&rows), &self.data.null, &numbers, &options);
-        let cells: Vec<Cell> =
-            drawn.iter().zip(&names).map(|(picture, label)| Cell { picture, label }).collect();
+            self.painter(average).draw(&tokens, &self.data.null, &numbers, &draw_options(self.config, 10));
+        let gallery: Vec<RgbImage> = self.set.trained().map(|emoji| emoji.picture.clone()).collect();
+        let answers: Vec<(usize, RgbImage)> = rows.into_iter().zip(drawn.iter().cloned()).collect();
+        let found = retrieval(&answers, &gallery);
+        (drawn, found)
+    }
+
+    /// A sheet of some of the drawings, beside the checkpoints.
+    fn preview(&self, drawn: &[RgbImage], images: u64) -> Result<()> {
+        let items: Vec<&Emoji> = self.set.trained().collect();
+        let rows = measured_rows(self.set);
+        let cells: Vec<Cell> = drawn
+            .iter()
+            .zip(&rows)
+            .take(16)
+            .map(|(picture, &row)| Cell { picture, label: &items[row].caption })
+            .collect();
         let title = format!("after {images} images");
         let picture = sheet(&title, &cells, 8, (128 / self.config.side).max(1))?;
         save_png(self.folder.join(format!("preview-{images:07}.png")), &picture)
@@ -339,9 +252,17 @@ impl DenoiserTask<'_> {
     }
 }
 
-/// The settings that sheets and measurements use: Heun, guidance 3 (2 for a smoke run's speed does not matter).
-pub fn draw_options(config: &RunConfig, steps: usize) -> crate::model::DrawOptions {
-    crate::model::DrawOptions {
+/// Trained prompts that retrieval is measured on: the same 64 for every run of a set, whatever its seed.
+pub fn measured_rows(set: &EmojiSet) -> Vec<usize> {
+    let mut rows: Vec<usize> = (0..set.trained().count()).collect();
+    rows.shuffle(&mut generator(0, 0, 0));
+    rows.truncate(64);
+    rows
+}
+
+/// The settings that sheets and measurements use: DPM-Solver++(2M), guidance 3; two steps in a smoke run.
+pub fn draw_options(config: &RunConfig, steps: usize) -> DrawOptions {
+    DrawOptions {
         sampler: Box::new(canvas_sched::DpmPp2m),
         steps: if config.smoke { 2 } else { steps },
         guidance: 3.0,

@@ -1,0 +1,358 @@
+//! The DiT family: parity with PyTorch (fixtures by `tools/fixtures_dit.py`), sizes, invariances, errors.
+
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::prelude::*;
+use burn::tensor::Gradients;
+use canvas_core::{Backbone, Class, Condition, Text, params, weights};
+use canvas_dit::{Dit, DitConfig, TextDit, TextDitConfig};
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+
+/// Largest difference from the fixture, relative to the fixture's largest value. An exact GELU changes an output
+/// by about 1e-4, an epsilon of 1e-5 by 4e-5, or 1e-5 where weights are small ("quiet").
+fn tolerance(name: &str) -> f64 {
+    match name {
+        "output" => 1e-5,
+        "quiet" => 2e-6,
+        _ => 1e-4, // a gradient
+    }
+}
+
+/// As `input_pattern` of tools/formula.py.
+fn pattern<const D: usize>(dims: [usize; D], seed: f64, device: &Device) -> Tensor<D> {
+    let values: Vec<f32> =
+        (0..dims.iter().product()).map(|i: usize| (0.37 * i as f64 + seed).sin() as f32).collect();
+    Tensor::from_data(TensorData::new(values, dims), device)
+}
+
+/// The configurations of the fixtures.
+fn dit_config(size: [usize; 2]) -> DitConfig {
+    DitConfig::new(size, 16, 2, 2).with_channels(3).with_classes(7)
+}
+
+fn text_config() -> TextDitConfig {
+    TextDitConfig::new([4, 10], 3, 16, 2, 2, 12, 7)
+}
+
+fn dit(size: [usize; 2], device: &Device) -> Dit {
+    params::fill_by_formula(dit_config(size).init(device))
+}
+
+fn text_dit(device: &Device) -> TextDit {
+    params::fill_by_formula(text_config().init(device))
+}
+
+/// Two prompts, the second two tokens shorter.
+fn text(device: &Device) -> Text {
+    let mask = [[true; 5], [true, true, true, false, false]];
+    Text {
+        tokens: pattern([2, 5, 12], 1.0, device),
+        mask: Tensor::from_data(TensorData::from(mask), device),
+        pooled: pattern([2, 7], 3.0, device),
+    }
+}
+
+fn times(device: &Device) -> Tensor<1> {
+    Tensor::from_floats([0.25, 0.75], device)
+}
+
+/// Largest absolute difference.
+fn distance<const D: usize>(a: Tensor<D>, b: Tensor<D>) -> f32 {
+    (a - b).abs().max().into_scalar()
+}
+
+/// Every parameter's gradient by its path.
+struct Grads<'a> {
+    path: Vec<String>,
+    all: &'a Gradients,
+    found: BTreeMap<String, TensorData>,
+}
+
+impl ModuleVisitor for Grads<'_> {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.path.push(name.to_owned());
+    }
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.pop();
+    }
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let grad = param.val().grad(self.all).unwrap_or_else(|| panic!("no gradient: {:?}", self.path));
+        self.found.insert(format!("grad.{}", self.path.join(".")), grad.into_data());
+    }
+}
+
+struct Tenth;
+
+impl ModuleMapper for Tenth {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        param.map(|value| value * 0.1)
+    }
+}
+
+/// Holds values against everything the fixture holds.
+fn compare(file: &str, found: &BTreeMap<String, TensorData>) {
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(file);
+    for (name, expected) in weights::read_tensors(&fixture).unwrap() {
+        let found = &found[&name];
+        assert_eq!(found.shape(), expected.shape(), "{file} {name}");
+        let largest = expected.iter::<f64>().fold(0.0, |most: f64, x| most.max(x.abs()));
+        let pairs = found.iter::<f64>().zip(expected.iter::<f64>());
+        let error = pairs.fold(0.0, |most: f64, (a, b)| most.max((a - b).abs())) / largest;
+        println!("{file} {name}: {error:.1e}");
+        assert!(error < tolerance(&name), "{file} {name}: relative error {error:.2e}");
+    }
+}
+
+/// Output and gradients of the script's fixed sum.
+fn answers<M: Module>(model: &M, output: Tensor<4>) -> (BTreeMap<String, TensorData>, Gradients) {
+    let grads = (output.clone() * pattern(output.dims(), 2.0, &output.device())).sum().backward();
+    let mut visitor = Grads { path: Vec::new(), all: &grads, found: BTreeMap::new() };
+    model.visit(&mut visitor);
+    let mut found = visitor.found;
+    found.insert("output".into(), output.into_data());
+    (found, grads)
+}
+
+fn dit_equals(file: &str, size: [usize; 2]) {
+    let device = Device::flex().autodiff();
+    let model = dit(size, &device);
+    let x = pattern([2, 3, size[0], size[1]], 1.0, &device).require_grad();
+    let run = |model: &Dit, x| model.forward_with_variance(x, times(&device), &Class::new(&[3, 7], &device));
+    let (mut found, grads) = answers(&model, run(&model, x.clone()));
+    found.insert("grad.x".into(), x.grad(&grads).unwrap().into_data());
+    found.insert("quiet".into(), run(&model.map(&mut Tenth), x * 1e-3).into_data());
+    compare(file, &found);
+}
+
+#[test]
+fn dit_equals_diffusers() {
+    dit_equals("dit.safetensors", [6, 6]);
+}
+
+/// diffusers joins patches to a square whatever they were; the reference is our own, which equals it on squares.
+#[test]
+fn dit_is_right_where_height_and_width_differ() {
+    dit_equals("dit_wide.safetensors", [4, 10]);
+}
+
+#[test]
+fn text_dit_equals_its_reference() {
+    let device = Device::flex().autodiff();
+    let model = text_dit(&device);
+    let x = pattern([2, 3, 4, 10], 1.0, &device).require_grad();
+    let mut cond = text(&device);
+    (cond.tokens, cond.pooled) = (cond.tokens.require_grad(), cond.pooled.require_grad());
+    let (mut found, grads) = answers(&model, model.forward(x.clone(), times(&device), &cond));
+    found.insert("grad.x".into(), x.grad(&grads).unwrap().into_data());
+    found.insert("grad.tokens".into(), cond.tokens.grad(&grads).unwrap().into_data());
+    found.insert("grad.pooled".into(), cond.pooled.grad(&grads).unwrap().into_data());
+    let small = Text { tokens: cond.tokens * 1e-3, mask: cond.mask, pooled: cond.pooled * 1e-3 };
+    let quiet = model.map(&mut Tenth).forward(x * 1e-3, times(&device), &small);
+    found.insert("quiet".into(), quiet.into_data());
+    compare("text_dit.safetensors", &found);
+}
+
+/// The published counts, which include the position table. Read off the shapes: nothing is allocated.
+#[test]
+fn the_papers_models_have_the_papers_sizes() {
+    let device = Device::flex();
+    let count = |config: DitConfig| {
+        let patches = (config.size[0] / config.patch) * (config.size[1] / config.patch);
+        config.init(&device).num_params() + patches * config.width
+    };
+    assert_eq!(count(DitConfig::small(32)), 32_963_360);
+    assert_eq!(count(DitConfig::base(32)), 130_512_416);
+    assert_eq!(count(DitConfig::large(32)), 458_102_816);
+    assert_eq!(count(DitConfig::xl(32)), 675_129_632);
+    // Counted on the torch module of tools/fixtures_dit.py.
+    assert_eq!(count(DitConfig::small(32).with_patch(4)), 32_945_024);
+    assert_eq!(count(DitConfig::small(32).with_patch(8)), 33_148_160);
+    assert_eq!(count(DitConfig::xl(32).with_patch(8)), 675_683_072);
+}
+
+/// What adaLN-Zero is for: at the start every block passes its input on, and the output is zero.
+#[test]
+fn an_untrained_network_answers_zero_through_identity_blocks() {
+    let device = Device::flex();
+    let x = pattern([2, 3, 4, 10], 1.0, &device);
+    let net = dit_config([4, 10]).init(&device);
+    let output = net.forward_with_variance(x.clone(), times(&device), &Class::new(&[3, 7], &device));
+    assert_eq!(output.dims(), [2, 6, 4, 10]);
+    assert_eq!(output.abs().max().into_scalar::<f32>(), 0.0);
+    let output = text_config().init(&device).forward(x.clone(), times(&device), &text(&device));
+    assert_eq!(output.dims(), [2, 3, 4, 10]);
+    assert_eq!(output.abs().max().into_scalar::<f32>(), 0.0);
+
+    // The blocks by themselves: with another last layer, two of them answer as none at all.
+    let shown = |depth| {
+        let net = TextDitConfig { depth, ..text_config() }.init(&device).map(&mut Ends::default());
+        net.forward(x.clone(), times(&device), &text(&device))
+    };
+    assert!(shown(0).abs().max().into_scalar::<f32>() > 0.1);
+    assert_eq!(distance(shown(2), shown(0)), 0.0);
+}
+
+/// Fills all but the blocks by the formula.
+#[derive(Default)]
+struct Ends(Vec<String>);
+
+impl ModuleMapper for Ends {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.0.push(name.to_owned());
+    }
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.0.pop();
+    }
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        if self.0[0] == "blocks" {
+            return param;
+        }
+        let name = self.0.join(".");
+        param.map(|old| {
+            let dims = old.dims();
+            let values = params::formula(&name, dims.iter().product(), 16, false);
+            Tensor::from_data(TensorData::new(values, dims), &old.device())
+        })
+    }
+}
+
+#[test]
+fn the_prediction_is_the_first_half_and_fewer_channels_without_variance() {
+    let device = Device::flex();
+    let (x, class) = (pattern([2, 3, 4, 10], 1.0, &device), Class::new(&[3, 7], &device));
+    let net = dit([4, 10], &device);
+    let both = net.forward_with_variance(x.clone(), times(&device), &class);
+    assert_eq!(distance(net.forward(x.clone(), times(&device), &class), both.narrow(1, 0, 3)), 0.0);
+    let net = dit_config([4, 10]).with_learn_variance(false).init(&device);
+    assert_eq!(net.forward_with_variance(x, times(&device), &class).dims(), [2, 3, 4, 10]);
+}
+
+#[test]
+fn a_row_alone_equals_its_row_in_a_batch() {
+    let device = Device::flex();
+    let x = pattern([2, 3, 4, 10], 0.0, &device);
+    let (class, text) = (Class::new(&[3, 7], &device), text(&device));
+    let (dit, text_dit) = (dit([4, 10], &device), text_dit(&device));
+    let by_class = dit.forward(x.clone(), times(&device), &class);
+    let by_text = text_dit.forward(x.clone(), times(&device), &text);
+    for row in 0..2 {
+        let (x, time) = (x.clone().narrow(0, row, 1), times(&device).narrow(0, row, 1));
+        let alone = dit.forward(x.clone(), time.clone(), &class.select(&[row]));
+        assert!(distance(alone, by_class.clone().narrow(0, row, 1)) < 1e-5, "row {row}");
+        let alone = text_dit.forward(x, time, &text.select(&[row]));
+        assert!(distance(alone, by_text.clone().narrow(0, row, 1)) < 1e-5, "row {row}");
+    }
+}
+
+#[test]
+fn every_input_counts_for_its_own_sample() {
+    let device = Device::flex();
+    let x = pattern([1, 3, 4, 10], 0.0, &device).repeat_dim(0, 2);
+    let text = text(&device).select(&[0, 0]);
+    let differ = |output: Tensor<4>| distance(output.clone().narrow(0, 0, 1), output.narrow(0, 1, 1));
+    let same = Tensor::from_floats([0.25, 0.25], &device);
+
+    let net = dit([4, 10], &device);
+    let class = |labels: [usize; 2]| Class::new(&labels, &device);
+    assert!(differ(net.forward(x.clone(), same.clone(), &class([3, 3]))) < 1e-6);
+    assert!(differ(net.forward(x.clone(), times(&device), &class([3, 3]))) > 1e-3);
+    assert!(differ(net.forward(x.clone(), same.clone(), &class([3, 7]))) > 1e-3);
+
+    let net = text_dit(&device);
+    assert!(differ(net.forward(x.clone(), same.clone(), &text)) < 1e-6);
+    assert!(differ(net.forward(x.clone(), times(&device), &text)) > 1e-3);
+    let change = pattern([2, 1], 0.5, &device);
+    let pooled = Text { pooled: text.pooled.clone() + change.clone(), ..text.clone() };
+    assert!(differ(net.forward(x.clone(), same.clone(), &pooled)) > 1e-3);
+    let tokens = Text { tokens: text.tokens.clone() + change.unsqueeze_dim::<3>(2), ..text };
+    assert!(differ(net.forward(x, same, &tokens)) > 1e-3);
+}
+
+#[test]
+fn masked_tokens_are_not_read() {
+    let device = Device::flex();
+    let net = text_dit(&device);
+    let forward = |text: &Text| net.forward(pattern([2, 3, 4, 10], 0.0, &device), times(&device), text);
+    let text = text(&device);
+    let expected = forward(&text);
+
+    // Other values where the mask is false, and more padding behind.
+    let hidden = text.mask.clone().bool_not().unsqueeze_dim::<3>(2).float();
+    let tokens = text.tokens.clone() + hidden * 100.0;
+    let gone = Tensor::<2, Int>::zeros([2, 3], &device).bool();
+    let padded = Text {
+        tokens: Tensor::cat(vec![tokens, pattern([2, 3, 12], 5.0, &device)], 1),
+        mask: Tensor::cat(vec![text.mask.clone(), gone], 1),
+        pooled: text.pooled.clone(),
+    };
+    assert!(distance(forward(&padded), expected.clone()) < 1e-5);
+
+    // The same tokens unmasked do matter.
+    let mask = Tensor::<2, Int>::ones([2, 5], &device).bool();
+    assert!(distance(forward(&Text { mask, ..text }), expected) > 1e-3);
+}
+
+#[test]
+fn errors_name_both_values() {
+    let cases = [
+        (DitConfig::new([4, 4], 16, 1, 3), "heads (3) must divide width (16)"),
+        (DitConfig::new([4, 4], 16, 1, 0), "heads (0) must divide width (16)"),
+        (DitConfig::new([4, 4], 6, 1, 2), "4, of the position table, (4) must divide width (6)"),
+        (DitConfig::new([5, 4], 16, 1, 2), "patch (2) must divide height (5)"),
+        (DitConfig::new([4, 6], 16, 1, 2).with_patch(4), "patch (4) must divide width of the input (6)"),
+    ];
+    for (config, expected) in cases {
+        assert_eq!(config.validate().unwrap_err().to_string(), expected);
+        let text = TextDitConfig::new(config.size, 4, config.width, 1, config.heads, 8, 8);
+        assert_eq!(text.with_patch(config.patch).validate().unwrap_err().to_string(), expected);
+        assert_eq!(panic_text(|| config.init(&Device::flex())), format!("DitConfig: {expected}"));
+    }
+    for config in [DitConfig::small(32), DitConfig::base(32), DitConfig::large(64), DitConfig::xl(16)] {
+        config.validate().unwrap();
+    }
+}
+
+/// The text of a panic.
+fn panic_text<T>(run: impl FnOnce() -> T) -> String {
+    let payload = catch_unwind(AssertUnwindSafe(run)).err().expect("should panic");
+    *payload.downcast::<String>().expect("a formatted message")
+}
+
+/// A turned image has as many patches as the right one, and must not be given its positions.
+#[test]
+fn inputs_that_do_not_fit_name_their_sizes() {
+    let device = Device::flex();
+    let (by_class, by_text) = (dit([4, 10], &device), text_dit(&device));
+    let cases = [
+        ([2, 3, 10, 4], "x is [C, H, S] = [3, 10, 4], the DiT takes [3, 4, 10]"),
+        ([2, 4, 4, 10], "x is [C, H, S] = [4, 4, 10], the DiT takes [3, 4, 10]"),
+    ];
+    for (dims, expected) in cases {
+        let x = pattern(dims, 0.0, &device);
+        let class = Class::new(&[0, 1], &device);
+        let message = panic_text(|| by_class.forward(x.clone(), times(&device), &class));
+        assert!(message.contains(expected), "{message}");
+        let message = panic_text(|| by_text.forward(x, times(&device), &text(&device)));
+        assert!(message.contains(expected), "{message}");
+    }
+    let x = pattern([3, 3, 4, 10], 0.0, &device);
+    let class = Class::new(&[0], &device);
+    let message = panic_text(|| by_class.forward(x.clone(), times(&device), &class));
+    assert_eq!(message, "2 times and 1 labels for a batch of 3");
+    let message = panic_text(|| by_text.forward(x.clone(), times(&device), &text(&device)));
+    assert_eq!(message, "2 times and 2 texts for a batch of 3");
+    let wide = Text { tokens: Tensor::ones([2, 5, 13], &device), ..text(&device) };
+    let message = panic_text(|| by_text.forward(x.narrow(0, 0, 2), times(&device), &wide));
+    assert!(message.contains("[token, pooled] widths are [13, 7], the DiT reads [12, 7]"), "{message}");
+}
+
+#[test]
+fn configs_survive_json() {
+    let config = dit_config([4, 10]).with_learn_variance(false).with_patch(1);
+    let back: DitConfig = serde_json::from_str(&serde_json::to_string(&config).unwrap()).unwrap();
+    assert_eq!(format!("{back:?}"), format!("{config:?}"));
+    let config = text_config().with_mlp_ratio(3).with_activation(canvas_core::nn::Activation::Silu);
+    let back: TextDitConfig = serde_json::from_str(&serde_json::to_string(&config).unwrap()).unwrap();
+    assert_eq!(format!("{back:?}"), format!("{config:?}"));
+}

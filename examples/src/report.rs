@@ -4,14 +4,12 @@
 //! mailed or kept beside a paper and still opens years later.
 
 use std::fmt::Write as _;
-use std::fs::{self, File};
-use std::io::Write as _;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use canvas_core::weights::write_atomically;
 
 /// A page: its headings and what stands below them, in order.
 #[derive(Clone, Debug, Default)]
@@ -57,7 +55,7 @@ pub enum Section {
 ///
 /// The file cannot be written; the error names it.
 pub fn write(path: impl AsRef<Path>, report: &Report) -> Result<()> {
-    write_whole(path, html(report).as_bytes())
+    Ok(write_atomically(path.as_ref(), html(report).as_bytes())?)
 }
 
 /// The page as a string, for those who want it elsewhere than in a file.
@@ -168,36 +166,10 @@ fn escape(text: &str) -> String {
     safe
 }
 
-/// Writes a file whole or not at all: under another name beside it, then renamed onto `path`.
-///
-/// A reader never sees half a file, and a full disk leaves the old one as it was.
-///
-/// # Errors
-///
-/// The folder is missing or not writable, or the disk is full; the error names the file.
-pub fn write_whole(path: impl AsRef<Path>, bytes: &[u8]) -> Result<()> {
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    let path = path.as_ref();
-    let Some(name) = path.file_name() else { bail!("{} names no file to write", path.display()) };
-    // The process and a count in the name: two runs, or two threads, must not write into one temporary file.
-    let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    let mut hidden = std::ffi::OsString::from(".");
-    hidden.push(name);
-    hidden.push(format!(".{}-{count}.tmp", std::process::id()));
-    let beside = path.with_file_name(hidden);
-    let written = File::create(&beside)
-        .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
-        .and_then(|()| fs::rename(&beside, path));
-    if written.is_err() {
-        // What went wrong before matters more than whether the remains could be removed.
-        let _ = fs::remove_file(&beside);
-    }
-    written.with_context(|| format!("could not write {}", path.display()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     fn report() -> Report {
         Report {
@@ -248,17 +220,5 @@ mod tests {
         write(&path, &report()).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), html(&report()));
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
-    }
-
-    #[test]
-    fn a_failure_names_the_file_and_leaves_nothing() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("taken");
-        fs::create_dir(&path).unwrap();
-        let error = format!("{:#}", write_whole(&path, b"x").unwrap_err());
-        assert!(error.contains("taken"), "{error}");
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
-        assert!(write_whole(folder.path().join("no/such/file"), b"x").is_err());
-        assert!(write_whole("/", b"x").is_err());
     }
 }

@@ -136,7 +136,7 @@ pub fn png_bytes(picture: &RgbImage) -> Result<Vec<u8>> {
 pub fn save_png(path: impl AsRef<Path>, picture: &RgbImage) -> Result<()> {
     let path = path.as_ref();
     let bytes = png_bytes(picture).with_context(|| format!("could not write {}", path.display()))?;
-    crate::report::write_whole(path, &bytes)
+    Ok(canvas_core::weights::write_atomically(path, &bytes)?)
 }
 
 /// The width and height that hold every picture once enlarged.

@@ -54,7 +54,7 @@ struct Args {
     #[arg(long)]
     seed: Option<u64>,
 
-    /// flex (the CPU), wgpu[:N] or cuda[:N]
+    /// flex (the CPU), wgpu, cuda; a number chooses among several, as in cuda:1
     #[arg(long, default_value = "flex")]
     device: String,
 

@@ -157,7 +157,7 @@ struct Args {
     /// The whole path in seconds; nothing worth looking at comes out
     #[arg(long, conflicts_with = "minutes")]
     smoke: bool,
-    /// flex (the CPU), wgpu[:N] or cuda[:N]
+    /// flex (the CPU), wgpu, cuda; a number chooses among several, as in cuda:1
     #[arg(long, default_value = "flex")]
     device: String,
 }

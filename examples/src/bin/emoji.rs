@@ -12,7 +12,7 @@ use std::path::PathBuf;
 
 /// Trains a text-to-image model on emoji from scratch, on the CPU, and draws with it.
 #[derive(Parser, Debug)]
-#[command(version)]
+#[command(version, allow_negative_numbers = true)]
 struct Args {
     /// Folder of the new run [default: runs/emoji, or the next free runs/emoji-2, ...]
     #[arg(long, value_name = "DIR")]

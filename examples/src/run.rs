@@ -176,7 +176,7 @@ fn save_autoencoder(folder: &Folder, autoencoder: &AutoencoderTiny, scale: &Late
 
 /// Sets the number of images of both stages so that a run takes about `minutes` on this machine.
 ///
-/// The first fifth goes to the autoencoder. Speeds are measured on a few steps of fresh networks; the numbers
+/// Up to 60,000 images, two fifths of the time go to the autoencoder, which then has little to learn. Speeds are measured on a few steps of fresh networks; the numbers
 /// are then fixed in the configuration, so that the run can be resumed exactly.
 ///
 /// # Errors
@@ -194,9 +194,10 @@ pub fn fit_to_minutes<B: Network>(
     let (first, second) = measure_speeds(config, &set, make, device)?;
     let seconds = minutes * 60.0;
     let whole_batches = |images: f64, batch: usize| (images as u64).div_ceil(batch as u64) * batch as u64;
-    config.first.images = whole_batches(0.2 * seconds * first, config.first.batch);
+    config.first.images = whole_batches((0.4 * seconds * first).min(60_000.0), config.first.batch);
     // Evaluations, checkpoints and the measurements at the end take about a tenth.
-    config.second.images = whole_batches(0.7 * seconds * second, config.second.batch);
+    let rest = 0.9 * seconds - config.first.images as f64 / first;
+    config.second.images = whole_batches(rest * second, config.second.batch);
     let marks = (minutes as u64).clamp(4, 200);
     (config.second.checkpoints, config.second.evaluations) = (marks, marks);
     eprintln!(

@@ -8,7 +8,7 @@
 //!
 //! ```text
 //! cargo run --release --bin new_backbone                 # emoji's recipe; --minutes N for another length
-//! cargo run --bin new_backbone -- --smoke --out /tmp/try # the whole path in seconds
+//! cargo run --bin new_backbone -- --smoke --out runs/try # the whole path in seconds
 //! ```
 //!
 //! `--smoke` takes a second and teaches nothing. `--minutes 1.5`, unoptimised and on two cores busy with other

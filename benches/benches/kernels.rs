@@ -138,7 +138,7 @@ fn sampler(criterion: &mut Criterion) {
         ("ddpm, its noise included", Box::new(Ddpm::default())),
         (
             "churned euler, its noise included",
-            Box::new(Churned { inner: Euler, schedule, amount: 4.0, range, noise: 1.0 }),
+            Box::new(Churned { inner: Euler, amount: 4.0, range, noise: 1.0 }),
         ),
     ];
     let mut group = group(criterion, "sampler step");
@@ -149,8 +149,9 @@ fn sampler(criterion: &mut Criterion) {
                 bencher.iter_custom(|steps| {
                     let (begun, runs) = (Instant::now(), steps.div_ceil(STEPS));
                     for _ in 0..runs {
-                        let run = Run { sampler: &**sampler, levels: &levels, noise: &mut DeviceNoise };
-                        wait(run.sample(&|x, _| x, x.clone()));
+                        let mut noise = DeviceNoise;
+                        let run = Run::new(&**sampler, &schedule, &levels, &mut noise).expect("it falls");
+                        wait(run.sample(|x, _| x, x.clone()));
                     }
                     begun.elapsed().mul_f64(steps as f64 / (runs * STEPS) as f64)
                 });

@@ -2,6 +2,7 @@
 
 use crate::{Condition, Level, NoiseSchedule, Prediction, per_sample};
 use burn::prelude::*;
+use burn::tensor::DType;
 
 /// What a researcher writes: a network. It knows nothing of noise schedules or samplers.
 pub trait Backbone<const D: usize> {
@@ -16,6 +17,26 @@ pub trait Backbone<const D: usize> {
     fn forward(&self, x: Tensor<D>, time: Tensor<1>, cond: &Self::Cond) -> Tensor<D>;
 }
 
+/// What a denoiser says of a noised batch: the clean estimate, and what goes with it where there is more.
+///
+/// A plain clean estimate becomes one by `into()`.
+#[derive(Clone, Debug)]
+pub struct Estimate<const D: usize> {
+    /// The posterior mean `E[x_0 | x_t]`, `[B, C, ..]`, in the units of the data.
+    pub x0: Tensor<D>,
+    /// The noise estimate, `[B, C, ..]`, where it is not the one that `x0` implies: a clipped `x0` that keeps
+    /// its noise, CFG++.
+    pub eps: Option<Tensor<D>>,
+    /// A learned variance, `[B, C, ..]`: the network's second half of channels, raw.
+    pub variance: Option<Tensor<D>>,
+}
+
+impl<const D: usize> From<Tensor<D>> for Estimate<D> {
+    fn from(x0: Tensor<D>) -> Self {
+        Self { x0, eps: None, variance: None }
+    }
+}
+
 /// The one currency of the workspace: the posterior mean `E[x_0 | x_t]`.
 ///
 /// Guidance methods are denoisers around denoisers.
@@ -28,12 +49,12 @@ pub trait Denoiser<const D: usize> {
     /// # Shapes
     /// - `x`: `[B, C, ..]`, noised to the levels `at` (`B` of them, or one shared by the batch)
     /// - output: `[B, C, ..]`, in the units of the data
-    fn denoise(&self, x: Tensor<D>, at: &[Level], cond: &Self::Cond) -> Tensor<D>;
+    fn denoise(&self, x: Tensor<D>, at: &[Level], cond: &Self::Cond) -> Estimate<D>;
 }
 
 impl<const D: usize, N: Denoiser<D>> Denoiser<D> for &N {
     type Cond = N::Cond;
-    fn denoise(&self, x: Tensor<D>, at: &[Level], cond: &N::Cond) -> Tensor<D> {
+    fn denoise(&self, x: Tensor<D>, at: &[Level], cond: &N::Cond) -> Estimate<D> {
         (**self).denoise(x, at, cond)
     }
 }
@@ -69,8 +90,11 @@ impl<B, P: Prediction + ?Sized> Preconditioned<'_, B, P> {
     {
         let (device, batch) = (x.device(), x.dims()[0]);
         assert!(at.len() == 1 || at.len() == batch, "{} levels for a batch of {batch}", at.len());
-        let input = per_sample::<D>(at, &device, |level| self.prediction.coefficients(level).input);
-        let time = per_sample::<1>(at, &device, |level| self.prediction.coefficients(level).time);
+        let coefficients = |level| self.prediction.coefficients(level);
+        let input = per_sample::<D>(at, (&device, x.dtype()), |level| coefficients(level).input);
+        // A time of 0.7453 does not survive 16 bits.
+        let precise = if x.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
+        let time = per_sample::<1>(at, (&device, precise), |level| coefficients(level).time);
         self.backbone.forward(x * input, time.expand([batch]), cond)
     }
 }
@@ -78,12 +102,19 @@ impl<B, P: Prediction + ?Sized> Preconditioned<'_, B, P> {
 impl<const D: usize, B: Backbone<D>, P: Prediction + ?Sized> Denoiser<D> for Preconditioned<'_, B, P> {
     type Cond = B::Cond;
 
-    fn denoise(&self, x: Tensor<D>, at: &[Level], cond: &B::Cond) -> Tensor<D> {
-        let device = x.device();
-        let skip = per_sample::<D>(at, &device, |level| self.prediction.coefficients(level).skip);
-        let out = per_sample::<D>(at, &device, |level| self.prediction.coefficients(level).out);
-        let raw = self.raw(x.clone(), at, cond);
-        x * skip + raw * out
+    /// A network with twice the channels of its input has learned variances: they are passed on.
+    fn denoise(&self, x: Tensor<D>, at: &[Level], cond: &B::Cond) -> Estimate<D> {
+        let like = (&x.device(), x.dtype());
+        let skip = per_sample::<D>(at, like, |level| self.prediction.coefficients(level).skip);
+        let out = per_sample::<D>(at, like, |level| self.prediction.coefficients(level).out);
+        let (raw, channels) = (self.raw(x.clone(), at, cond), x.dims()[1]);
+        let (raw, variance) = if raw.dims()[1] == 2 * channels {
+            let variance = raw.clone().narrow(1, channels, channels);
+            (raw.narrow(1, 0, channels), Some(variance))
+        } else {
+            (raw, None)
+        };
+        Estimate { x0: x * skip + raw * out, eps: None, variance }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Points on a noise schedule, and the trait of everything that makes them.
 
 use burn::prelude::*;
+use burn::tensor::TensorCreationOptions;
 
 /// A point on a noise schedule: the kernel `x_t = alpha * x_0 + sigma * eps`, `eps ~ N(0, I)`.
 ///
@@ -67,6 +68,16 @@ pub trait NoiseSchedule: Send + Sync {
         }
         self.level(0.5 * (low + high))
     }
+
+    /// Derivatives `(d alpha/dt, d sigma/dt)` at time `t`, for samplers of differential equations.
+    ///
+    /// By default central differences (one-sided at the ends) of width 1e-6; closed forms are exact.
+    fn slope(&self, t: f64) -> (f64, f64) {
+        let (before, after) = ((t - 1e-6).max(0.0), (t + 1e-6).min(1.0));
+        let (low, high) = (self.level(before), self.level(after));
+        let width = after - before;
+        ((high.alpha - low.alpha) / width, (high.sigma - low.sigma) / width)
+    }
 }
 
 impl<S: NoiseSchedule + ?Sized> NoiseSchedule for Box<S> {
@@ -76,15 +87,34 @@ impl<S: NoiseSchedule + ?Sized> NoiseSchedule for Box<S> {
     fn level_at_ratio(&self, ratio: f64) -> Level {
         (**self).level_at_ratio(ratio)
     }
+    fn slope(&self, t: f64) -> (f64, f64) {
+        (**self).slope(t)
+    }
+}
+
+impl<S: NoiseSchedule + ?Sized> NoiseSchedule for &S {
+    fn level(&self, t: f64) -> Level {
+        (**self).level(t)
+    }
+    fn level_at_ratio(&self, ratio: f64) -> Level {
+        (**self).level_at_ratio(ratio)
+    }
+    fn slope(&self, t: f64) -> (f64, f64) {
+        (**self).slope(t)
+    }
 }
 
 /// Evaluates `f` at each level, shaped `[B, 1, ..]` (`[1, 1, ..]` for a single shared level) so that it
-/// broadcasts over a batch of rank `D`.
-pub fn per_sample<const D: usize>(at: &[Level], device: &Device, f: impl Fn(Level) -> f64) -> Tensor<D> {
-    let values: Vec<f32> = at.iter().map(|&level| f(level) as f32).collect();
+/// broadcasts over a batch of rank `D`. `on` is a device, or a device and a type of numbers.
+pub fn per_sample<const D: usize>(
+    at: &[Level],
+    on: impl Into<TensorCreationOptions>,
+    f: impl Fn(Level) -> f64,
+) -> Tensor<D> {
+    let values: Vec<f64> = at.iter().map(|&level| f(level)).collect();
     let mut shape = [1; D];
     shape[0] = values.len();
-    Tensor::from_data(TensorData::new(values, shape), device)
+    Tensor::from_data(TensorData::new(values, shape), on)
 }
 
 /// Noises a batch: `alpha * x0 + sigma * eps`, each sample at its own level.
@@ -92,8 +122,8 @@ pub fn per_sample<const D: usize>(at: &[Level], device: &Device, f: impl Fn(Leve
 /// # Shapes
 /// - `x0`, `eps`, output: `[B, ..]`; `at`: `B` levels, or one shared by all
 pub fn mix<const D: usize>(x0: Tensor<D>, eps: Tensor<D>, at: &[Level]) -> Tensor<D> {
-    let device = x0.device();
-    let alpha = per_sample::<D>(at, &device, |level| level.alpha);
-    let sigma = per_sample::<D>(at, &device, |level| level.sigma);
+    let like = (&x0.device(), x0.dtype());
+    let alpha = per_sample::<D>(at, like, |level| level.alpha);
+    let sigma = per_sample::<D>(at, like, |level| level.sigma);
     x0 * alpha + eps * sigma
 }

@@ -15,8 +15,8 @@
 //! struct AlwaysTwo;
 //! impl Denoiser<2> for AlwaysTwo {
 //!     type Cond = Unconditional;
-//!     fn denoise(&self, x: Tensor<2>, _at: &[Level], _cond: &Unconditional) -> Tensor<2> {
-//!         x.full_like(2.0)
+//!     fn denoise(&self, x: Tensor<2>, _at: &[Level], _cond: &Unconditional) -> Estimate<2> {
+//!         x.full_like(2.0).into()
 //!     }
 //! }
 //!
@@ -24,18 +24,26 @@
 //! struct Follow;
 //! impl<const D: usize> Sampler<D> for Follow {
 //!     fn step(&self, x: Tensor<D>, hop: &mut Hop<'_, D>) -> Step<D> {
-//!         let x0 = hop.estimate(&x, hop.from);
-//!         Step::exact(hop.carry(x, x0.clone()), x0)
+//!         let here = hop.start(x);
+//!         Step::exact(here.carry(hop.to), here)
 //!     }
 //! }
 //!
-//! let flow = |t| Level { time: t, alpha: 1.0 - t, sigma: t };
-//! let levels = [1.0, 0.5, 0.0].map(flow);
+//! /// A straight line from data to noise.
+//! struct Line;
+//! impl NoiseSchedule for Line {
+//!     fn level(&self, t: f64) -> Level {
+//!         Level { time: t, alpha: 1.0 - t, sigma: t }
+//!     }
+//! }
+//!
+//! let levels = [1.0, 0.5, 0.0].map(|t| Line.level(t));
 //! let mut noise = Seeded::new(0, [0, 1, 2]);
 //! let start: Tensor<2> = noise.normal_like(&Tensor::zeros([3, 4], &Device::flex()));
-//! let run = Run { sampler: &Follow, levels: &levels, noise: &mut noise };
-//! let drawn = run.sample(&|x, level| AlwaysTwo.denoise(x, &[level], &Unconditional(3)), start);
+//! let run = Run::new(&Follow, &Line, &levels, &mut noise)?;
+//! let drawn = run.sample(|x, level| AlwaysTwo.denoise(x, &[level], &Unconditional(3)), start);
 //! assert_eq!(drawn.mean().into_scalar::<f32>(), 2.0);
+//! # Ok::<(), GridError>(())
 //! ```
 
 mod autoencoder;
@@ -48,6 +56,7 @@ mod noise;
 pub mod params;
 pub mod picture;
 mod prediction;
+mod run;
 mod sampler;
 mod text;
 pub mod trace;
@@ -56,9 +65,10 @@ pub mod weights;
 pub use autoencoder::{Autoencoder, LatentScale, Posterior};
 pub use check::ConfigError;
 pub use condition::{Class, Condition, Text, Unconditional};
-pub use denoiser::{Backbone, Denoiser, Preconditioned, Process};
+pub use denoiser::{Backbone, Denoiser, Estimate, Preconditioned, Process};
 pub use level::{Level, NoiseSchedule, mix, per_sample};
 pub use noise::{DeviceNoise, Noise, Seeded, generator, seed_for};
 pub use prediction::{Coefficients, Prediction};
-pub use sampler::{Hop, Past, Progress, Run, Sampler, Step};
+pub use run::{GridError, Progress, Run, falling, falling_with_signal, rising};
+pub use sampler::{Evaluation, Hop, Sampler, Std, Step};
 pub use text::{TextEncoder, Tokens};

@@ -78,6 +78,6 @@ impl<const D: usize> Noise<D> for Seeded {
             values.extend((0..count).map(|_| -> f32 { StandardNormal.sample(&mut generator) }));
         }
         self.draw += 1;
-        Tensor::from_data(TensorData::new(values, dims), &x.device())
+        Tensor::from_data(TensorData::new(values, dims), (&x.device(), x.dtype()))
     }
 }

@@ -1,7 +1,7 @@
 //! Guidance: denoisers around denoisers.
 
 use burn::prelude::*;
-use canvas_core::{Condition, Denoiser, Level, per_sample};
+use canvas_core::{Condition, Denoiser, Estimate, Level, per_sample};
 
 /// Classifier-free guidance: `null + scale (conditional - null)`, both halves in one call of the network.
 ///
@@ -11,23 +11,23 @@ use canvas_core::{Condition, Denoiser, Level, per_sample};
 /// # Example
 /// ```
 /// use burn::prelude::*;
-/// use canvas_core::{Class, Denoiser, Level};
+/// use canvas_core::{Class, Denoiser, Estimate, Level};
 /// use canvas_sched::Cfg;
 ///
 /// /// Estimates its own label.
 /// struct Label;
 /// impl Denoiser<2> for Label {
 ///     type Cond = Class;
-///     fn denoise(&self, x: Tensor<2>, _at: &[Level], cond: &Class) -> Tensor<2> {
-///         cond.labels.clone().float().reshape([x.dims()[0], 1])
+///     fn denoise(&self, x: Tensor<2>, _at: &[Level], cond: &Class) -> Estimate<2> {
+///         cond.labels.clone().float().reshape([x.dims()[0], 1]).into()
 ///     }
 /// }
 ///
 /// let device = Device::flex();
 /// let at = [Level { time: 0.5, alpha: 0.5, sigma: 0.5 }];
 /// let guided = Cfg::new(Label, Class::new(&[1], &device), 3.0);
-/// let x0 = guided.denoise(Tensor::zeros([2, 1], &device), &at, &Class::new(&[2, 5], &device));
-/// assert_eq!(x0.into_data(), TensorData::from([[4.0f32], [13.0]]));
+/// let guided = guided.denoise(Tensor::zeros([2, 1], &device), &at, &Class::new(&[2, 5], &device));
+/// assert_eq!(guided.x0.into_data(), TensorData::from([[4.0f32], [13.0]]));
 /// ```
 ///
 /// # Reference
@@ -70,17 +70,21 @@ impl<const D: usize, N: Denoiser<D>> Denoiser<D> for Cfg<N, N::Cond> {
 
     /// # Panics
     /// If there are neither one level nor one per sample, or the same of null conditions.
-    fn denoise(&self, x: Tensor<D>, at: &[Level], cond: &N::Cond) -> Tensor<D> {
+    fn denoise(&self, x: Tensor<D>, at: &[Level], cond: &N::Cond) -> Estimate<D> {
         if at.iter().all(|&level| self.scale_at(level) == 1.0) {
             return self.denoiser.denoise(x, at, cond);
         }
-        let (device, batch) = (x.device(), x.dims()[0]);
+        let (like, batch) = ((&x.device(), x.dtype()), x.dims()[0]);
         assert!(at.len() == 1 || at.len() == batch, "{} levels for a batch of {batch}", at.len());
         let both = N::Cond::cat(&[cond.spread(batch), self.null.spread(batch)]);
         let twice = if at.len() == 1 { at.to_vec() } else { [at, at].concat() };
-        let x0 = self.denoiser.denoise(Tensor::cat(vec![x.clone(), x], 0), &twice, &both); // [2 B, ..]
-        let null = x0.clone().narrow(0, batch, batch);
-        let scale = per_sample::<D>(at, &device, |level| self.scale_at(level));
-        null.clone() + (x0.narrow(0, 0, batch) - null) * scale
+        let said = self.denoiser.denoise(Tensor::cat(vec![x.clone(), x], 0), &twice, &both); // [2 B, ..]
+        let null = said.x0.clone().narrow(0, batch, batch);
+        let scale = per_sample::<D>(at, like, |level| self.scale_at(level));
+        Estimate {
+            x0: null.clone() + (said.x0.narrow(0, 0, batch) - null) * scale,
+            eps: None,
+            variance: said.variance.map(|variance| variance.narrow(0, 0, batch)),
+        }
     }
 }

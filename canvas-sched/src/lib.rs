@@ -30,9 +30,10 @@
 //!
 //! let mut noise = Seeded::new(0, [0, 1]); // a seed, and the numbers of the images
 //! let start = noise.normal_like(&Tensor::<4>::zeros([2, 3, 8, 8], &device)) * levels[0].sigma;
-//! let run = Run { sampler: &sampler, levels: &levels, noise: &mut noise };
-//! let images = run.sample(&|x, level| guided.denoise(x, &[level], &cond), start);
+//! let run = Run::new(&sampler, &schedule, &levels, &mut noise)?;
+//! let images = run.sample(|x, level| guided.denoise(x, &[level], &cond), start);
 //! assert_eq!(images.dims(), [2, 3, 8, 8]);
+//! # Ok::<(), canvas_core::GridError>(())
 //! ```
 //!
 //! The same choices by word, for command lines: [`by_name`].

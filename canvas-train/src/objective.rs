@@ -102,16 +102,16 @@ impl Objective {
         at: &[Level],
         cond: &B::Cond,
     ) -> Tensor<1> {
-        let (device, batch) = (x0.device(), x0.dims()[0]);
+        let (device, dtype, batch) = (x0.device(), x0.dtype(), x0.dims()[0]);
         let prediction = network.prediction;
-        let of_x0 = per_sample::<D>(at, &device, |level| prediction.target(level).0);
-        let of_eps = per_sample::<D>(at, &device, |level| prediction.target(level).1);
+        let of_x0 = per_sample::<D>(at, (&device, dtype), |level| prediction.target(level).0);
+        let of_eps = per_sample::<D>(at, (&device, dtype), |level| prediction.target(level).1);
         let target = x0.clone() * of_x0 + eps.clone() * of_eps;
         let raw = network.raw(mix(x0, eps, at), at, cond);
 
         let count = target.shape().num_elements() / batch;
         let error: Tensor<2> = (raw - target).square().reshape([batch, count]);
         let error: Tensor<1> = error.mean_dim(1).reshape([batch]);
-        error * per_sample::<1>(at, &device, |level| self.weighting.at(&prediction, level))
+        error * per_sample::<1>(at, (&device, dtype), |level| self.weighting.at(&prediction, level))
     }
 }

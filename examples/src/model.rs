@@ -190,8 +190,9 @@ impl<B: Network> Painter<'_, B> {
         let mut noise = Seeded::new(canvas_core::seed_for(options.seed, "draw"), numbers);
         let blank = Tensor::<4>::zeros([batch, channels, height, width], &cond.tokens.device());
         let start = noise.normal_like(&blank) * levels[0].sigma;
-        let run = Run { sampler: &*options.sampler, levels: &levels, noise: &mut noise };
-        let latents = run.sample(&|x, level| guided.denoise(x, &[level], &cond), start);
+        let run = Run::new(&*options.sampler, &*self.process.schedule, &levels, &mut noise)
+            .unwrap_or_else(|error| panic!("the sampler was checked when its name was read: {error}"));
+        let latents = run.sample(|x, level| guided.denoise(x, &[level], &cond), start);
         picture::from_tensor(self.autoencoder.decode(self.scale.restore(latents)))
     }
 }

@@ -1,11 +1,11 @@
 //! Churn: a pinch of fresh noise before each step of any other sampler.
 
 use burn::prelude::*;
-use canvas_core::{Hop, NoiseSchedule, Sampler, Step};
+use canvas_core::{GridError, Hop, Level, Sampler, Step};
 use std::f64::consts::SQRT_2;
 
-/// Wraps a sampler with EDM's noise injection: diffuse a little forward along `schedule`, then step from
-/// there.
+/// Wraps a sampler with EDM's noise injection: diffuse a little forward along the schedule, then step
+/// from there.
 ///
 /// The wrapped step's density is that of its own draw, given the churned state. Where the schedule ends
 /// (its noisiest level, or `alpha = 0`) there is no churn.
@@ -14,11 +14,9 @@ use std::f64::consts::SQRT_2;
 /// Karras et al., "Elucidating the Design Space of Diffusion-Based Generative Models", 2022, Algorithm 2,
 /// <https://arxiv.org/abs/2206.00364>; there `alpha = 1`.
 #[derive(Clone, Debug)]
-pub struct Churned<S, N> {
+pub struct Churned<S> {
     /// The sampler that steps.
     pub inner: S,
-    /// What tells the raised level its `alpha` and its time.
-    pub schedule: N,
     /// Total churn over the run, `>= 0`; 0 changes nothing (`S_churn`).
     pub amount: f64,
     /// Churn only while `sigma / alpha` lies in this range (`S_tmin`, `S_tmax`).
@@ -27,7 +25,7 @@ pub struct Churned<S, N> {
     pub noise: f64,
 }
 
-impl<const D: usize, S: Sampler<D>, N: NoiseSchedule> Sampler<D> for Churned<S, N> {
+impl<const D: usize, S: Sampler<D>> Sampler<D> for Churned<S> {
     fn step(&self, x: Tensor<D>, hop: &mut Hop<'_, D>) -> Step<D> {
         let ratio = hop.from.sigma / hop.from.alpha;
         let inside = ratio.is_finite() && self.range.0 <= ratio && ratio <= self.range.1;
@@ -35,10 +33,15 @@ impl<const D: usize, S: Sampler<D>, N: NoiseSchedule> Sampler<D> for Churned<S, 
         if gamma == 0.0 {
             return self.inner.step(x, hop);
         }
-        let raised = self.schedule.level_at_ratio(ratio * (1.0 + gamma));
+        let raised = hop.schedule.level_at_ratio(ratio * (1.0 + gamma));
         let keep = raised.alpha / hop.from.alpha;
         let fresh = (raised.sigma.powi(2) - (keep * hop.from.sigma).powi(2)).max(0.0).sqrt();
         let x = x.clone() * keep + hop.fresh_noise(&x) * (fresh * self.noise);
-        self.inner.step(x, &mut hop.starting_at(raised))
+        let to = hop.to;
+        self.inner.step(x, &mut hop.between(raised, to))
+    }
+
+    fn check(&self, levels: &[Level]) -> Result<(), GridError> {
+        self.inner.check(levels)
     }
 }

@@ -23,9 +23,9 @@ impl<const D: usize> Sampler<D> for Ddim {
     fn step(&self, x: Tensor<D>, hop: &mut Hop<'_, D>) -> Step<D> {
         assert!((0.0..=1.0).contains(&self.eta), "eta must lie in [0, 1], found {}", self.eta);
         let (from, to) = (hop.from, hop.to);
-        let x0 = hop.estimate(&x, from);
+        let here = hop.start(x);
         let std = self.eta * to.sigma / from.sigma * forward_variance(from, to).sqrt();
-        let direction = from.eps(x, x0.clone()) * (to.sigma.powi(2) - std.powi(2)).max(0.0).sqrt();
-        Step { mean: x0.clone() * to.alpha + direction, std, x0 }
+        let direction = here.eps() * (to.sigma.powi(2) - std.powi(2)).max(0.0).sqrt();
+        Step::random(here.x0() * to.alpha + direction, std, here)
     }
 }

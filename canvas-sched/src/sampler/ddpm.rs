@@ -35,15 +35,15 @@ pub(super) fn forward_variance(from: Level, to: Level) -> f64 {
 impl<const D: usize> Sampler<D> for Ddpm {
     fn step(&self, x: Tensor<D>, hop: &mut Hop<'_, D>) -> Step<D> {
         let (from, to) = (hop.from, hop.to);
-        let x0 = hop.estimate(&x, from);
+        let here = hop.start(x);
         let added = forward_variance(from, to);
         let shrink = (to.sigma / from.sigma).powi(2);
-        let mean =
-            x * (from.alpha / to.alpha * shrink) + x0.clone() * (to.alpha * added / from.sigma.powi(2));
+        let (of_x, of_x0) = (from.alpha / to.alpha * shrink, to.alpha * added / from.sigma.powi(2));
+        let mean = here.x.clone() * of_x + here.x0() * of_x0;
         let std = match self.variance {
             Variance::FixedLarge if to.sigma > 0.0 => added.sqrt(),
             _ => (added * shrink).sqrt(),
         };
-        Step { mean, std, x0 }
+        Step::random(mean, std, here)
     }
 }

@@ -15,16 +15,16 @@ pub struct DpmPp2m;
 
 impl<const D: usize> Sampler<D> for DpmPp2m {
     fn step(&self, x: Tensor<D>, hop: &mut Hop<'_, D>) -> Step<D> {
-        let x0 = hop.estimate(&x, hop.from);
+        let here = hop.start(x);
         let middle = match hop.past.last() {
             Some(past) if hop.to.sigma > 0.0 => {
                 let h = hop.to.half_log_snr() - hop.from.half_log_snr();
                 // Infinite after a start at alpha = 0, which makes that correction exactly 0.
                 let h_prev = hop.from.half_log_snr() - past.level.half_log_snr();
-                x0.clone() + (x0.clone() - past.x0.clone()) * (h / (2.0 * h_prev))
+                here.x0() + (here.x0() - past.x0()) * (h / (2.0 * h_prev))
             }
-            _ => x0.clone(),
+            _ => here.x0(),
         };
-        Step::exact(hop.carry(x, middle), x0)
+        Step::exact(here.carry_along(middle, hop.to), here)
     }
 }

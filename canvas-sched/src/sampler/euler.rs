@@ -15,7 +15,7 @@ pub struct Euler;
 
 impl<const D: usize> Sampler<D> for Euler {
     fn step(&self, x: Tensor<D>, hop: &mut Hop<'_, D>) -> Step<D> {
-        let x0 = hop.estimate(&x, hop.from);
-        Step::exact(hop.carry(x, x0.clone()), x0)
+        let here = hop.start(x);
+        Step::exact(here.carry(hop.to), here)
     }
 }

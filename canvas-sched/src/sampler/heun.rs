@@ -17,14 +17,14 @@ pub struct Heun;
 impl<const D: usize> Sampler<D> for Heun {
     fn step(&self, x: Tensor<D>, hop: &mut Hop<'_, D>) -> Step<D> {
         let (from, to) = (hop.from, hop.to);
-        let x0 = hop.estimate(&x, from);
-        let euler = hop.carry(x.clone(), x0.clone());
+        let here = hop.start(x);
+        let euler = here.carry(to);
         if to.sigma == 0.0 {
-            return Step::exact(euler, x0);
+            return Step::exact(euler, here);
         }
-        let x0_to = hop.estimate(&euler, to);
-        let eps = from.eps(x.clone(), x0.clone()) + to.eps(euler, x0_to.clone());
-        let signal = (x0.clone() + x0_to) * (0.5 * (to.alpha - from.alpha));
-        Step::exact(x + signal + eps * (0.5 * (to.sigma - from.sigma)), x0)
+        let there = hop.evaluate(euler, to);
+        let signal = (here.x0() + there.x0()) * (0.5 * (to.alpha - from.alpha));
+        let noise = (here.eps() + there.eps()) * (0.5 * (to.sigma - from.sigma));
+        Step::exact(here.x.clone() + signal + noise, here)
     }
 }

@@ -43,8 +43,10 @@ fn run(
     x: Tensor<4>,
 ) -> Tensor<4> {
     let network = Preconditioned { backbone: &Dummy { scale }, prediction };
-    let run = Run { sampler, levels, noise: &mut Silent };
-    run.sample(&|x, level| network.denoise(x, &[level], &Unconditional(4)), x)
+    let mut noise = Silent;
+    // No sampler here asks for a level between those of the grid.
+    let run = Run::new(sampler, &Flow { shift: 1.0 }, levels, &mut noise).unwrap();
+    run.sample(|x, level| network.denoise(x, &[level], &Unconditional(4)), x)
 }
 
 #[test]
@@ -88,9 +90,10 @@ fn scaled_back(sampler: &dyn Sampler<4>, levels: &[Level]) -> f64 {
         let denoise = |x: Tensor<4>, level: Level| {
             let input = if level == pair[0] { 1.0 } else { 1.0 / 1f64.hypot(level.sigma) };
             let t = level.time * 1100.0;
-            x.clone() - x * (input * level.sigma * t / (t + 1.0))
+            (x.clone() - x * (input * level.sigma * t / (t + 1.0))).into()
         };
-        x = sampler.step(x, &mut Hop::single(pair[0], pair[1], &denoise, &mut Silent)).mean;
+        let schedule = Flow::default(); // not asked either
+        x = sampler.step(x, &mut Hop::single((pair[0], pair[1]), &schedule, &denoise, &mut Silent)).mean;
     }
     sum(&x)
 }

@@ -13,19 +13,20 @@ fn even(schedule: &dyn NoiseSchedule, first: f64, last: f64, steps: usize) -> Ve
 }
 
 /// Largest distance from the exact trajectory's end, over starts within two standard deviations.
-fn trajectory_error(sampler: &dyn Sampler<1>, levels: &[Level]) -> f64 {
+fn trajectory_error(sampler: &dyn Sampler<1>, schedule: &dyn NoiseSchedule, levels: &[Level]) -> f64 {
     let starts = [-2.0, -0.5, 0.0, 1.0, 2.0];
     let at = |level: Level| starts.map(|z| DATA.exact(z, level) as f32);
     let x = Tensor::<1>::from_data(at(levels[0]), &Device::flex());
-    let run = Run { sampler, levels, noise: &mut Silent };
-    let end = run.sample(&|x, level| DATA.denoise(x, level), x);
+    let mut noise = Silent;
+    let run = Run::new(sampler, schedule, levels, &mut noise).unwrap();
+    let end = run.sample(|x, level| DATA.denoise(x, level), x);
     let wanted = Tensor::<1>::from_data(at(*levels.last().unwrap()), &Device::flex());
     f64::from((end - wanted).abs().max().into_scalar::<f32>())
 }
 
 /// Mean and standard deviation at the end, exactly, for a sampler that is affine in `x` and without memory:
 /// two points give the slope of the rest of the run, and each step's noise is spread by the slope after it.
-fn moments(sampler: &dyn Sampler<1>, levels: &[Level]) -> (f64, f64) {
+fn moments(sampler: &dyn Sampler<1>, schedule: &dyn NoiseSchedule, levels: &[Level]) -> (f64, f64) {
     let (mean, std) = DATA.marginal(levels[0]);
     let x = Tensor::<1>::from_data([mean as f32, (mean + std) as f32], &Device::flex());
     let spread = |x: &Tensor<1>| {
@@ -33,10 +34,11 @@ fn moments(sampler: &dyn Sampler<1>, levels: &[Level]) -> (f64, f64) {
         (f64::from(values[0]), f64::from(values[1]) - f64::from(values[0]))
     };
     let (mut slopes, mut stds) = (vec![std], Vec::new());
-    let run = Run { sampler, levels, noise: &mut Silent };
-    let end = run.watch(&|x, level| DATA.denoise(x, level), x, &mut |progress| {
+    let mut noise = Silent;
+    let run = Run::new(sampler, schedule, levels, &mut noise).unwrap();
+    let end = run.watch(|x, level| DATA.denoise(x, level), x, &mut |progress| {
         slopes.push(spread(progress.x).1);
-        stds.push(progress.step.std);
+        stds.push(progress.step.std.same());
     });
     let (mean, last) = spread(&end);
     let noise: f64 = stds.iter().zip(&slopes[1..]).map(|(std, slope)| (std * last / slope).powi(2)).sum();
@@ -85,7 +87,7 @@ fn deterministic_samplers_have_their_order() {
     ];
     for (path, schedule, first, last) in paths() {
         for (name, claimed, sampler) in &samplers {
-            let error = |n| trajectory_error(sampler, &even(&schedule, first, last, n));
+            let error = |n| trajectory_error(sampler, &schedule, &even(&schedule, first, last, n));
             check(&format!("{name} on {path}"), *claimed, &[32, 64, 128], error);
         }
     }
@@ -95,10 +97,10 @@ fn deterministic_samplers_have_their_order() {
 #[test]
 fn orders_hold_from_pure_noise() {
     for (name, claimed, sampler) in [("euler", 1.0, &Euler as &dyn Sampler<1>), ("heun", 2.0, &Heun)] {
-        let error = |n| trajectory_error(sampler, &even(&Flow::default(), 1.0, 0.02, n));
+        let error = |n| trajectory_error(sampler, &Flow::default(), &even(&Flow::default(), 1.0, 0.02, n));
         check(&format!("{name} on flow from alpha = 0"), claimed, &[32, 64, 128], error);
     }
-    let two_m = |n| trajectory_error(&DpmPp2m, &even(&Flow::default(), 1.0, 0.02, n));
+    let two_m = |n| trajectory_error(&DpmPp2m, &Flow::default(), &even(&Flow::default(), 1.0, 0.02, n));
     let (measured, errors) = order(&[32, 64, 128], two_m);
     println!("order of dpmpp-2m on flow from alpha = 0: {measured:.2} (errors {errors:?})");
     assert!(measured > 1.3, "{measured:.2} {errors:?}");
@@ -116,7 +118,7 @@ fn ancestral_samplers_have_first_order_moments() {
         for (name, sampler) in &samplers {
             let error = |n| {
                 let levels = even(&schedule, first, last, n);
-                let (mean, std) = moments(sampler, &levels);
+                let (mean, std) = moments(sampler, &schedule, &levels);
                 let (true_mean, true_std) = DATA.marginal(levels[n]);
                 (mean - true_mean).abs() + (std - true_std).abs()
             };
@@ -128,11 +130,13 @@ fn ancestral_samplers_have_first_order_moments() {
 #[test]
 fn a_wrapped_sampler_without_churn_is_the_sampler() {
     let (schedule, flow) = (Edm::default(), Flow::default());
-    for levels in [even(&schedule, 1.0, 0.0, 12), even(&flow, 1.0, 0.0, 12)] {
+    let both: [&dyn NoiseSchedule; 2] = [&schedule, &flow];
+    for schedule in both {
+        let levels = even(schedule, 1.0, 0.0, 12);
         let range = (0.0, f64::INFINITY);
-        let idle = Churned { inner: Heun, schedule, amount: 0.0, range, noise: 1.0 };
-        assert_eq!(trajectory_error(&idle, &levels), trajectory_error(&Heun, &levels));
+        let idle = Churned { inner: Heun, amount: 0.0, range, noise: 1.0 };
+        assert_eq!(trajectory_error(&idle, schedule, &levels), trajectory_error(&Heun, schedule, &levels));
         let never = Churned { amount: 40.0, range: (1e9, 1e10), ..idle };
-        assert_eq!(trajectory_error(&never, &levels), trajectory_error(&Heun, &levels));
+        assert_eq!(trajectory_error(&never, schedule, &levels), trajectory_error(&Heun, schedule, &levels));
     }
 }

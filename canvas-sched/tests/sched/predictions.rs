@@ -116,7 +116,7 @@ fn a_perfect_network_denoises_each_sample_at_its_own_level() {
         let noise = canvas_core::per_sample::<2>(&at, &device, |level| prediction.target(level).1);
         let backbone = Says(x0.clone() * signal + eps.clone() * noise);
         let network = Preconditioned { backbone: &backbone, prediction: &prediction };
-        let found = network.denoise(mix(x0.clone(), eps.clone(), &at), &at, &Unconditional(3));
+        let found = network.denoise(mix(x0.clone(), eps.clone(), &at), &at, &Unconditional(3)).x0;
         let off = (found - x0.clone()).abs().max().into_scalar::<f32>();
         assert!(off < 5e-6, "{prediction:?}: off by {off}");
     }

@@ -39,8 +39,8 @@ fn errors(
     let backbone = Best { data: DATA, schedule, prediction };
     let network = Preconditioned { backbone: &backbone, prediction };
     let mut noise = Seeded::new(4, Vec::from_iter(0..ROWS as u64));
-    let run = Run { sampler, levels, noise: &mut noise };
-    let end = run.sample(&|x, level| network.denoise(x, &[level], &Unconditional(ROWS)), start(levels[0]));
+    let run = Run::new(sampler, schedule, levels, &mut noise).unwrap();
+    let end = run.sample(|x, level| network.denoise(x, &[level], &Unconditional(ROWS)), start(levels[0]));
     let (mean, std) = moments(&end);
     (mean - DATA.mean, std - DATA.std)
 }
@@ -97,15 +97,15 @@ fn the_settings_reach_it_too() {
 
 #[test]
 fn churn_reaches_it_on_every_schedule() {
-    fn churned<N: NoiseSchedule + Clone>(schedule: &N, name: &str) {
+    fn churned(schedule: &dyn NoiseSchedule, name: &str) {
         let (range, noise) = ((0.0, f64::INFINITY), 1.0);
         let levels = Timesteps::linspace(1000).levels(schedule, 64);
         for prediction in PREDICTIONS.iter().map(|name| by_name::prediction(name).unwrap()) {
-            let heun = Churned { inner: Heun, schedule: schedule.clone(), amount: 16.0, range, noise };
+            let heun = Churned { inner: Heun, amount: 16.0, range, noise };
             let off = errors(&heun, schedule, &prediction, &levels);
             reaches(&format!("churned heun {name} {prediction:?}"), off, 0.04);
         }
-        let euler = Churned { inner: Euler, schedule: schedule.clone(), amount: 16.0, range, noise };
+        let euler = Churned { inner: Euler, amount: 16.0, range, noise };
         let off = errors(&euler, schedule, &by_name::prediction("sample").unwrap(), &levels);
         reaches(&format!("churned euler {name}"), off, 0.05);
     }

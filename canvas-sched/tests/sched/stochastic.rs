@@ -18,14 +18,15 @@ fn same(left: Tensor<2>, right: Tensor<2>, tolerance: f32) {
 fn ddim_with_eta_1_is_ddpm() {
     for name in by_name::SCHEDULES {
         let schedule = by_name::schedule(name).unwrap();
-        let denoise = |x: Tensor<2>, level: Level| DATA.denoise(x, level);
+        let denoise = |x: Tensor<2>, level: Level| DATA.denoise(x, level).into();
         for pair in Timesteps::linspace(1000).levels(&schedule, 9).windows(2) {
             let mut noise = Seeded::new(0, [0, 1]);
             let x = x() * pair[0].alpha.hypot(pair[0].sigma);
-            let ddpm =
-                Ddpm::default().step(x.clone(), &mut Hop::single(pair[0], pair[1], &denoise, &mut noise));
-            let ddim = Ddim { eta: 1.0 }.step(x, &mut Hop::single(pair[0], pair[1], &denoise, &mut noise));
-            assert!((ddpm.std - ddim.std).abs() <= 1e-9 * ddpm.std, "{name}: {} {}", ddpm.std, ddim.std);
+            let ddpm = Ddpm::default()
+                .step(x.clone(), &mut Hop::single((pair[0], pair[1]), &schedule, &denoise, &mut noise));
+            let ddim = Ddim { eta: 1.0 }
+                .step(x, &mut Hop::single((pair[0], pair[1]), &schedule, &denoise, &mut noise));
+            assert!((ddpm.std.same() - ddim.std.same()).abs() <= 1e-9 * ddpm.std.same(), "{name}");
             same(ddpm.mean, ddim.mean, 1e-5 * pair[0].sigma.max(1.0) as f32);
         }
     }
@@ -34,12 +35,13 @@ fn ddim_with_eta_1_is_ddpm() {
 #[test]
 fn a_step_to_clean_data_is_certain() {
     let (from, clean) = (Flow::default().at(0.1), Flow::default().at(0.0));
-    let denoise = |x: Tensor<2>, level: Level| DATA.denoise(x, level);
+    let denoise = |x: Tensor<2>, level: Level| DATA.denoise(x, level).into();
     for variance in [Variance::FixedSmall, Variance::FixedLarge] {
         let mut noise = Seeded::new(0, [0, 1]);
-        let step = Ddpm { variance }.step(x(), &mut Hop::single(from, clean, &denoise, &mut noise));
-        assert_eq!(step.std, 0.0);
-        same(step.mean, denoise(x(), from), 1e-6);
+        let step = Ddpm { variance }
+            .step(x(), &mut Hop::single((from, clean), &Flow::default(), &denoise, &mut noise));
+        assert!(step.std.is_zero());
+        same(step.mean, DATA.denoise(x(), from), 1e-6);
     }
 }
 
@@ -50,20 +52,22 @@ fn ddpm_is_the_papers_posterior() {
     let (from, to) = (vp.training_step(400), vp.training_step(399));
     let (bar, bar_prev) = (from.alpha.powi(2), to.alpha.powi(2));
     let beta = 1e-4 + (0.02 - 1e-4) * 400.0 / 999.0;
-    let denoise = |x: Tensor<2>, level: Level| DATA.denoise(x, level);
-    let step = Ddpm::default().step(x(), &mut Hop::single(from, to, &denoise, &mut Seeded::new(0, [0, 1])));
+    let denoise = |x: Tensor<2>, level: Level| DATA.denoise(x, level).into();
+    let mut noise = Seeded::new(0, [0, 1]);
+    let step = Ddpm::default().step(x(), &mut Hop::single((from, to), &vp, &denoise, &mut noise));
     let (c0, ct) =
         (bar_prev.sqrt() * beta / (1.0 - bar), (1.0 - beta).sqrt() * (1.0 - bar_prev) / (1.0 - bar));
-    same(step.mean, denoise(x(), from) * c0 + x() * ct, 1e-6);
-    assert!((step.std - ((1.0 - bar_prev) / (1.0 - bar) * beta).sqrt()).abs() < 1e-12);
+    same(step.mean, DATA.denoise(x(), from) * c0 + x() * ct, 1e-6);
+    assert!((step.std.same() - ((1.0 - bar_prev) / (1.0 - bar) * beta).sqrt()).abs() < 1e-12);
 }
 
 #[test]
 fn a_ddpm_step_has_the_log_probability_of_its_gaussian() {
     let flow = Flow::default();
     let (from, to) = (flow.at(0.6), flow.at(0.4));
-    let denoise = |x: Tensor<2>, level: Level| DATA.denoise(x, level);
-    let step = Ddpm::default().step(x(), &mut Hop::single(from, to, &denoise, &mut Seeded::new(0, [0, 1])));
+    let denoise = |x: Tensor<2>, level: Level| DATA.denoise(x, level).into();
+    let mut noise = Seeded::new(0, [0, 1]);
+    let step = Ddpm::default().step(x(), &mut Hop::single((from, to), &flow, &denoise, &mut noise));
     let next = step.mean.clone() + Tensor::from_data([[0.1, -0.2, 0.0], [0.3, 0.0, 0.05]], &Device::flex());
     let found: Vec<f64> = step.log_prob(next).into_data().iter::<f64>().collect();
 
@@ -89,7 +93,7 @@ impl<S: canvas_core::NoiseSchedule> At for S {
 #[test]
 fn an_image_does_not_depend_on_its_batch() {
     let schedule = Edm::default();
-    let churned = Churned { inner: Heun, schedule, amount: 5.0, range: (0.05, 50.0), noise: 1.003 };
+    let churned = Churned { inner: Heun, amount: 5.0, range: (0.05, 50.0), noise: 1.003 };
     let samplers: [(&str, Box<dyn Sampler<2>>); 3] = [
         ("ddpm", Box::new(Ddpm::default())),
         ("ddim", Box::new(Ddim { eta: 0.7 })),
@@ -101,8 +105,8 @@ fn an_image_does_not_depend_on_its_batch() {
             let mut noise = Seeded::new(9, images);
             let like = Tensor::<2>::zeros([images.len(), 5], &Device::flex());
             let start = noise.normal_like(&like) * levels[0].sigma;
-            let run = Run { sampler: &sampler, levels: &levels, noise: &mut noise };
-            run.sample(&|x, level| DATA.denoise(x, level), start)
+            let run = Run::new(&sampler, &schedule, &levels, &mut noise).unwrap();
+            run.sample(|x, level| DATA.denoise(x, level), start)
         };
         let batch = draw(&[3, 17, 5]);
         assert_eq!(batch.narrow(0, 1, 1).into_data(), draw(&[17]).into_data(), "{name}");
@@ -115,9 +119,10 @@ fn churn_is_what_makes_heun_stochastic() {
     let schedule = Edm::default();
     let levels = Timesteps::edm().levels(&schedule, 10);
     let draw = |amount, seed| {
-        let sampler = Churned { inner: Heun, schedule, amount, range: (0.05, 50.0), noise: 1.0 };
-        let run = Run { sampler: &sampler, levels: &levels, noise: &mut Seeded::new(seed, [0, 1]) };
-        run.sample(&|x, level| DATA.denoise(x, level), x() * 80.0).into_data()
+        let sampler = Churned { inner: Heun, amount, range: (0.05, 50.0), noise: 1.0 };
+        let mut noise = Seeded::new(seed, [0, 1]);
+        let run = Run::new(&sampler, &schedule, &levels, &mut noise).unwrap();
+        run.sample(|x, level| DATA.denoise(x, level), x() * 80.0).into_data()
     };
     assert_eq!(draw(0.0, 1), draw(0.0, 2));
     assert_ne!(draw(5.0, 1), draw(5.0, 2));

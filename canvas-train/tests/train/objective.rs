@@ -177,7 +177,7 @@ fn a_perfect_network_has_no_loss_and_is_a_perfect_denoiser() {
 
             // The same raw output gives back the data, wherever the noise has left any of it.
             let denoiser = Preconditioned { backbone: &network, prediction: &*prediction };
-            let clean = denoiser.denoise(on_device(&mixed(&noised)), &at, &Unconditional(ROWS));
+            let clean = denoiser.denoise(on_device(&mixed(&noised)), &at, &Unconditional(ROWS)).x0;
             let (clean, x0) = (clean.into_data(), x0().into_data());
             for (i, (found, expected)) in clean.iter::<f64>().zip(x0.iter::<f64>()).enumerate() {
                 let Level { alpha, sigma, .. } = at[i / WIDTH];

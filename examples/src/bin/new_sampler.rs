@@ -39,18 +39,17 @@ struct Bashforth;
 impl<const D: usize> Sampler<D> for Bashforth {
     fn step(&self, x: Tensor<D>, hop: &mut Hop<'_, D>) -> Step<D> {
         let (from, to) = (hop.from, hop.to);
-        let x0 = hop.estimate(&x, from);
-        let mut next = hop.carry(x.clone(), x0.clone()); // Euler
+        let here = hop.start(x);
+        let mut next = here.carry(to); // Euler
         if let Some(past) = hop.past.last() {
-            let eps_change = from.eps(x, x0.clone()) - past.level.eps(past.x.clone(), past.x0.clone());
-            let x0_change = x0.clone() - past.x0.clone();
+            let (eps_change, x0_change) = (here.eps() - past.eps(), here.x0() - past.x0());
             // Half the next hop, in units of the last; a quantity that stands still (EDM's alpha) adds nothing.
             let weight = |h: f64, last: f64| if last == 0.0 { 0.0 } else { 0.5 * h * h / last };
             next = next
                 + x0_change * weight(to.alpha - from.alpha, from.alpha - past.level.alpha)
                 + eps_change * weight(to.sigma - from.sigma, from.sigma - past.level.sigma);
         }
-        Step::exact(next, x0)
+        Step::exact(next, here)
     }
 }
 
@@ -104,7 +103,8 @@ fn exact(x: f64, from: Level, to: Level) -> f64 {
 /// Root mean square distance from the exact ends, over starts spread evenly, and the calls it took.
 fn measure(sampler: &dyn Sampler<1>, steps: usize) -> (f64, usize) {
     let device = Device::flex();
-    let levels = Timesteps::uniform().levels(&schedule::Flow::default(), steps);
+    let schedule = schedule::Flow::default();
+    let levels = Timesteps::uniform().levels(&schedule, steps);
     let starts: Vec<f64> = (-16..=16).map(|i| f64::from(i) / 8.0).collect();
     let calls = Cell::new(0);
     let oracle = |x: Tensor<1>, level: Level| {
@@ -113,8 +113,9 @@ fn measure(sampler: &dyn Sampler<1>, steps: usize) -> (f64, usize) {
         Tensor::from_data(clean.as_slice(), &device)
     };
     let x = Tensor::from_data(starts.iter().map(|&x| x as f32).collect::<Vec<_>>().as_slice(), &device);
-    let run = Run { sampler, levels: &levels, noise: &mut Seeded::new(0, []) };
-    let ends = run.sample(&oracle, x).into_data();
+    let mut noise = Seeded::new(0, []);
+    let run = Run::new(sampler, &schedule, &levels, &mut noise).expect("a grid that falls");
+    let ends = run.sample(oracle, x).into_data();
     let distance = |(end, start): (f64, &f64)| (end - exact(*start, levels[0], levels[steps])).powi(2);
     let mean = ends.iter::<f64>().zip(&starts).map(distance).sum::<f64>() / starts.len() as f64;
     (mean.sqrt(), calls.get())

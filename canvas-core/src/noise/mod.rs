@@ -1,4 +1,11 @@
 //! Randomness that is a function of what it is for, not of how often a generator was called.
+//!
+//! The exception is PyTorch's: [`TorchCpu`] goes on from call to call, as its generator does.
+
+mod cephes;
+mod torch_cpu;
+
+pub use torch_cpu::TorchCpu;
 
 use burn::prelude::*;
 use burn::tensor::Distribution;

@@ -58,7 +58,7 @@ pub use check::ConfigError;
 pub use condition::{Class, Condition, Text, Unconditional};
 pub use denoiser::{Backbone, Denoiser, Preconditioned, Process};
 pub use level::{Level, NoiseSchedule, mix, per_sample};
-pub use noise::{DeviceNoise, Noise, Seeded, TorchCpu, generator, seed_for};
+pub use noise::{DeviceNoise, Noise, Seeded, TorchCpu, TorchCuda, generator, seed_for};
 pub use prediction::{Coefficients, Prediction};
 pub use sampler::{Hop, Past, Progress, Run, Sampler, Step};
 pub use text::{TextEncoder, Tokens};

@@ -38,14 +38,24 @@
 //!
 //! The same choices by word, for command lines: [`by_name`].
 
+mod ancestral;
 pub mod by_name;
+mod diffusion;
+mod exponential;
 mod grid;
 mod guidance;
+mod locate;
 pub mod predict;
 mod sampler;
 pub mod schedule;
 
+pub use ancestral::{Ancestral, Downstep};
 pub use by_name::UnknownName;
+pub use diffusion::{Diffusion, LastStep, SitSde};
 pub use grid::{Spacing, Timesteps, Transform};
 pub use guidance::Cfg;
 pub use sampler::{Churned, Ddim, Ddpm, DpmPp2m, Euler, Heun, Variance};
+pub use sampler::{
+    ConsistencyModel, Dpm2Ancestral, DpmPp2mSde, DpmPp2sAncestral, DpmPp3mSde, DpmPpSde, EulerAncestral, FlowNoise,
+    FlowSde, Lcm, SaSolver, SdeDpmSolver, SitEuler, SitHeun, Slope, Tcd, Window,
+};

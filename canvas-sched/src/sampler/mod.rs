@@ -1,15 +1,45 @@
 //! Samplers: one file each.
 
 mod churned;
+mod consistency_model;
 mod ddim;
 mod ddpm;
+mod dpm_2_ancestral;
 mod dpmpp_2m;
+mod dpmpp_2m_sde;
+mod dpmpp_2s_ancestral;
+mod dpmpp_3m_sde;
+mod dpmpp_sde;
 mod euler;
+mod euler_ancestral;
+mod flow_sde;
 mod heun;
+mod lcm;
+mod sa_solver;
+mod sde_dpm_solver;
+mod sit_euler;
+mod sit_heun;
+mod tcd;
+mod window;
 
 pub use churned::Churned;
+pub use consistency_model::ConsistencyModel;
 pub use ddim::Ddim;
 pub use ddpm::{Ddpm, Variance};
+pub use dpm_2_ancestral::Dpm2Ancestral;
 pub use dpmpp_2m::DpmPp2m;
+pub use dpmpp_2m_sde::{DpmPp2mSde, Slope};
+pub use dpmpp_2s_ancestral::DpmPp2sAncestral;
+pub use dpmpp_3m_sde::DpmPp3mSde;
+pub use dpmpp_sde::DpmPpSde;
 pub use euler::Euler;
+pub use euler_ancestral::EulerAncestral;
+pub use flow_sde::{FlowNoise, FlowSde};
 pub use heun::Heun;
+pub use lcm::Lcm;
+pub use sa_solver::SaSolver;
+pub use sde_dpm_solver::SdeDpmSolver;
+pub use sit_euler::SitEuler;
+pub use sit_heun::SitHeun;
+pub use tcd::Tcd;
+pub use window::Window;

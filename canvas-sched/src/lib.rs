@@ -22,7 +22,7 @@
 //! let schedule = schedule::Flow::default(); // or Vp::cosine(1000), Edm::default()
 //! let prediction = predict::Flow; // or Epsilon, Sample, Velocity, Edm::default()
 //! let sampler = DpmPp2m; // or Ddpm::default(), Ddim { eta: 0.5 }, Euler, Heun
-//! let levels = Timesteps::uniform().levels(&schedule, 20);
+//! let levels = Timesteps::uniform().levels(&schedule, 20)?;
 //!
 //! let network = Preconditioned { backbone: &Network, prediction: &prediction };
 //! let guided = Cfg::new(network, Class::new(&[1000], &device), 4.0); // 1 is off
@@ -33,7 +33,7 @@
 //! let run = Run::new(&sampler, &schedule, &levels, &mut noise)?;
 //! let images = run.sample(|x, level| guided.denoise(x, &[level], &cond), start);
 //! assert_eq!(images.dims(), [2, 3, 8, 8]);
-//! # Ok::<(), canvas_core::GridError>(())
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
 //! The same choices by word, for command lines: [`by_name`].
@@ -52,7 +52,10 @@ pub mod schedule;
 pub use ancestral::{Ancestral, Downstep};
 pub use by_name::UnknownName;
 pub use diffusion::{Diffusion, LastStep, SitSde};
-pub use grid::{Spacing, Timesteps, Transform};
+pub use grid::{
+    Ays, Between, Ends, Final, Grid, GridSpecError, Over, Round, Rule, Spacing, Timesteps, Told, Transform,
+    start,
+};
 pub use guidance::Cfg;
 pub use sampler::{Churned, Ddim, Ddpm, DpmPp2m, Euler, Heun, Variance};
 pub use sampler::{

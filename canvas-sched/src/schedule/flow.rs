@@ -32,6 +32,16 @@ impl Default for Flow {
 }
 
 impl Flow {
+    /// `s = e^mu / (e^mu + 1/t - 1)`: `shift = exp(mu)`, what Flux, SD3.5 and Qwen-Image do. See [`mu`](super::mu).
+    pub fn exponential(mu: f64) -> Self {
+        Self { shift: mu.exp() }
+    }
+
+    /// `s = mu / (mu + 1/t - 1)`: `shift = mu`, what CogView4 does.
+    pub fn linear(mu: f64) -> Self {
+        Self { shift: mu }
+    }
+
     fn at(s: f64) -> Level {
         Level { time: s, alpha: 1.0 - s, sigma: s }
     }
@@ -46,5 +56,12 @@ impl NoiseSchedule for Flow {
     /// Closed form: `s = ratio / (1 + ratio)`, whatever the shift.
     fn level_at_ratio(&self, ratio: f64) -> Level {
         Self::at(1.0 / (1.0 + 1.0 / ratio)) // finite at a ratio of 0 and of infinity
+    }
+
+    /// Closed form: `s' = shift / (1 + (shift - 1) t)^2`, as `(-s', s')`.
+    fn slope(&self, t: f64) -> (f64, f64) {
+        check_time(t);
+        let rate = self.shift / (1.0 + (self.shift - 1.0) * t).powi(2);
+        (-rate, rate)
     }
 }

@@ -7,6 +7,9 @@ pub(crate) fn quantile(share: f64, a: f64, b: f64) -> f64 {
     if share <= 0.0 || share >= 1.0 {
         return share.clamp(0.0, 1.0);
     }
+    if share == 0.5 && a == b {
+        return 0.5;
+    }
     // From the nearer end, where floating numbers are dense.
     if share > regularised(0.5, a, b) {
         return 1.0 - lower(|x| 1.0 - regularised(1.0 - x, a, b), 1.0 - share);

@@ -42,6 +42,11 @@ impl Flow {
         Self { shift: mu }
     }
 
+    /// `1 + (shift - 1) t`, so that `s` is exactly 1 at `t = 1` and never above.
+    fn weight(&self, t: f64) -> f64 {
+        (1.0 - t) + self.shift * t
+    }
+
     fn at(s: f64) -> Level {
         Level { time: s, alpha: 1.0 - s, sigma: s }
     }
@@ -50,7 +55,7 @@ impl Flow {
 impl NoiseSchedule for Flow {
     fn level(&self, t: f64) -> Level {
         check_time(t);
-        Self::at(self.shift * t / (1.0 + (self.shift - 1.0) * t))
+        Self::at(self.shift * t / self.weight(t))
     }
 
     /// Closed form: `s = ratio / (1 + ratio)`, whatever the shift.
@@ -61,7 +66,7 @@ impl NoiseSchedule for Flow {
     /// Closed form: `s' = shift / (1 + (shift - 1) t)^2`, as `(-s', s')`.
     fn slope(&self, t: f64) -> (f64, f64) {
         check_time(t);
-        let rate = self.shift / (1.0 + (self.shift - 1.0) * t).powi(2);
+        let rate = self.shift / self.weight(t).powi(2);
         (-rate, rate)
     }
 }

@@ -7,7 +7,9 @@ mod names;
 mod oracle;
 mod orders;
 mod predictions;
+mod properties;
 mod reach;
+mod references;
 mod schedules;
 mod stochastic;
 

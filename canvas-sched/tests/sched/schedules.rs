@@ -91,6 +91,15 @@ fn regression_cosine_betas_are_not_zero_as_in_diffusers_rs_and_candle() {
     close(Vp::cosine(1000).training_step(499).alpha.powi(2), 0.4938, 1e-3);
 }
 
+/// `1 + (shift - 1) t` rounds so that `s` was `1 + 2e-16`, and `alpha` negative, for some shifts.
+#[test]
+fn regression_a_shifted_flow_starts_at_exactly_pure_noise() {
+    for shift in (1..4000).map(|i| f64::from(i) * 0.00237) {
+        let level = Flow { shift }.level(1.0);
+        assert_eq!((level.alpha, level.sigma), (0.0, 1.0), "{shift}");
+    }
+}
+
 #[test]
 fn tables_begin_and_end_as_published() {
     let (linear, scaled) = (betas::linear(1000, 1e-4, 0.02), betas::scaled_linear(1000, 8.5e-4, 0.012));

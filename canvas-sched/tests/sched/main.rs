@@ -1,14 +1,17 @@
 //! Schedules, predictions, samplers and guidance against closed forms and published numbers.
 
+mod diffusers_sde;
 mod golden;
 mod grids;
 mod guidance;
+mod k_diffusion;
 mod names;
 mod oracle;
 mod orders;
 mod predictions;
 mod reach;
 mod schedules;
+mod sde;
 mod stochastic;
 
 /// Asserts that two numbers differ by at most a tolerance, and says by how much they do.

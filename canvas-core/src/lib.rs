@@ -60,6 +60,7 @@ mod run;
 mod sampler;
 mod text;
 pub mod trace;
+mod trajectory;
 pub mod weights;
 
 pub use autoencoder::{Autoencoder, LatentScale, Posterior};
@@ -72,3 +73,4 @@ pub use prediction::{Coefficients, Prediction};
 pub use run::{GridError, Progress, Run, falling, falling_with_signal, rising};
 pub use sampler::{Evaluation, Hop, Sampler, Std, Step};
 pub use text::{TextEncoder, Tokens};
+pub use trajectory::{Trajectory, Transition, per_element};

@@ -61,7 +61,9 @@ impl Ancestral {
     pub fn split(&self, from: Level, to: Level) -> (Level, f64) {
         let q = shrink(from, to);
         let up = match self.form {
-            Downstep::Variance => (self.eta * to.sigma * ((1.0 - q) * (1.0 + q)).max(0.0).sqrt()).min(to.sigma),
+            Downstep::Variance => {
+                (self.eta * to.sigma * ((1.0 - q) * (1.0 + q)).max(0.0).sqrt()).min(to.sigma)
+            }
             Downstep::RectifiedFlow if q == 1.0 || to.alpha == 0.0 => 0.0,
             Downstep::RectifiedFlow => {
                 let time = |level: Level| level.sigma / (level.alpha + level.sigma);

@@ -73,9 +73,15 @@ fn basis(nodes: &[f64], i: usize) -> Vec<f64> {
 /// `rate e^(-rate (h - u))`: exact for polynomials of a degree below the number of nodes.
 ///
 /// With two nodes the first moment is `rate h^2 / 2`, its leading term, as in SA-Solver's published code.
-pub(crate) fn weights(nodes: &[f64], h: f64, rate: f64) -> Vec<f64> {
+fn weights(nodes: &[f64], h: f64, rate: f64) -> Vec<f64> {
     let moments: Vec<f64> = (0..nodes.len())
-        .map(|k| if nodes.len() == 2 && k == 1 { rate * h * h / 2.0 } else { moment(k, rate * h) / rate.powi(k as i32) })
+        .map(|k| {
+            if nodes.len() == 2 && k == 1 {
+                rate * h * h / 2.0
+            } else {
+                moment(k, rate * h) / rate.powi(k as i32)
+            }
+        })
         .collect();
     let weight = |i| basis(nodes, i).iter().zip(&moments).map(|(c, m)| c * m).sum();
     (0..nodes.len()).map(weight).collect()
@@ -99,4 +105,25 @@ pub(crate) fn usable<'a, const D: usize>(
         estimates.push(evaluation.x0());
     }
     (nodes, estimates)
+}
+
+/// `a' sum_i w_i x0_i` of a hop between two levels: estimates at most `count`, newest first, `here` before the
+/// past, under the kernel of the SDE with `eta`. A hop of infinite length takes the newest alone.
+pub(crate) fn along<const D: usize>(
+    here: Option<&Evaluation<D>>,
+    past: &[Evaluation<D>],
+    (from, to): (Level, Level),
+    count: usize,
+    eta: f64,
+) -> Tensor<D> {
+    let newest_first = || here.into_iter().chain(past.iter().rev());
+    let newest = newest_first().next().expect("a hop starts at an evaluation");
+    let h = Reverse::new(from, to, eta).h;
+    if count < 2 || !h.is_finite() {
+        return newest.x0() * Reverse::new(from, to, eta).of_x0;
+    }
+    let (nodes, x0) = usable(newest_first(), from.half_log_snr(), count);
+    let terms =
+        weights(&nodes, h, 1.0 + eta).into_iter().zip(x0).map(|(weight, x0)| x0 * (to.alpha * weight));
+    terms.reduce(|sum, term| sum + term).unwrap_or_else(|| newest.x.zeros_like())
 }

@@ -42,6 +42,7 @@ mod ancestral;
 pub mod by_name;
 mod diffusion;
 mod exponential;
+pub mod flow_map;
 mod grid;
 mod guidance;
 mod locate;
@@ -59,6 +60,6 @@ pub use grid::{
 pub use guidance::Cfg;
 pub use sampler::{Churned, Ddim, Ddpm, DpmPp2m, Euler, Heun, Variance};
 pub use sampler::{
-    ConsistencyModel, Dpm2Ancestral, DpmPp2mSde, DpmPp2sAncestral, DpmPp3mSde, DpmPpSde, EulerAncestral, FlowNoise,
-    FlowSde, Lcm, SaSolver, SdeDpmSolver, SitEuler, SitHeun, Slope, Tcd, Window,
+    ConsistencyModel, Dpm2Ancestral, DpmPp2mSde, DpmPp2sAncestral, DpmPp3mSde, DpmPpSde, EulerAncestral,
+    FlowNoise, FlowSde, Lcm, SaSolver, SdeDpmSolver, SitEuler, SitHeun, Slope, Tcd, Window,
 };

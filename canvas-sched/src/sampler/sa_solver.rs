@@ -1,6 +1,6 @@
 //! SA-Solver: stochastic Adams predictor and corrector, with noise where a function says so.
 
-use crate::exponential::{Reverse, usable, weights};
+use crate::exponential::{Reverse, along};
 use burn::prelude::*;
 use canvas_core::{Evaluation, Hop, Level, Sampler, Step};
 
@@ -36,43 +36,25 @@ impl Default for SaSolver {
     }
 }
 
-/// `a' sum_i w_i x0_i` over estimates, newest first.
-fn along<'a, const D: usize>(
-    newest_first: impl Iterator<Item = &'a Evaluation<D>>,
-    (from, to, count): (Level, Level, usize),
-    eta: f64,
-) -> Tensor<D> {
-    let (nodes, x0) = usable(newest_first, from.half_log_snr(), count);
-    let h = to.half_log_snr() - from.half_log_snr();
-    let weights = weights(&nodes, h, 1.0 + eta);
-    let terms = weights.iter().zip(x0).map(|(weight, x0)| x0 * (to.alpha * weight));
-    terms.reduce(|sum, term| sum + term).expect("the hop's own start is a node")
-}
-
 impl<F: Fn(Level) -> f64 + Send + Sync, const D: usize> Sampler<D> for SaSolver<F> {
     fn step(&self, x: Tensor<D>, hop: &mut Hop<'_, D>) -> Step<D> {
         let (behind, left) = (hop.past.len(), hop.count - hop.index);
         let eta = |level| (self.tau)(level).powi(2);
         let mut here = hop.start(x);
-        let newest_first = || hop.past.iter().rev();
-        if let Some(last) = hop.past.last().filter(|last| last.level.alpha > 0.0 && last.level != hop.from)
+        let moved = |last: &&Evaluation<D>| last.level.alpha > 0.0 && last.level != hop.from;
+        if let Some(last) = hop.past.last().filter(moved)
             && self.corrector > 0
         {
-            let (start, order) = (last.level, self.predictor.min(left + 1).min(behind));
-            let predicted = along(newest_first(), (start, hop.from, order), eta(start));
+            let (ends, eta) = ((last.level, hop.from), eta(last.level));
+            let order = self.predictor.min(left + 1).min(behind);
+            let predicted = along(None, hop.past, ends, order, eta);
             let order = self.corrector.min(left + 2).min(behind + 1);
-            let with_here = std::iter::once(&here).chain(newest_first());
-            let corrected = along(with_here, (start, hop.from, order), eta(start));
-            here.x = here.x + (corrected - predicted);
+            here.x = here.x.clone() + along(Some(&here), hop.past, ends, order, eta) - predicted;
         }
-        let Reverse { of_x, of_x0, std, h } = Reverse::new(hop.from, hop.to, eta(hop.from));
+        let (ends, eta) = ((hop.from, hop.to), eta(hop.from));
+        let Reverse { of_x, std, .. } = Reverse::new(hop.from, hop.to, eta);
         let order = self.predictor.min(left).min(behind + 1);
-        let all = std::iter::once(&here).chain(newest_first());
-        let sum = if h.is_finite() {
-            along(all, (hop.from, hop.to, order), eta(hop.from))
-        } else {
-            here.x0() * of_x0
-        };
+        let sum = along(Some(&here), hop.past, ends, order, eta);
         Step::random(here.x.clone() * of_x + sum, std, here)
     }
 }

@@ -1,8 +1,10 @@
 //! Schedules, predictions, samplers and guidance against closed forms and published numbers.
 
+mod diffusers_sde;
 mod golden;
 mod grids;
 mod guidance;
+mod k_diffusion;
 mod names;
 mod oracle;
 mod orders;
@@ -11,6 +13,7 @@ mod properties;
 mod reach;
 mod references;
 mod schedules;
+mod sde;
 mod stochastic;
 
 /// Asserts that two numbers differ by at most a tolerance, and says by how much they do.

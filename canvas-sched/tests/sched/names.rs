@@ -34,6 +34,9 @@ fn a_sampler_stays_under_40_lines() {
         let text = std::fs::read_to_string(&file).unwrap();
         let code = |line: &&str| !line.trim().is_empty() && !line.trim_start().starts_with("//");
         let lines = text.lines().filter(code).count();
+        if file.ends_with("mod.rs") {
+            continue; // the list of samplers
+        }
         assert!(lines < 40, "{}: {lines} lines of code", file.display());
     }
 }

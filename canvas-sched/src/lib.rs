@@ -40,12 +40,15 @@
 
 pub mod by_name;
 mod grid;
-mod guidance;
+pub mod guidance;
 pub mod predict;
 mod sampler;
 pub mod schedule;
 
 pub use by_name::UnknownName;
 pub use grid::{Spacing, Timesteps, Transform};
-pub use guidance::Cfg;
+pub use guidance::{
+    Apg, ApgRun, Autoguidance, Calls, Cfg, CfgPp, CfgZeroStar, Clip, Composed, DynamicThreshold, Pag, Pair,
+    Perturbed, Rescale, Slg, Space, Tcfg, Worse,
+};
 pub use sampler::{Churned, Ddim, Ddpm, DpmPp2m, Euler, Heun, Variance};

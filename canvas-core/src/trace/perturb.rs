@@ -47,7 +47,7 @@ impl Layers {
 /// Replaces named self-attention maps by the identity: every token attends to itself alone.
 ///
 /// # Reference
-/// Ahn et al., "Self-Rectifying Diffusion Sampling with Perturbed-Attention Guidance", 2024, equation 15,
+/// Ahn et al., "Self-Rectifying Diffusion Sampling with Perturbed-Attention Guidance", 2024,
 /// <https://arxiv.org/abs/2403.17377>.
 #[derive(Debug)]
 pub struct IdentityMaps(Layers);

@@ -3,6 +3,7 @@
 mod golden;
 mod grids;
 mod guidance;
+mod guiders;
 mod names;
 mod oracle;
 mod orders;

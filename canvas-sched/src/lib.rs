@@ -44,7 +44,7 @@ mod diffusion;
 mod exponential;
 pub mod flow_map;
 mod grid;
-mod guidance;
+pub mod guidance;
 mod locate;
 pub mod predict;
 mod sampler;
@@ -57,7 +57,10 @@ pub use grid::{
     Ays, Between, Ends, Final, Grid, GridSpecError, Over, Round, Rule, Spacing, Timesteps, Told, Transform,
     start,
 };
-pub use guidance::Cfg;
+pub use guidance::{
+    Apg, ApgRun, Autoguidance, Calls, Cfg, CfgPp, CfgZeroStar, Clip, Composed, DynamicThreshold, Pag, Pair,
+    Perturbed, Rescale, Slg, Space, Tcfg, Worse,
+};
 pub use sampler::{Churned, Ddim, Ddpm, DpmPp2m, Euler, Heun, Variance};
 pub use sampler::{
     ConsistencyModel, Dpm2Ancestral, DpmPp2mSde, DpmPp2sAncestral, DpmPp3mSde, DpmPpSde, EulerAncestral,

@@ -4,6 +4,7 @@ mod diffusers_sde;
 mod golden;
 mod grids;
 mod guidance;
+mod guiders;
 mod k_diffusion;
 mod names;
 mod oracle;

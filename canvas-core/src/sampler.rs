@@ -71,7 +71,8 @@ pub struct Hop<'a, const D: usize> {
     pub past: &'a [Evaluation<D>],
     /// What makes levels between those of the run.
     pub schedule: &'a dyn NoiseSchedule,
-    denoise: &'a dyn Fn(Tensor<D>, Level) -> Estimate<D>,
+    /// The denoiser bound to its condition; [`evaluate`](Self::evaluate) is the way to it.
+    pub denoise: &'a dyn Fn(Tensor<D>, Level) -> Estimate<D>,
     noise: &'a mut dyn Noise<D>,
 }
 
@@ -105,6 +106,14 @@ impl<'a, const D: usize> Hop<'a, D> {
     /// Standard normal noise shaped like `x`, fresh at each call.
     pub fn fresh_noise(&mut self, x: &Tensor<D>) -> Tensor<D> {
         self.noise.normal_like(x)
+    }
+
+    /// The same hop with another denoiser: for samplers around samplers that change what the network says.
+    pub fn denoised_by<'b>(
+        &'b mut self,
+        denoise: &'b dyn Fn(Tensor<D>, Level) -> Estimate<D>,
+    ) -> Hop<'b, D> {
+        Hop { denoise, noise: &mut *self.noise, ..*self }
     }
 
     /// The same hop between other levels: for samplers around samplers, such as churn.

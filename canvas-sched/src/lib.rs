@@ -40,6 +40,7 @@
 
 mod ancestral;
 pub mod by_name;
+pub mod diffusers;
 mod diffusion;
 mod exponential;
 pub mod flow_map;

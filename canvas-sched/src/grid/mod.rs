@@ -1,7 +1,7 @@
 //! Timestep grids: where a run evaluates the network.
 
 mod ays;
-mod beta;
+pub(crate) mod beta;
 mod error;
 mod part;
 mod spacing;

@@ -25,20 +25,33 @@ pub struct Churned<S> {
     pub noise: f64,
 }
 
-impl<const D: usize, S: Sampler<D>> Sampler<D> for Churned<S> {
-    fn step(&self, x: Tensor<D>, hop: &mut Hop<'_, D>) -> Step<D> {
+impl<S> Churned<S> {
+    /// The raised level and state, or `None` where there is no churn.
+    pub(crate) fn raise<const D: usize>(
+        &self,
+        x: &Tensor<D>,
+        hop: &mut Hop<'_, D>,
+    ) -> Option<(Level, Tensor<D>)> {
         let ratio = hop.from.sigma / hop.from.alpha;
         let inside = ratio.is_finite() && self.range.0 <= ratio && ratio <= self.range.1;
         let gamma = if inside { (self.amount / hop.count as f64).min(SQRT_2 - 1.0) } else { 0.0 };
         if gamma == 0.0 {
-            return self.inner.step(x, hop);
+            return None;
         }
         let raised = hop.schedule.level_at_ratio(ratio * (1.0 + gamma));
         let keep = raised.alpha / hop.from.alpha;
         let fresh = (raised.sigma.powi(2) - (keep * hop.from.sigma).powi(2)).max(0.0).sqrt();
-        let x = x.clone() * keep + hop.fresh_noise(&x) * (fresh * self.noise);
+        Some((raised, x.clone() * keep + hop.fresh_noise(x) * (fresh * self.noise)))
+    }
+}
+
+impl<const D: usize, S: Sampler<D>> Sampler<D> for Churned<S> {
+    fn step(&self, x: Tensor<D>, hop: &mut Hop<'_, D>) -> Step<D> {
         let to = hop.to;
-        self.inner.step(x, &mut hop.between(raised, to))
+        match self.raise(&x, hop) {
+            Some((raised, x)) => self.inner.step(x, &mut hop.between(raised, to)),
+            None => self.inner.step(x, hop),
+        }
     }
 
     fn check(&self, levels: &[Level]) -> Result<(), GridError> {

@@ -11,7 +11,7 @@ use canvas_core::{Hop, Sampler, Step};
 /// clean. "Time" is the time the network is told. Finite at `alpha = 0`, certain at clean data.
 ///
 /// # Differs from diffusers
-/// `TCDScheduler` calls `gamma` eta, and rounds the lower time down to a training step.
+/// `TCDScheduler` calls `gamma` eta, and always rounds the lower time down to a training step.
 ///
 /// # Reference
 /// Zheng et al., "Trajectory Consistency Distillation", 2024, Algorithm 4, <https://arxiv.org/abs/2402.19159>.
@@ -19,12 +19,14 @@ use canvas_core::{Hop, Sampler, Step};
 pub struct Tcd {
     /// How much of the target's time is given to noise, in `[0, 1]`.
     pub gamma: f64,
+    /// Training steps `T`, if the lower time is rounded down to one of them, as in the published code.
+    pub whole: Option<usize>,
 }
 
 impl Default for Tcd {
     /// 0.3, as published.
     fn default() -> Self {
-        Self { gamma: 0.3 }
+        Self { gamma: 0.3, whole: None }
     }
 }
 
@@ -35,7 +37,10 @@ impl<const D: usize> Sampler<D> for Tcd {
         if self.gamma == 0.0 || to.sigma == 0.0 || to.alpha == 0.0 {
             return Step::random(here.carry(to), 0.0, here);
         }
-        let below = level_told(hop.schedule, (1.0 - self.gamma) * to.time);
+        let time = (1.0 - self.gamma) * to.time;
+        // A whole product must not fall to the step below by a rounding error.
+        let whole = |steps: usize| (time * steps as f64 + 1e-9).floor() / steps as f64;
+        let below = level_told(hop.schedule, self.whole.map_or(time, whole));
         let keep = to.alpha / below.alpha;
         let variance = to.sigma.powi(2) - (keep * below.sigma).powi(2);
         // Not below the target: no noise to add, as where the schedule's first level is the target.

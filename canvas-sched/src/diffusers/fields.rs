@@ -1,0 +1,128 @@
+//! Typed reading of a configuration that forgets nothing: what was not asked for is an error.
+
+use super::DiffusersError;
+use serde_json::{Map, Value};
+use std::cell::RefCell;
+
+/// The fields of one configuration, each taken by name with its class's default.
+pub(super) struct Fields {
+    pub(super) origin: String,
+    pub(super) class: String,
+    values: Map<String, Value>,
+    asked: RefCell<Vec<&'static str>>,
+}
+
+impl Fields {
+    pub(super) fn new(origin: String, class: String, values: Map<String, Value>) -> Self {
+        Self { origin, class, values, asked: RefCell::default() }
+    }
+
+    /// The value that stands in the file; `null` counts as absent, as it does in diffusers' defaults.
+    fn get(&self, field: &'static str) -> Option<&Value> {
+        self.asked.borrow_mut().push(field);
+        self.values.get(field).filter(|value| !value.is_null())
+    }
+
+    pub(super) fn refuse(&self, field: &str, expected: impl ToString, found: impl ToString) -> DiffusersError {
+        DiffusersError::Value {
+            origin: self.origin.clone(),
+            class: self.class.clone(),
+            field: field.to_owned(),
+            expected: expected.to_string(),
+            found: found.to_string(),
+        }
+    }
+
+    fn typed<T>(
+        &self,
+        field: &'static str,
+        expected: &str,
+        read: impl Fn(&Value) -> Option<T>,
+    ) -> Result<Option<T>, DiffusersError> {
+        let refused = |value: &Value| self.refuse(field, expected, value);
+        self.get(field).map(|value| read(value).ok_or_else(|| refused(value))).transpose()
+    }
+
+    /// A finite number within `[low, high]`, or absent.
+    pub(super) fn optional(
+        &self,
+        field: &'static str,
+        low: f64,
+        high: f64,
+    ) -> Result<Option<f64>, DiffusersError> {
+        let read = |value: &Value| {
+            let number = value.as_f64().or_else(|| value.as_str()?.replace("Infinity", "inf").parse().ok());
+            number.filter(|number| (low..=high).contains(number))
+        };
+        self.typed(field, &format!("a number within [{low}, {high}]"), read)
+    }
+
+    /// A finite number within `[low, high]`.
+    pub(super) fn number(
+        &self,
+        field: &'static str,
+        default: f64,
+        low: f64,
+        high: f64,
+    ) -> Result<f64, DiffusersError> {
+        Ok(self.optional(field, low, high)?.unwrap_or(default))
+    }
+
+    /// An integer within `[low, high]`.
+    pub(super) fn count(
+        &self,
+        field: &'static str,
+        default: usize,
+        low: usize,
+        high: usize,
+    ) -> Result<usize, DiffusersError> {
+        let read = |value: &Value| {
+            value.as_u64().map(|number| number as usize).filter(|number| (low..=high).contains(number))
+        };
+        Ok(self.typed(field, &format!("an integer within [{low}, {high}]"), read)?.unwrap_or(default))
+    }
+
+    pub(super) fn flag(&self, field: &'static str, default: bool) -> Result<bool, DiffusersError> {
+        Ok(self.typed(field, "true or false", Value::as_bool)?.unwrap_or(default))
+    }
+
+    /// One of some words, as its index.
+    pub(super) fn word(
+        &self,
+        field: &'static str,
+        default: &str,
+        known: &[&str],
+    ) -> Result<String, DiffusersError> {
+        let read = |value: &Value| value.as_str().filter(|word| known.contains(word)).map(str::to_owned);
+        let expected = format!("one of {}", known.join(", "));
+        Ok(self.typed(field, &expected, read)?.unwrap_or_else(|| default.to_owned()))
+    }
+
+    /// A list of numbers, or absent.
+    pub(super) fn list(&self, field: &'static str) -> Result<Option<Vec<f64>>, DiffusersError> {
+        let read = |value: &Value| value.as_array()?.iter().map(Value::as_f64).collect();
+        self.typed(field, "a list of numbers", read)
+    }
+
+    /// A field that must be absent, `null` or this value, because another is not honoured.
+    pub(super) fn only(&self, field: &'static str, value: &Value) -> Result<(), DiffusersError> {
+        match self.get(field) {
+            Some(found) if found != value => Err(self.refuse(field, format!("{value} or null"), found)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Refuses fields nobody asked for. Names that start with `_` are diffusers' own notes.
+    pub(super) fn finish(&self) -> Result<(), DiffusersError> {
+        let mut known = self.asked.borrow().clone();
+        known.sort_unstable();
+        known.dedup();
+        let unknown = |name: &&String| !name.starts_with('_') && !known.contains(&name.as_str());
+        let fields: Vec<String> = self.values.keys().filter(unknown).cloned().collect();
+        if fields.is_empty() {
+            return Ok(());
+        }
+        let (origin, class) = (self.origin.clone(), self.class.clone());
+        Err(DiffusersError::UnknownFields { origin, class, fields, known })
+    }
+}

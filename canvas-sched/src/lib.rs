@@ -7,7 +7,7 @@
 //! ```
 //! use burn::prelude::*;
 //! use canvas_core::{Backbone, Class, Denoiser, Noise, Preconditioned, Run, Seeded};
-//! use canvas_sched::{Cfg, DpmPp2m, Timesteps, predict, schedule};
+//! use canvas_sched::{Cfg, DpmPp, Timesteps, predict, schedule};
 //!
 //! /// Stands for a trained network.
 //! struct Network;
@@ -21,7 +21,7 @@
 //! let device = Device::flex();
 //! let schedule = schedule::Flow::default(); // or Vp::cosine(1000), Edm::default()
 //! let prediction = predict::Flow; // or Epsilon, Sample, Velocity, Edm::default()
-//! let sampler = DpmPp2m; // or Ddpm::default(), Ddim { eta: 0.5 }, Euler, Heun
+//! let sampler = DpmPp::two_m(); // or Ddpm::default(), Ddim { eta: 0.5 }, Euler, Heun
 //! let levels = Timesteps::uniform().levels(&schedule, 20);
 //!
 //! let network = Preconditioned { backbone: &Network, prediction: &prediction };
@@ -39,13 +39,23 @@
 //! The same choices by word, for command lines: [`by_name`].
 
 pub mod by_name;
+mod dormand_prince;
 mod grid;
 mod guidance;
+mod multistep;
+mod numeric;
 pub mod predict;
+mod pseudo;
 mod sampler;
 pub mod schedule;
+mod within;
 
 pub use by_name::UnknownName;
 pub use grid::{Spacing, Timesteps, Transform};
 pub use guidance::Cfg;
-pub use sampler::{Churned, Ddim, Ddpm, DpmPp2m, Euler, Heun, Variance};
+pub use multistep::{Bh, Finish, Form, SolverType};
+pub use pseudo::Extrapolated;
+pub use sampler::{
+    Churned, Ddim, DdimInversion, Ddpm, Deis, Dopri5, Dpm2, DpmPp, DpmSingle, DpmSolver, Euler, Heun,
+    Interval, Inversion, Ipndm, Lms, Midpoint, Pndm, Restart, UniPc, Variance, WarmUp,
+};

@@ -8,7 +8,7 @@ use burn::prelude::*;
 use canvas_core::nn::Activation;
 use canvas_core::{Autoencoder, Backbone, Class, DeviceNoise, Level, Run, Sampler, Text, params};
 use canvas_dit::{DitConfig, TextDitConfig};
-use canvas_sched::{Churned, Ddim, Ddpm, DpmPp2m, Euler, Heun, Timesteps, schedule};
+use canvas_sched::{Churned, Ddim, Ddpm, DpmPp, Euler, Heun, Timesteps, schedule};
 use canvas_unet::blocks::{ResBlockConfig, SpatialTransformerConfig};
 use canvas_vae::AutoencoderTinyConfig;
 use criterion::measurement::WallTime;
@@ -133,7 +133,7 @@ fn sampler(criterion: &mut Criterion) {
     let samplers: [(&str, Box<dyn Sampler<4>>); 6] = [
         ("euler", Box::new(Euler)),
         ("heun", Box::new(Heun)),
-        ("dpmpp-2m", Box::new(DpmPp2m)),
+        ("dpmpp-2m", Box::new(DpmPp::two_m())),
         ("ddim", Box::new(Ddim::default())),
         ("ddpm, its noise included", Box::new(Ddpm::default())),
         (

@@ -7,7 +7,7 @@
 //! ```
 //! use burn::prelude::*;
 //! use canvas_core::{Backbone, Class, Denoiser, Noise, Preconditioned, Run, Seeded};
-//! use canvas_sched::{Cfg, DpmPp2m, Timesteps, predict, schedule};
+//! use canvas_sched::{Cfg, DpmPp, Timesteps, predict, schedule};
 //!
 //! /// Stands for a trained network.
 //! struct Network;
@@ -21,7 +21,7 @@
 //! let device = Device::flex();
 //! let schedule = schedule::Flow::default(); // or Vp::cosine(1000), Edm::default()
 //! let prediction = predict::Flow; // or Epsilon, Sample, Velocity, Edm::default()
-//! let sampler = DpmPp2m; // or Ddpm::default(), Ddim { eta: 0.5 }, Euler, Heun
+//! let sampler = DpmPp::two_m(); // or Ddpm::default(), Ddim { eta: 0.5 }, Euler, Heun
 //! let levels = Timesteps::uniform().levels(&schedule, 20)?;
 //!
 //! let network = Preconditioned { backbone: &Network, prediction: &prediction };
@@ -47,9 +47,14 @@ pub mod flow_map;
 mod grid;
 pub mod guidance;
 mod locate;
+mod dormand_prince;
+mod multistep;
+mod numeric;
 pub mod predict;
+mod pseudo;
 mod sampler;
 pub mod schedule;
+mod within;
 
 pub use ancestral::{Ancestral, Downstep};
 pub use by_name::UnknownName;
@@ -62,8 +67,11 @@ pub use guidance::{
     Apg, ApgRun, Autoguidance, Calls, Cfg, CfgPp, CfgZeroStar, Clip, Composed, DynamicThreshold, Pag, Pair,
     Perturbed, Rescale, Slg, Space, Tcfg, Worse,
 };
-pub use sampler::{Churned, Ddim, Ddpm, DpmPp2m, Euler, Heun, Variance};
+pub use multistep::{Bh, Finish, Form, SolverType};
+pub use pseudo::Extrapolated;
 pub use sampler::{
-    ConsistencyModel, Dpm2Ancestral, DpmPp2mSde, DpmPp2sAncestral, DpmPp3mSde, DpmPpSde, EulerAncestral,
-    FlowNoise, FlowSde, Lcm, SaSolver, SdeDpmSolver, SitEuler, SitHeun, Slope, Tcd, Window,
+    Churned, ConsistencyModel, Ddim, DdimInversion, Ddpm, Deis, Dopri5, Dpm2, Dpm2Ancestral, DpmPp, DpmPp2mSde,
+    DpmPp2sAncestral, DpmPp3mSde, DpmPpSde, DpmSingle, DpmSolver, EdmHeun, Euler, EulerAncestral, FlowNoise, FlowSde,
+    Heun, Interval, Inversion, Ipndm, Lcm, Lms, Midpoint, Pndm, Restart, SaSolver, SdeDpmSolver, SitEuler,
+    SitHeun, Tcd, UniPc, Variance, WarmUp, Window,
 };

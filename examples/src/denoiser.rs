@@ -271,7 +271,7 @@ pub fn measured_rows(set: &EmojiSet) -> Vec<usize> {
 /// The settings that sheets and measurements use: DPM-Solver++(2M), guidance 3; two steps in a smoke run.
 pub fn draw_options(config: &RunConfig, steps: usize) -> DrawOptions {
     DrawOptions {
-        sampler: Box::new(canvas_sched::DpmPp2m),
+        sampler: Box::new(canvas_sched::DpmPp::two_m()),
         steps: if config.smoke { 2 } else { steps },
         guidance: 3.0,
         seed: config.seed,

@@ -18,8 +18,32 @@ pub(super) struct EdmGrid {
     pub(super) high: f64,
     pub(super) rho: f64,
     pub(super) transform: Transform,
-    /// Ends at clean data, or stays at the last sigma.
-    pub(super) clean: bool,
+    pub(super) end: EdmEnd,
+}
+
+/// Where an EDM run ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum EdmEnd {
+    Clean,
+    /// The last sigma once more, which is the least one only from two steps on.
+    Repeat,
+    Least,
+}
+
+/// EDM's schedule that churn may raise beyond its end, as in the paper's Algorithm 2.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Open(pub(super) crate::schedule::Edm);
+
+impl NoiseSchedule for Open {
+    fn level(&self, t: f64) -> Level {
+        self.0.level(t)
+    }
+    fn level_at_ratio(&self, ratio: f64) -> Level {
+        exploding(ratio)
+    }
+    fn slope(&self, t: f64) -> (f64, f64) {
+        self.0.slope(t)
+    }
 }
 
 impl Rule for EdmGrid {
@@ -38,7 +62,11 @@ impl Rule for EdmGrid {
         };
         let mut levels: Vec<Level> = sigmas.into_iter().map(exploding).collect();
         let last = levels[ask.steps - 1];
-        levels.push(if self.clean { Level { time: 0.0, alpha: 1.0, sigma: 0.0 } } else { last });
+        levels.push(match self.end {
+            EdmEnd::Clean => Level { time: 0.0, alpha: 1.0, sigma: 0.0 },
+            EdmEnd::Repeat => last,
+            EdmEnd::Least => exploding(self.low),
+        });
         Ok(levels)
     }
 }

@@ -2,12 +2,13 @@
 
 use super::fields::Fields;
 use super::flow::{FlowGrid, Shift, ShiftKind};
-use super::angles::{Circle, ConsistencyGrid, EdmGrid, Squared};
+use super::angles::{Circle, ConsistencyGrid, EdmEnd, EdmGrid, Open, Squared};
+use super::pndm::PndmCalls;
 use super::predictions::{NegatedEdm, ToldFlow};
 use super::sigmas::{End, SigmaGrid, Told, Transform};
 use super::steps::{Kind, OriginGrid, RisingGrid, Spacing, StepGrid, end};
 use super::table::{DDPM, Defaults, K_DIFFUSION, LATENT, Table};
-use super::wrap::{Change, Changed, EarlyChurn, Finished, Strided};
+use super::wrap::{Change, Changed, Drawing, EarlyChurn, Finished, InverseDdim, Strided};
 use super::{Compat, DiffusersError, Options, Rule, Scheduler, Start};
 use crate::*;
 use canvas_core::{Level, NoiseSchedule, Prediction, Sampler};
@@ -20,9 +21,9 @@ pub(super) fn build<const D: usize>(fields: &Fields, options: &Options) -> Built
     let class = super::CLASSES.iter().find(|class| **class == fields.class).expect("checked by the caller");
     check(fields, options)?;
     match *class {
-        "DDPMScheduler" | "DDPMParallelScheduler" => ddpm(fields, class),
+        "DDPMScheduler" | "DDPMParallelScheduler" => ddpm(fields, class, options),
         "DDIMScheduler" | "DDIMParallelScheduler" => ddim(fields, class, options),
-        "DDIMInverseScheduler" => ddim_inverse(fields),
+        "DDIMInverseScheduler" => ddim_inverse(fields, options),
         "PNDMScheduler" => pndm(fields, class, options),
         "LCMScheduler" | "TCDScheduler" => distilled(fields, class, options),
         "EulerDiscreteScheduler" => euler(fields, class, options),
@@ -32,17 +33,19 @@ pub(super) fn build<const D: usize>(fields: &Fields, options: &Options) -> Built
         "LMSDiscreteScheduler" => {
             k_diffusion(fields, class, DDPM, Told::Exact, Box::new(Lms { order: options.order }))
         }
-        "HeunDiscreteScheduler" => k_diffusion(fields, class, K_DIFFUSION, Told::Exact, Box::new(Heun)),
+        "HeunDiscreteScheduler" => k_diffusion(fields, class, K_DIFFUSION, Told::Exact, Box::new(EdmHeun)),
         "KDPM2DiscreteScheduler" => k_diffusion(fields, class, K_DIFFUSION, Told::Rounded, Box::new(Dpm2)),
         "KDPM2AncestralDiscreteScheduler" => {
             k_diffusion(fields, class, K_DIFFUSION, Told::Rounded, Box::new(Dpm2Ancestral::default()))
         }
         "DPMSolverSDEScheduler" => {
             fields.only("noise_sampler_seed", &json!(null))?; // the noise is the run's
-            k_diffusion(fields, class, K_DIFFUSION, Told::Exact, Box::new(DpmPpSde::default()))
+            let ancestral = Ancestral { noise: options.s_noise, ..Ancestral::default() };
+            let sampler = DpmPpSde { ancestral, ..DpmPpSde::default() };
+            k_diffusion(fields, class, K_DIFFUSION, Told::Exact, Box::new(sampler))
         }
-        "DPMSolverMultistepScheduler" => multistep(fields, class, false),
-        "DPMSolverMultistepInverseScheduler" => multistep(fields, class, true),
+        "DPMSolverMultistepScheduler" => multistep(fields, class, options, false),
+        "DPMSolverMultistepInverseScheduler" => multistep(fields, class, options, true),
         "DPMSolverSinglestepScheduler" => singlestep(fields, class),
         "UniPCMultistepScheduler" => unipc(fields, class),
         "DEISMultistepScheduler" => deis(fields, class),
@@ -52,7 +55,7 @@ pub(super) fn build<const D: usize>(fields: &Fields, options: &Options) -> Built
         "SCMScheduler" => scm(fields),
         "IPNDMScheduler" => ipndm(fields),
         "FlowMatchEulerDiscreteScheduler" | "FlowMatchLCMScheduler" => flow_match(fields, class, options),
-        _ => flow_match_heun(fields, class, options),
+        _ => flow_straight(fields, class, options),
     }
 }
 
@@ -146,7 +149,7 @@ fn on_table<const D: usize>(
     Scheduler { class, schedule, prediction, sampler, steps_per_time, start, rule, sizes: None }
 }
 
-fn ddpm<const D: usize>(fields: &Fields, class: &'static str) -> Built<D> {
+fn ddpm<const D: usize>(fields: &Fields, class: &'static str, options: &Options) -> Built<D> {
     let table = Table::read(fields, DDPM, false)?;
     // diffusers takes the root of a logarithm for `fixed_large_log`, which is not a number: refused.
     let known = ["fixed_small", "fixed_small_log", "fixed_large", "learned", "learned_range"];
@@ -156,7 +159,11 @@ fn ddpm<const D: usize>(fields: &Fields, class: &'static str) -> Built<D> {
         "learned_range" => Variance::LearnedRange,
         _ => Variance::FixedSmall,
     };
-    let sampler = limited(fields, Some(true), false, Box::new(Ddpm { variance }))?;
+    let mut inner: Box<dyn Sampler<D>> = Box::new(Ddpm { variance });
+    if variance == Variance::Learned && options.compat == Compat::Diffusers {
+        inner = Box::new(Changed { inner, change: Change::Variance, keep_noise: false });
+    }
+    let sampler = limited(fields, Some(true), false, inner)?;
     let spacing = Spacing::read(fields, "leading", table.train())?;
     let grid =
         StepGrid { class, table: table.clone(), spacing, clean: true, least: (1, ""), custom: true };
@@ -185,9 +192,18 @@ fn strided<const D: usize>(
     }
 }
 
-fn ddim_inverse<const D: usize>(fields: &Fields) -> Built<D> {
+fn ddim_inverse<const D: usize>(fields: &Fields, options: &Options) -> Built<D> {
     let table = Table::read(fields, DDPM, false)?;
-    let sampler = limited(fields, Some(true), true, Box::new(DdimInversion))?;
+    let clip = fields.flag("clip_sample", true)?;
+    let range = fields.number("clip_sample_range", 1.0, 0.0, f64::INFINITY)?;
+    let sampler: Box<dyn Sampler<D>> = match options.compat {
+        Compat::Diffusers => {
+            let prediction = prediction(fields, EPS_X_V)?;
+            Box::new(InverseDdim { prediction, clip: clip.then_some(range) })
+        }
+        // An inversion of clipped estimates leads back to another image.
+        Compat::Corrected => Box::new(DdimInversion),
+    };
     let spacing = Spacing::read(fields, "leading", table.train())?;
     if spacing.kind == Kind::Linspace {
         return Err(fields.refuse("timestep_spacing", "one of leading, trailing", "linspace"));
@@ -203,12 +219,18 @@ fn pndm<const D: usize>(fields: &Fields, class: &'static str, options: &Options)
     let warm_up = if skip { WarmUp::Average } else { WarmUp::RungeKutta };
     let spacing = Spacing::read(fields, "leading", table.train())?;
     let clean = fields.flag("set_alpha_to_one", false)?;
-    // diffusers mixes velocities of several times before it reads them at one: there is no such method.
-    let known = if options.compat == Compat::Diffusers { &EPS_V[..1] } else { EPS_V };
-    let prediction = prediction(fields, known)?;
+    let prediction = prediction(fields, EPS_V)?;
+    // diffusers mixes what the network says at several times, and reads the mixture at one.
+    let velocity = fields.word("prediction_type", "epsilon", EPS_V)? == "v_prediction";
+    let mixed = velocity && options.compat == Compat::Diffusers;
+    let of = if mixed { Extrapolated::Velocity } else { Extrapolated::Noise };
     let least = if skip { (1, "") } else { (4, "skip_prk_steps is off, and the Runge-Kutta start takes 3") };
     let grid = StepGrid { class, table: table.clone(), spacing, clean, least, custom: false };
-    let sampler = strided(options, Box::new(Pndm { warm_up }), &grid);
+    let inner = Pndm { warm_up, of };
+    let sampler: Box<dyn Sampler<D>> = match options.compat {
+        Compat::Diffusers => Box::new(PndmCalls { inner, table: table.clone(), end: grid.end() }),
+        Compat::Corrected => Box::new(inner),
+    };
     Ok(on_table(class, table, prediction, sampler, Start::Unit, grid))
 }
 
@@ -416,20 +438,24 @@ fn finish(fields: &Fields) -> Result<Finish, DiffusersError> {
 /// DPM-Solver's multistep samplers by `algorithm_type`, `solver_type`, `solver_order`.
 fn dpm_sampler<const D: usize>(
     fields: &Fields,
-    default_finish: Finish,
+    options: &Options,
     known: &[&str],
 ) -> Result<(Box<dyn Sampler<D>>, bool), DiffusersError> {
     let order = fields.count("solver_order", 2, 1, 3)?;
-    let (solver, finish) = (solver_type(fields)?, default_finish);
+    let (solver, finish) = (solver_type(fields)?, finish(fields)?);
     let algorithm = fields.word("algorithm_type", "dpmsolver++", known)?;
-    if algorithm.starts_with("sde") && order == 3 {
-        // diffusers fails in its third-order update here.
+    let third = algorithm.starts_with("sde") && order == 3;
+    if third && (options.compat == Compat::Diffusers || algorithm == "sde-dpmsolver") {
+        // A wrong sign in diffusers' third-order update, or no such update.
         return Err(fields.refuse("solver_order", format!("1 or 2 with {algorithm}"), order));
     }
     let noise = !algorithm.ends_with("++") && algorithm != "deis";
     let sampler: Box<dyn Sampler<D>> = match (&*algorithm, order) {
         ("dpmsolver", _) => Box::new(DpmSolver { order, solver, published: true, finish }),
         ("sde-dpmsolver++", 1) => Box::new(Ddim { eta: 1.0 }),
+        ("sde-dpmsolver++", 3) => {
+            Box::new(Finished { inner: DpmPp3mSde::default(), first: Ddim { eta: 1.0 }, finish })
+        }
         ("sde-dpmsolver++", _) => {
             let inner = DpmPp2mSde { solver, ..DpmPp2mSde::default() };
             Box::new(Finished { inner, first: Ddim { eta: 1.0 }, finish })
@@ -450,7 +476,12 @@ fn unused_variance(fields: &Fields) -> Result<(), DiffusersError> {
     fields.word("variance_type", "none", &["learned", "learned_range"]).map(drop)
 }
 
-fn multistep<const D: usize>(fields: &Fields, class: &'static str, inverse: bool) -> Built<D> {
+fn multistep<const D: usize>(
+    fields: &Fields,
+    class: &'static str,
+    options: &Options,
+    inverse: bool,
+) -> Built<D> {
     let end = if inverse { End::Repeat } else { final_sigma(fields, "zero")? };
     let cosine = fields.word("beta_schedule", "linear", &super::table::SCHEDULES)? == "squaredcos_cap_v2";
     let told = if cosine { Told::Truncated } else { Told::Rounded };
@@ -459,7 +490,7 @@ fn multistep<const D: usize>(fields: &Fields, class: &'static str, inverse: bool
     unused_variance(fields)?;
     // The stochastic updates take the root of a negative number when they go up.
     let known = if inverse { &ALGORITHMS[..3] } else { ALGORITHMS };
-    let (inner, noise) = dpm_sampler(fields, finish(fields)?, known)?;
+    let (inner, noise) = dpm_sampler(fields, options, known)?;
     if noise && end == End::Clean {
         return Err(fields.refuse("final_sigmas_type", "sigma_min with this algorithm_type", "zero"));
     }
@@ -545,8 +576,11 @@ fn sa_solver<const D: usize>(fields: &Fields, class: &'static str, options: &Opt
     let predictor = fields.count("predictor_order", 2, 1, 9)?;
     let corrector = fields.count("corrector_order", 2, 0, 9)?;
     let lower = fields.flag("lower_order_final", true)?;
-    let finish = if lower { Finish::LOWER } else { Finish::FULL };
-    let inner = Box::new(SaSolver { predictor, corrector, tau, finish });
+    let inner = SaSolver { predictor, corrector, tau, lower };
+    let inner: Box<dyn Sampler<D>> = match options.compat {
+        Compat::Diffusers => Box::new(Drawing(inner)),
+        Compat::Corrected => Box::new(inner),
+    };
     Ok(solver.build(thresholded(fields, inner)?))
 }
 
@@ -560,7 +594,11 @@ fn edm<const D: usize>(fields: &Fields, class: &'static str, options: &Options) 
     fields.count("num_train_timesteps", 1000, 1, usize::MAX)?; // only makes a grid that is replaced
     let karras = fields.word("sigma_schedule", "karras", &["karras", "exponential"])? == "karras";
     let transform = if karras { Transform::Karras } else { Transform::Exponential };
-    let clean = final_sigma(fields, "zero")? == End::Clean;
+    let end = match final_sigma(fields, "zero")? {
+        End::Clean => EdmEnd::Clean,
+        _ if class == "EDMEulerScheduler" => EdmEnd::Repeat,
+        _ => EdmEnd::Least,
+    };
     let plain = predict::Edm { sigma_data };
     let epsilon = fields.word("prediction_type", "epsilon", EPS_V)? == "epsilon";
     let prediction = || -> Box<dyn Prediction> {
@@ -569,7 +607,7 @@ fn edm<const D: usize>(fields: &Fields, class: &'static str, options: &Options) 
     let churn = churn(options);
     let sampler: Box<dyn Sampler<D>> = match options.compat {
         _ if class != "EDMEulerScheduler" => {
-            let (inner, _) = dpm_sampler(fields, finish(fields)?, &["dpmsolver++", "deis", "sde-dpmsolver++"])?;
+            let (inner, _) = dpm_sampler(fields, options, &["dpmsolver++", "deis", "sde-dpmsolver++"])?;
             thresholded(fields, inner)?
         }
         _ if churn.amount == 0.0 => Box::new(Euler),
@@ -578,12 +616,12 @@ fn edm<const D: usize>(fields: &Fields, class: &'static str, options: &Options) 
     };
     Ok(Scheduler {
         class: class.to_owned(),
-        schedule: Box::new(schedule::Edm { sigma_min: low, sigma_max: high, rho }),
+        schedule: Box::new(Open(schedule::Edm { sigma_min: low, sigma_max: high, rho })),
         prediction: prediction(),
         sampler,
         steps_per_time: 1.0,
         start: Start::Total,
-        rule: Box::new(EdmGrid { class, low, high, rho, transform, clean }),
+        rule: Box::new(EdmGrid { class, low, high, rho, transform, end }),
         sizes: None,
     })
 }
@@ -671,6 +709,7 @@ fn flow_match<const D: usize>(fields: &Fields, class: &'static str, options: &Op
         inverted,
         compat: options.compat,
         custom: true,
+        uniform: false,
     };
     let sampler: Box<dyn Sampler<D>> = if stochastic { Box::new(Lcm) } else { Box::new(Euler) };
     let sizes = (!matches!(kind, ShiftKind::Static(_))).then_some([few, many]);
@@ -690,9 +729,14 @@ fn on_flow<const D: usize>(grid: FlowGrid, sampler: Box<dyn Sampler<D>>) -> Sche
     }
 }
 
-fn flow_match_heun<const D: usize>(fields: &Fields, class: &'static str, options: &Options) -> Built<D> {
+/// The flow classes with a static shift and nothing else.
+///
+/// FlowMapEuler's network is told two times, which a denoiser is not: use its grid and
+/// [`FlowMap`](crate::flow_map::FlowMap). The sampler here is its step, for networks of one time.
+fn flow_straight<const D: usize>(fields: &Fields, class: &'static str, options: &Options) -> Built<D> {
     let train = fields.count("num_train_timesteps", 1000, 1, 1_000_000)?;
     let shift = fields.number("shift", 1.0, f64::MIN_POSITIVE, 1e6)?;
+    let map = class == "FlowMapEulerDiscreteScheduler";
     let grid = FlowGrid {
         class,
         train,
@@ -700,7 +744,9 @@ fn flow_match_heun<const D: usize>(fields: &Fields, class: &'static str, options
         transform: Transform::None,
         inverted: false,
         compat: options.compat,
-        custom: false,
+        custom: map,
+        uniform: map,
     };
-    Ok(on_flow(grid, Box::new(Heun)))
+    let sampler: Box<dyn Sampler<D>> = if map { Box::new(Euler) } else { Box::new(Heun) };
+    Ok(on_flow(grid, sampler))
 }

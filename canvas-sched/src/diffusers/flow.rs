@@ -123,6 +123,8 @@ pub(super) struct FlowGrid {
     pub(super) compat: Compat,
     /// Whether the caller may give sigmas and timesteps.
     pub(super) custom: bool,
+    /// Spaced down to `1/N` instead of to `1/T`, and told the shifted time whatever the caller gave.
+    pub(super) uniform: bool,
 }
 
 impl FlowGrid {
@@ -140,6 +142,9 @@ impl FlowGrid {
         let steps = ask.steps;
         if steps == 0 {
             return Err(AskError::NoSteps);
+        }
+        if self.uniform {
+            return Ok((0..steps).map(|i| 1.0 - i as f64 / steps as f64).collect());
         }
         // diffusers takes the ends of its default grid from a table that is shifted already, and shifts again
         // (huggingface/diffusers issue 13243).
@@ -167,7 +172,7 @@ impl Rule for FlowGrid {
             sigmas = moved;
         }
         let time = |index: usize, sigma: f64| match ask.timesteps {
-            Some(timesteps) if !self.inverted => timesteps[index] / self.train as f64,
+            Some(timesteps) if !self.inverted && !self.uniform => timesteps[index] / self.train as f64,
             _ => sigma,
         };
         let told = |(index, &sigma): (usize, &f64)| {

@@ -12,6 +12,7 @@ mod classes;
 mod error;
 mod fields;
 mod flow;
+mod pndm;
 mod predictions;
 mod sigmas;
 mod steps;
@@ -42,6 +43,7 @@ pub const CLASSES: &[&str] = &[
     "EDMEulerScheduler",
     "EulerAncestralDiscreteScheduler",
     "EulerDiscreteScheduler",
+    "FlowMapEulerDiscreteScheduler",
     "FlowMatchEulerDiscreteScheduler",
     "FlowMatchHeunDiscreteScheduler",
     "FlowMatchLCMScheduler",
@@ -64,6 +66,11 @@ pub const CLASSES: &[&str] = &[
 /// |---|---|---|
 /// | FlowMatchEuler, FlowMatchHeun, FlowMatchLCM | a static `shift` acts twice on the default grid (issue 13243) | once |
 /// | DDIM, PNDM | a step goes to `t - T/N`, whatever the grid's next step is | to the grid's next step |
+/// | PNDM | half steps are whole training steps; velocities of several times are mixed before they are read at one | halfway; each read at its own |
+/// | DDIMInverse | the network's output is read at the level before the one it was told | at the one it was told |
+/// | DDPM, `learned` | the standard deviation is the root of the network's output | the output is the variance's logarithm |
+/// | DPMSolverMultistep, `sde-dpmsolver++` of order 3 | refused: a sign is wrong there | DPM++ 3M SDE |
+/// | SASolver | draws noise in steps that add none, so a stream of noise is ahead | does not |
 /// | Euler, EDMEuler with churn | the network is asked before the churn, at `sigma` | after it, at `sigma_hat` |
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Compat {
@@ -87,7 +94,7 @@ pub struct Options {
     pub s_churn: f64,
     /// Churn only while `sigma` lies in this range (`s_tmin`, `s_tmax`).
     pub s_range: (f64, f64),
-    /// Scale of the churn's noise (`s_noise`).
+    /// Scale of the churn's noise, and of all noise of DPMSolverSDE (`s_noise`).
     pub s_noise: f64,
     /// LMS: its order, at least 1.
     pub order: usize,

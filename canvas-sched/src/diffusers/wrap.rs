@@ -5,7 +5,7 @@ use crate::multistep::Finish;
 use crate::{Clip, DynamicThreshold};
 use burn::prelude::*;
 use canvas_core::{
-    Denoiser, Estimate, Evaluation, GridError, Hop, Level, Prediction, Sampler, Step, Unconditional,
+    Denoiser, Estimate, Evaluation, GridError, Hop, Level, Prediction, Sampler, Step, Unconditional, rising,
 };
 
 /// A hop's denoiser as a [`Denoiser`], for the wrappers of `guidance`.
@@ -28,6 +28,8 @@ pub(super) enum Change {
     /// `x0 = c_skip x + c_out x0` with latent consistency models' factors, after clipping: `timestep_scaling`
     /// times the training steps.
     Boundary(f64),
+    /// The learned variance is a variance, not its logarithm.
+    Variance,
     /// No estimate without signal: what IPNDM's division by `max(alpha, 1e-8)` comes to.
     Blind,
 }
@@ -51,6 +53,10 @@ impl<S> Changed<S> {
             Change::Boundary(scale) => {
                 let (u, d, said) = (scale * level.time, 0.5f64, of.denoise(x.clone(), &at, &cond));
                 (x * (d * d / (u * u + d * d)) + said.x0 * (u / u.hypot(d))).into()
+            }
+            Change::Variance => {
+                let said = of.denoise(x, &at, &cond);
+                Estimate { variance: said.variance.map(Tensor::log), ..said }
             }
             Change::Blind if level.alpha == 0.0 => x.zeros_like().into(),
             Change::Blind => of.denoise(x, &at, &cond),
@@ -85,6 +91,51 @@ impl<const D: usize, S: Sampler<D>> Sampler<D> for Strided<S> {
     }
     fn check(&self, levels: &[Level]) -> Result<(), GridError> {
         self.inner.check(levels)
+    }
+}
+
+/// Asks for noise in every step, also where none is added.
+pub(super) struct Drawing<S>(pub(super) S);
+
+impl<const D: usize, S: Sampler<D>> Sampler<D> for Drawing<S> {
+    fn step(&self, x: Tensor<D>, hop: &mut Hop<'_, D>) -> Step<D> {
+        let step = self.0.step(x, hop);
+        if step.std.is_zero() {
+            hop.fresh_noise(&step.mean);
+        }
+        step
+    }
+    fn check(&self, levels: &[Level]) -> Result<(), GridError> {
+        self.0.check(levels)
+    }
+}
+
+/// DDIM upwards as diffusers has it: the network is told the end of the hop, and read at its start.
+pub(super) struct InverseDdim {
+    pub(super) prediction: Box<dyn Prediction>,
+    pub(super) clip: Option<f64>,
+}
+
+impl<const D: usize> Sampler<D> for InverseDdim {
+    fn step(&self, x: Tensor<D>, hop: &mut Hop<'_, D>) -> Step<D> {
+        let (from, to) = (hop.from, hop.to);
+        let there = hop.evaluate(x, to);
+        let told = self.prediction.coefficients(to);
+        let raw = (there.x0() - there.x.clone() * told.skip) / told.out;
+        let read = self.prediction.coefficients(from);
+        let x0 = there.x.clone() * read.skip + raw.clone() * read.out;
+        let (of_x0, of_eps) = self.prediction.target(from);
+        let eps = (raw - x0.clone() * of_x0) / of_eps;
+        let x0 = match self.clip {
+            Some(limit) => x0.clamp(-limit, limit),
+            None => x0,
+        };
+        let estimate = Estimate { eps: Some(eps), ..x0.into() };
+        let here = Evaluation { level: from, x: there.x, estimate };
+        Step::exact(here.carry(to), here)
+    }
+    fn check(&self, levels: &[Level]) -> Result<(), GridError> {
+        rising(levels)
     }
 }
 

@@ -26,19 +26,23 @@ pub struct SaSolver<F = fn(Level) -> f64> {
     pub corrector: usize,
     /// `tau` at a level, `>= 0`: 0 is deterministic, 1 the reverse SDE.
     pub tau: F,
+    /// Whether the orders fall at the end of the run, as published.
+    pub lower: bool,
 }
 
 impl Default for SaSolver {
     /// Orders 2 and 2, noise while the told time lies in `[0.2, 0.8]`: diffusers' defaults.
     fn default() -> Self {
         let tau = |level: Level| f64::from(u8::from((0.2..=0.8).contains(&level.time)));
-        Self { predictor: 2, corrector: 2, tau }
+        Self { predictor: 2, corrector: 2, tau, lower: true }
     }
 }
 
 impl<F: Fn(Level) -> f64 + Send + Sync, const D: usize> Sampler<D> for SaSolver<F> {
     fn step(&self, x: Tensor<D>, hop: &mut Hop<'_, D>) -> Step<D> {
-        let (behind, left) = (hop.past.len(), hop.count - hop.index);
+        // Far more than any order, so that nothing falls.
+        let left = if self.lower { hop.count - hop.index } else { usize::MAX - 2 };
+        let behind = hop.past.len();
         let eta = |level| (self.tau)(level).powi(2);
         let mut here = hop.start(x);
         let moved = |last: &&Evaluation<D>| last.level.alpha > 0.0 && last.level != hop.from;

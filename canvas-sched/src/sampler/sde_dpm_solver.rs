@@ -1,7 +1,7 @@
 //! SDE-DPM-Solver: the multistep SDE solver in the noise estimate.
 
-use super::dpmpp_2m_sde::Slope;
 use crate::exponential::Reverse;
+use crate::{Finish, SolverType};
 use burn::prelude::*;
 use canvas_core::{GridError, Hop, Level, Sampler, Step, falling_with_signal};
 
@@ -18,10 +18,21 @@ use canvas_core::{GridError, Hop, Level, Sampler, Step, falling_with_signal};
 ///
 /// # Reference
 /// Lu et al., "DPM-Solver++", 2022, appendix B.3, <https://arxiv.org/abs/2211.01095>.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SdeDpmSolver {
-    /// How the slope enters.
-    pub slope: Slope,
+    /// Estimates a hop uses, 1 or 2; more work as 2.
+    pub order: usize,
+    /// How the slope enters: `w` above, in this order.
+    pub solver: SolverType,
+    /// When the order falls.
+    pub finish: Finish,
+}
+
+impl Default for SdeDpmSolver {
+    /// Second order, midpoint, full order to the end.
+    fn default() -> Self {
+        Self { order: 2, solver: SolverType::Midpoint, finish: Finish::FULL }
+    }
 }
 
 impl<const D: usize> Sampler<D> for SdeDpmSolver {
@@ -33,11 +44,12 @@ impl<const D: usize> Sampler<D> for SdeDpmSolver {
         }
         let grown = h.exp_m1();
         let mut mean = here.x.clone() * (to.alpha / hop.from.alpha) - here.eps() * (2.0 * to.sigma * grown);
-        if let Some(past) = hop.past.last().filter(|past| past.level != hop.from && h > 0.0) {
+        let second = self.finish.order(self.order, to, hop.index, hop.count) > 1;
+        if let Some(past) = hop.past.last().filter(|past| second && past.level != hop.from && h > 0.0) {
             let h_prev = hop.from.half_log_snr() - past.level.half_log_snr();
-            let weight = match self.slope {
-                Slope::Midpoint => grown * h,
-                Slope::Heun => 2.0 * (grown - h),
+            let weight = match self.solver {
+                SolverType::Midpoint => grown * h,
+                SolverType::Heun => 2.0 * (grown - h),
             };
             mean = mean - (here.eps() - past.eps()) * (to.sigma * weight / h_prev);
         }

@@ -55,8 +55,8 @@ impl Noise<4> for Formula {
 enum Outcome {
     /// Largest deviations of timesteps, sigmas and states, relative to the largest of each.
     Compared { timesteps: f64, sigmas: f64, states: f64 },
-    /// Not comparable, and why.
-    Left(String),
+    /// Refused here, and why.
+    Refused(String),
 }
 
 fn numbers(value: &Value) -> Vec<f64> {
@@ -72,28 +72,28 @@ fn off(found: &[f64], wanted: &[f64]) -> f64 {
     most.fold(0.0, |max, d| if d.is_nan() { f64::INFINITY } else { max.max(d) })
 }
 
-/// The entries that stand in the fixture, of a whole list.
-fn listed(all: &[f64], at: &Value) -> Vec<f64> {
-    match at.as_array() {
-        Some(_) => numbers(at).into_iter().map(|index| all[index as usize]).collect(),
-        None => all.to_vec(),
-    }
+/// Classes that evaluate twice a hop, once in the last.
+fn two_calls(class: &str) -> bool {
+    [
+        "HeunDiscreteScheduler",
+        "KDPM2DiscreteScheduler",
+        "KDPM2AncestralDiscreteScheduler",
+        "DPMSolverSDEScheduler",
+        "FlowMatchHeunDiscreteScheduler",
+    ]
+    .contains(&class)
 }
 
-/// Which steps of ours a class's `step` calls end: two calls a hop for some.
-fn hop_of(class: &str, config: &Value, call: usize, hops: usize) -> Option<usize> {
+/// The calls of `step` that a hop begins with and ends with, of `hops`.
+fn calls(class: &str, config: &Value, hop: usize, hops: usize) -> (usize, usize) {
     let skip_prk = config["skip_prk_steps"].as_bool().unwrap_or(false);
     match class {
-        "HeunDiscreteScheduler" | "KDPM2DiscreteScheduler" | "KDPM2AncestralDiscreteScheduler"
-        | "DPMSolverSDEScheduler" | "FlowMatchHeunDiscreteScheduler" => match call {
-            _ if call == 2 * hops - 2 => Some(hops - 1),
-            _ => (call % 2 == 1).then_some(call / 2),
-        },
-        "PNDMScheduler" if skip_prk && hops > 1 => call.checked_sub(1),
-        "PNDMScheduler" if skip_prk => Some(0),
-        "PNDMScheduler" if call < 12 => (call % 4 == 3).then_some(call / 4),
-        "PNDMScheduler" => Some(call - 9),
-        _ => Some(call),
+        class if two_calls(class) => (2 * hop, (2 * hop + 1).min(2 * hops - 2)),
+        "PNDMScheduler" if skip_prk && hops == 1 => (0, 0),
+        "PNDMScheduler" if skip_prk => (if hop == 0 { 0 } else { hop + 1 }, hop + 1),
+        "PNDMScheduler" if hop < 3 => (4 * hop, 4 * hop + 3),
+        "PNDMScheduler" => (hop + 9, hop + 9),
+        _ => (hop, hop),
     }
 }
 
@@ -120,6 +120,19 @@ fn options(call: &Value) -> Options {
     options
 }
 
+/// SCM's angles, which its own arguments make.
+fn angles(case: &Value) -> Option<Vec<f64>> {
+    let (call, steps) = (&case["call"], case["steps"].as_u64()? as usize);
+    let most = call["max_timesteps"].as_f64().unwrap_or(1.57080);
+    match &call["intermediate_timesteps"] {
+        Value::Number(middle) => Some(vec![most, middle.as_f64()?, 0.0]),
+        Value::Null if call.get("intermediate_timesteps").is_some() && call.get("timesteps").is_none() => {
+            Some((0..=steps).map(|i| most * (1.0 - i as f64 / steps as f64)).collect())
+        }
+        _ => None,
+    }
+}
+
 /// Runs a case as diffusers did, and compares.
 fn compare(case: &Value) -> Outcome {
     let (class, config, call) = (case["class"].as_str().unwrap(), &case["config"], &case["call"]);
@@ -127,10 +140,10 @@ fn compare(case: &Value) -> Outcome {
     file["_class_name"] = class.into();
     let scheduler = match Scheduler::<4>::from_json(&file.to_string(), &options(call)) {
         Ok(scheduler) => scheduler,
-        Err(error) => return Outcome::Left(format!("refused: {error}")),
+        Err(error) => return Outcome::Refused(error.to_string()),
     };
     let list = |key: &str| call[key].as_array().map(|_| numbers(&call[key]));
-    let (timesteps, sigmas) = (list("timesteps"), list("sigmas"));
+    let (timesteps, sigmas) = (list("timesteps").or_else(|| angles(case)), list("sigmas"));
     let ask = Ask {
         steps: case["steps"].as_u64().unwrap() as usize,
         mu: call["mu"].as_f64(),
@@ -138,83 +151,184 @@ fn compare(case: &Value) -> Outcome {
         sigmas: sigmas.as_deref(),
         strength: call["strength"].as_f64().unwrap_or(1.0),
     };
-    let levels = match scheduler.levels(ask) {
-        Ok(levels) => levels,
-        Err(error) => return Outcome::Left(format!("no grid: {error}")),
-    };
-    if let Some(error) = case["error"].as_str() {
-        return Outcome::Left(format!("diffusers raises: {error}"));
+    match scheduler.levels(ask) {
+        Ok(levels) => run(case, &scheduler, levels),
+        Err(error) => Outcome::Refused(error.to_string()),
     }
-    against(case, &scheduler, &levels)
 }
 
-fn against(case: &Value, scheduler: &Scheduler<4>, levels: &[Level]) -> Outcome {
+/// Largest deviation of a list that has one entry a call from ours with one a hop.
+fn listed_off(case: &Value, (key, at): (&str, &str), ours: &[f64], hops: usize) -> f64 {
+    let Some(wanted) = case[key].as_array().map(|_| numbers(&case[key])) else { return 0.0 };
+    let (class, config) = (case["class"].as_str().unwrap(), &case["config"]);
+    let places: Vec<usize> = match case[at].as_array() {
+        Some(_) => numbers(&case[at]).into_iter().map(|place| place as usize).collect(),
+        None => (0..wanted.len()).collect(),
+    };
+    let fragile = if case["fragile"].is_array() { numbers(&case["fragile"]) } else { Vec::new() };
+    let place_of = |hop: usize| if hop == hops { usize::MAX } else { calls(class, config, hop, hops).0 };
+    let (mut found, mut expected) = (Vec::new(), Vec::new());
+    for (hop, &ours) in ours.iter().enumerate() {
+        let place = places.iter().position(|&place| place == place_of(hop));
+        if let Some(index) = place.filter(|_| !(key == "timesteps" && fragile.contains(&(place_of(hop) as f64)))) {
+            found.push(ours);
+            expected.push(wanted[index]);
+        }
+    }
+    off(&found, &expected)
+}
+
+fn run(case: &Value, scheduler: &Scheduler<4>, mut levels: Vec<Level>) -> Outcome {
     let (class, config) = (case["class"].as_str().unwrap(), &case["config"]);
     let hops = levels.len() - 1;
-    let ratio = |level: &Level| match class {
-        _ if unscaled(class) => level.sigma / level.alpha,
-        _ => level.sigma,
+    let told: Vec<f64> = levels[..hops]
+        .iter()
+        .map(|&level| match class {
+            "DDIMInverseScheduler" => 0.0, // told the end of each hop: compared below
+            _ => scheduler.prediction.coefficients(level).time * scheduler.steps_per_time,
+        })
+        .collect();
+    let told = match class {
+        "DDIMInverseScheduler" => levels[1..].iter().map(|level| level.time * scheduler.steps_per_time).collect(),
+        _ => told,
     };
-    let alpha = |level: &Level| if unscaled(class) { level.alpha } else { 1.0 };
+    let flow = class.starts_with("Flow") || config["use_flow_sigmas"] == Value::Bool(true);
+    let ratio = |level: &Level| match flow {
+        true if config["invert_sigmas"] == Value::Bool(true) => level.alpha,
+        true => level.sigma,
+        false => level.sigma / level.alpha,
+    };
+    let ratios: Vec<f64> = levels.iter().map(ratio).collect();
+    let timesteps = listed_off(case, ("timesteps", "t_at"), &told, hops);
+    let sigmas = listed_off(case, ("sigmas", "s_at"), &ratios[..hops], hops);
+    // The last bit of a number cut to an integer decided there: take diffusers' word for it.
+    for place in case["fragile"].as_array().map(|_| numbers(&case["fragile"])).unwrap_or_default() {
+        let places = case["t_at"].as_array().map(|_| numbers(&case["t_at"]));
+        let index = places.map_or(Some(place as usize), |at| at.iter().position(|&at| at == place));
+        if let (Some(index), Some(hop)) = (index, (0..hops).find(|&hop| calls(class, config, hop, hops).0 as f64 == place)) {
+            levels[hop].time = numbers(&case["timesteps"])[index] / scheduler.steps_per_time;
+        }
+    }
+    let Some(rows) = case["x"].as_array() else { return Outcome::Compared { timesteps, sigmas, states: 0.0 } };
 
+    let alpha = |level: &Level| if unscaled(class) { level.alpha } else { 1.0 };
     let first = case["init_noise_sigma"].as_f64().unwrap();
-    let start = six(|i| 2f64.sqrt() * (0.9 * i + 0.4).sin());
-    let x = start * (first * alpha(&levels[0]));
+    if class != "SCMScheduler" {
+        // Its pipeline multiplies by the data's deviation.
+        super::close(scheduler.start_scale(&levels) / alpha(&levels[0]) / first, 1.0, 1e-9);
+    }
+    let x = six(|i| 2f64.sqrt() * (0.9 * i + 0.4).sin()) * (first * alpha(&levels[0]));
     let unit = if class == "SCMScheduler" { config["sigma_data"].as_f64().unwrap_or(0.5) } else { 1.0 };
     let learned = config["variance_type"].as_str().is_some_and(|kind| kind.starts_with("learned"));
     let net = Net { scheduler, learned, unit };
     let network = Preconditioned { backbone: &net, prediction: &*scheduler.prediction };
-
     let mut noise = Formula::default();
-    let run = match Run::new(&scheduler.sampler, &scheduler.schedule, levels, &mut noise) {
+    let run = match Run::new(&scheduler.sampler, &scheduler.schedule, &levels, &mut noise) {
         Ok(run) => run,
-        Err(error) => return Outcome::Left(format!("no run: {error}")),
+        Err(error) => return Outcome::Refused(error.to_string()),
     };
     let mut found: Vec<Vec<f64>> = Vec::new();
-    run.watch(
-        |x, level| network.denoise(x, &[level], &Unconditional(2)),
-        x,
-        &mut |progress| {
-            let x = progress.x.clone() / alpha(&levels[progress.done]);
-            found.push(x.into_data().iter::<f64>().collect());
-        },
-    );
-
+    run.watch(|x, level| network.denoise(x, &[level], &Unconditional(2)), x, &mut |progress| {
+        let x = progress.x.clone() / alpha(&levels[progress.done]);
+        found.push(x.into_data().iter::<f64>().collect());
+    });
     let mut states = 0.0f64;
-    for (call, wanted) in numbers(&case["at"]).into_iter().zip(case["x"].as_array().unwrap()) {
-        let Some(hop) = hop_of(class, config, call as usize, hops) else { continue };
-        if hop < hops {
+    for (call, wanted) in numbers(&case["at"]).into_iter().zip(rows) {
+        let ends = |&hop: &usize| calls(class, config, hop, hops).1 as f64 == call;
+        if let Some(hop) = (0..hops).find(ends) {
             states = states.max(off(&found[hop], &numbers(wanted)));
         }
     }
-    let _ = ratio;
-    Outcome::Compared { timesteps: 0.0, sigmas: 0.0, states }
+    Outcome::Compared { timesteps, sigmas, states }
 }
 
-#[test]
-fn report() {
+/// Runs that agree less than the rest, each with the cause.
+const LOOSE: &[(&str, &str, f64)] = &[
+    // The angle 1.57080 lies 3.7e-6 above pi/2; here it is pi/2.
+    ("SCMScheduler", "", 1e-5),
+    // The root of a difference of nearly equal numbers, in both.
+    ("DDIMScheduler", r#""rescale_betas_zero_snr":true"#, 1e-7),
+    ("KDPM2AncestralDiscreteScheduler", "squaredcos_cap_v2", 1e-4),
+    // Starts at sigma / alpha = 2e4, and loses what it subtracts there.
+    ("HeunDiscreteScheduler", "squaredcos_cap_v2", 1e-7),
+    // Two of a thousand steps round to one. diffusers drops one of their times and none of their sigmas.
+    ("DPMSolverMultistepInverseScheduler", "{} {} 1000", 2e-3),
+];
+
+/// What is refused although diffusers computes something, each with the reason.
+const REFUSED: &[(&str, &str)] = &[
+    ("DDPMScheduler", "variance_type"),          // fixed_large_log: not a number in diffusers
+    ("DPMSolverMultistepScheduler", "solver_order"), // sde-dpmsolver++ of order 3: a wrong sign in diffusers
+    ("DPMSolverMultistepScheduler", "prediction_type"), // flow_prediction on a table without flow sigmas
+    ("DPMSolverMultistepInverseScheduler", "algorithm_type"), // sde: not a number in diffusers
+    ("DPMSolverMultistepInverseScheduler", "use_flow_sigmas"), // runs the wrong way in diffusers
+    ("UniPCMultistepScheduler", "use_flow_sigmas"), // exponential: not a number in diffusers
+    ("FlowMatchLCMScheduler", "invert_sigmas"),  // adds noise at the clean end in diffusers
+    ("FlowMatchEulerDiscreteScheduler", "s_churn"), // ignored by diffusers
+    ("FlowMatchHeunDiscreteScheduler", "s_churn"), // not in the file; draws noise twice in diffusers
+    ("FlowMapEulerDiscreteScheduler", "r_timestep"),
+    ("SASolverScheduler", "algorithm_type"),
+    ("DPMSolverSinglestepScheduler", "algorithm_type"),
+];
+
+/// What one class came to.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tally {
+    /// Runs compared.
+    pub compared: usize,
+    /// Configurations or step counts refused by both sides, or here for a reason of [`REFUSED`].
+    pub refused: usize,
+    /// Largest relative deviation of a state, without [`LOOSE`].
+    pub states: f64,
+}
+
+/// Compares every case; panics at the first that is off.
+pub fn compare_all() -> BTreeMap<String, Tally> {
     let text = std::fs::read_to_string(FIXTURES).unwrap();
     let cases: Vec<Value> = serde_json::from_str(&text).unwrap();
-    let mut worst: BTreeMap<String, (f64, usize, usize)> = BTreeMap::new();
+    let mut tallies: BTreeMap<String, Tally> = BTreeMap::new();
+    let mut wrong = Vec::new();
     for case in &cases {
-        let class = case["class"].as_str().unwrap().to_owned();
-        let entry = worst.entry(class.clone()).or_default();
+        let class = case["class"].as_str().unwrap();
         let label = format!("{class} {} {} {}", case["config"], case["call"], case["steps"]);
+        let tally = tallies.entry(class.to_owned()).or_default();
+        let raises = case["error"].as_str();
+        if case["call"].get("r_timestep").is_some() {
+            continue; // a two-time network's own business
+        }
         match compare(case) {
-            Outcome::Compared { states, .. } => {
-                entry.0 = entry.0.max(states);
-                entry.1 += 1;
-                if states > 1e-8 {
-                    println!("OFF {states:.1e} {label}");
+            Outcome::Refused(why) => {
+                tally.refused += 1;
+                let known = REFUSED.iter().any(|(of, field)| *of == class && why.contains(field));
+                if raises.is_none() && !known {
+                    wrong.push(format!("{label}: refused: {why}"));
                 }
             }
-            Outcome::Left(why) => {
-                entry.2 += 1;
-                println!("LEFT {label}: {why}");
+            Outcome::Compared { .. } if raises.is_some() => tally.refused += 1,
+            Outcome::Compared { timesteps, sigmas, states } => {
+                tally.compared += 1;
+                let loose = LOOSE.iter().find(|(of, part, _)| *of == class && label.contains(part));
+                let allowed = loose.map_or(1e-9, |(.., allowed)| *allowed);
+                if loose.is_none() {
+                    tally.states = tally.states.max(states);
+                }
+                let worst = timesteps.max(sigmas).max(states);
+                if worst > allowed {
+                    wrong.push(format!("{label}: timesteps {timesteps:.1e}, sigmas {sigmas:.1e}, states {states:.1e}"));
+                }
             }
         }
     }
-    for (class, (states, compared, left)) in worst {
-        println!("{class}: {compared} compared, worst {states:.1e}, {left} left");
+    assert!(wrong.is_empty(), "{} runs differ:\n{}", wrong.len(), wrong.join("\n"));
+    tallies
+}
+
+#[test]
+fn a_thousand_runs_are_those_of_diffusers() {
+    let tallies = compare_all();
+    for (class, Tally { compared, refused, states }) in &tallies {
+        println!("{class}: {compared} compared, off by at most {states:.1e}, {refused} refused");
     }
+    let compared: usize = tallies.values().map(|tally| tally.compared).sum();
+    assert!(compared > 900, "only {compared} runs were compared");
 }

@@ -5,7 +5,7 @@ use burn::prelude::*;
 use canvas_core::{Estimate, Evaluation, Hop, Level, NoiseSchedule, Prediction, Run, Sampler, Step};
 use canvas_sched::schedule::{Vp, betas};
 use canvas_sched::{
-    ConsistencyModel, Ddpm, DpmPp2mSde, DpmPp3mSde, Lcm, SaSolver, SdeDpmSolver, Slope, Tcd, Variance,
+    ConsistencyModel, Ddpm, DpmPp2mSde, DpmPp3mSde, Lcm, SaSolver, SdeDpmSolver, SolverType, Tcd, Variance,
     Window,
     predict::{Boundary, Consistency, Epsilon},
 };
@@ -101,7 +101,7 @@ fn sa_solver() {
         let constant = case["call"]["tau"].as_f64();
         let tau = move |level: Level| constant.unwrap_or_else(|| default(level));
         let sampler =
-            SaSolver { predictor: order("predictor_order"), corrector: order("corrector_order"), tau };
+            SaSolver { predictor: order("predictor_order"), corrector: order("corrector_order"), tau, lower: true };
         let vp = vp(config);
         let off = deviation(&case, &sampler, &vp, &multistep_levels(&vp, steps, false), epsilon);
         println!("{} {} {steps}: {off:e}", case["config"], case["call"]);
@@ -152,13 +152,13 @@ fn sde_dpm_solver() {
         if !only(config, &["algorithm_type", "solver_type", "solver_order", "final_sigmas_type"]) {
             continue;
         }
-        let slope = if config["solver_type"] == "heun" { Slope::Heun } else { Slope::Midpoint };
+        let solver = if config["solver_type"] == "heun" { SolverType::Heun } else { SolverType::Midpoint };
         let sampler: Box<dyn Sampler<4>> = match config["algorithm_type"].as_str() {
             Some("sde-dpmsolver++") if config["solver_order"] == 3 => Box::new(WrongSign),
-            Some("sde-dpmsolver++") => Box::new(DpmPp2mSde { slope, ..Default::default() }),
+            Some("sde-dpmsolver++") => Box::new(DpmPp2mSde { solver, ..Default::default() }),
             // In short runs its last hop is of first order.
             Some("sde-dpmsolver") => {
-                let inner = SdeDpmSolver { slope };
+                let inner = SdeDpmSolver { solver, ..Default::default() };
                 Box::new(Window { inner, otherwise: Forget(inner), hops: 0..steps - 1 })
             }
             _ => continue,
@@ -214,7 +214,7 @@ fn lcm_and_tcd() {
         }
         let gamma = case["call"]["eta"].as_f64().unwrap_or(0.3);
         let levels = distilled_levels(&vp, steps(&case), vp.training_step(0));
-        let off = deviation(&case, &Tcd { gamma }, &Floored(vp.clone()), &levels, epsilon);
+        let off = deviation(&case, &Tcd { gamma, whole: None }, &Floored(vp.clone()), &levels, epsilon);
         agrees(&case, off);
         checked += 1;
     }

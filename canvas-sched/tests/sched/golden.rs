@@ -10,7 +10,7 @@ use burn::prelude::*;
 use canvas_core::{Backbone, Denoiser, Hop, Level, Preconditioned, Prediction, Run, Sampler, Unconditional};
 use canvas_sched::predict::{self, Epsilon, Velocity};
 use canvas_sched::schedule::{Edm, Flow, Vp, betas};
-use canvas_sched::{Ddim, DpmPp2m, Euler, Heun, Timesteps};
+use canvas_sched::{Ddim, DpmPp, Euler, Heun, Timesteps};
 
 /// The dummy network, told `time * scale`.
 struct Dummy {
@@ -70,7 +70,7 @@ fn dpmpp_2m() {
     let mut levels: Vec<Level> = (0..10).map(step).collect();
     levels.push(vp.training_step(0));
     let mean = |prediction: &dyn Prediction, levels: &[Level]| {
-        sum(&run(&DpmPp2m, prediction, levels, 1000.0, sample())) / 768.0
+        sum(&run(&DpmPp::two_m(), prediction, levels, 1000.0, sample())) / 768.0
     };
     close(mean(&Epsilon, &levels), 0.3301, 1e-3);
     close(mean(&Velocity, &levels), 0.2251, 1e-3);

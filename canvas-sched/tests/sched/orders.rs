@@ -4,7 +4,7 @@ use crate::oracle::{DATA, Silent};
 use burn::prelude::*;
 use canvas_core::{Level, NoiseSchedule, Run, Sampler};
 use canvas_sched::schedule::{Edm, Flow, Vp};
-use canvas_sched::{Churned, Ddim, Ddpm, DpmPp2m, Euler, Heun, Variance};
+use canvas_sched::{Churned, Ddim, Ddpm, DpmPp, Euler, Heun, Variance};
 
 /// `steps + 1` levels evenly from time `first` to `last`, without a clean end.
 pub fn even(schedule: &dyn NoiseSchedule, first: f64, last: f64, steps: usize) -> Vec<Level> {
@@ -83,7 +83,7 @@ fn deterministic_samplers_have_their_order() {
         ("euler", 1.0, Box::new(Euler)),
         ("ddim", 1.0, Box::new(Ddim { eta: 0.0 })),
         ("heun", 2.0, Box::new(Heun)),
-        ("dpmpp-2m", 2.0, Box::new(DpmPp2m)),
+        ("dpmpp-2m", 2.0, Box::new(DpmPp::two_m())),
     ];
     for (path, schedule, first, last) in paths() {
         for (name, claimed, sampler) in &samplers {
@@ -100,7 +100,8 @@ fn orders_hold_from_pure_noise() {
         let error = |n| trajectory_error(sampler, &Flow::default(), &even(&Flow::default(), 1.0, 0.02, n));
         check(&format!("{name} on flow from alpha = 0"), claimed, &[32, 64, 128], error);
     }
-    let two_m = |n| trajectory_error(&DpmPp2m, &Flow::default(), &even(&Flow::default(), 1.0, 0.02, n));
+    let two_m =
+        |n| trajectory_error(&DpmPp::two_m(), &Flow::default(), &even(&Flow::default(), 1.0, 0.02, n));
     let (measured, errors) = order(&[32, 64, 128], two_m);
     println!("order of dpmpp-2m on flow from alpha = 0: {measured:.2} (errors {errors:?})");
     assert!(measured > 1.3, "{measured:.2} {errors:?}");

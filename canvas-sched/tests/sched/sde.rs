@@ -8,9 +8,9 @@ use burn::tensor::DType;
 use canvas_core::{Hop, Level, Noise, NoiseSchedule, Run, Sampler, Seeded, falling_with_signal};
 use canvas_sched::schedule::{Edm, Flow, Vp};
 use canvas_sched::{
-    Ancestral, Churned, ConsistencyModel, Ddim, Ddpm, Diffusion, Dpm2Ancestral, DpmPp2m, DpmPp2mSde,
+    Ancestral, Churned, ConsistencyModel, Ddim, Ddpm, Diffusion, Dpm2Ancestral, DpmPp, DpmPp2mSde,
     DpmPp2sAncestral, DpmPp3mSde, DpmPpSde, Euler, EulerAncestral, FlowNoise, FlowSde, Heun, LastStep, Lcm,
-    SaSolver, SdeDpmSolver, SitEuler, SitHeun, SitSde, Slope, Tcd, Timesteps, Window,
+    SaSolver, SdeDpmSolver, SitEuler, SitHeun, SitSde, SolverType, Tcd, Timesteps, Window,
 };
 use std::f64::consts::PI;
 
@@ -35,15 +35,15 @@ pub fn marginal<const D: usize>() -> Vec<Named<D>> {
         ("dpmpp-sde", Box::new(DpmPpSde::default())),
         ("dpmpp-sde eta 0.5", Box::new(DpmPpSde { ancestral: Ancestral::new(0.5), r: 0.5 })),
         ("dpmpp-2m-sde", Box::new(DpmPp2mSde::default())),
-        ("dpmpp-2m-sde heun", Box::new(DpmPp2mSde { slope: Slope::Heun, ..Default::default() })),
+        ("dpmpp-2m-sde heun", Box::new(DpmPp2mSde { solver: SolverType::Heun, ..Default::default() })),
         ("dpmpp-2m-sde eta 0.5", Box::new(DpmPp2mSde { eta: 0.5, ..Default::default() })),
         ("dpmpp-3m-sde", Box::new(DpmPp3mSde::default())),
         ("sde-dpm-solver", Box::new(SdeDpmSolver::default())),
-        ("sde-dpm-solver heun", Box::new(SdeDpmSolver { slope: Slope::Heun })),
-        ("sa-solver 1 0", Box::new(SaSolver { predictor: 1, corrector: 0, tau })),
-        ("sa-solver 2 2", Box::new(SaSolver { predictor: 2, corrector: 2, tau })),
-        ("sa-solver 3 3", Box::new(SaSolver { predictor: 3, corrector: 3, tau })),
-        ("sa-solver 3 4", Box::new(SaSolver { predictor: 3, corrector: 4, tau })),
+        ("sde-dpm-solver heun", Box::new(SdeDpmSolver { solver: SolverType::Heun, ..Default::default() })),
+        ("sa-solver 1 0", Box::new(SaSolver { predictor: 1, corrector: 0, tau, lower: true })),
+        ("sa-solver 2 2", Box::new(SaSolver { predictor: 2, corrector: 2, tau, lower: true })),
+        ("sa-solver 3 3", Box::new(SaSolver { predictor: 3, corrector: 3, tau, lower: true })),
+        ("sa-solver 3 4", Box::new(SaSolver { predictor: 3, corrector: 4, tau, lower: true })),
         ("sit-euler sbdm", Box::new(SitEuler(sit(Diffusion::Sbdm, 1.0)))),
         ("sit-euler sigma", Box::new(SitEuler(sit(Diffusion::Sigma, 1.0)))),
         ("sit-euler linear", Box::new(SitEuler(sit(Diffusion::Linear, 1.0)))),

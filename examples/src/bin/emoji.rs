@@ -62,7 +62,7 @@ struct Args {
     #[arg(long, value_name = "TEXT", requires = "sample")]
     prompt: Vec<String>,
 
-    /// How to draw: ddpm, ddim, euler, heun or dpmpp-2m
+    /// How to draw: ddim, euler, heun, dpmpp-2m or another name of canvas_sched::by_name
     #[arg(long, requires = "sample", default_value = "dpmpp-2m")]
     sampler: String,
 

@@ -22,7 +22,7 @@ use canvas_examples::config::RunConfig;
 use canvas_examples::draw::{Request, draw};
 use canvas_examples::model::{AnyBackbone, DrawOptions};
 use canvas_examples::run::Folder;
-use canvas_sched::{DpmPp2m, Euler, Heun, Timesteps, schedule};
+use canvas_sched::{DpmPp, Euler, Heun, Timesteps, schedule};
 use clap::Parser;
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
@@ -151,7 +151,7 @@ fn main() -> Result<()> {
     println!("Error against the exact flow of two bumps, flow schedule (network calls in brackets)\n");
     println!("steps     {}  order", [8, 16, 32, 64].map(|n| format!("  {n:<13}")).concat());
     let samplers: [(&str, &dyn Sampler<1>); 4] =
-        [("euler", &Euler), ("heun", &Heun), ("dpmpp-2m", &DpmPp2m), ("bashforth", &Bashforth)];
+        [("euler", &Euler), ("heun", &Heun), ("dpmpp-2m", &DpmPp::two_m()), ("bashforth", &Bashforth)];
     for (name, sampler) in samplers {
         println!("{}", row(name, sampler, &[8, 16, 32, 64]));
     }

@@ -95,7 +95,8 @@ pub enum Rule {
         /// Added to each.
         offset: usize,
     },
-    /// `round(T - i T/N) - 1`: starts at the noisiest step.
+    /// `round(T - i T/N) - 1`: starts at the noisiest step. For some `N` (61, 103, 121, ..) diffusers' list has
+    /// one step more by a rounding error, -1, which no network knows; here it has `N`.
     Trailing,
     /// `T - 1 - floor(i T/N)`: ComfyUI's `simple`.
     Simple,
@@ -113,7 +114,7 @@ impl Rule {
             Self::LinspaceOpen => ((left + 1) as f64 * ((top - 1.0) / count)).round_ties_even(),
             Self::Leading { offset } => (left * (used / steps) + offset) as f64,
             Self::LeadingOpen { offset } => ((left + 1) * (used / (steps + 1)) + offset) as f64,
-            Self::Trailing => (top - i as f64 * (top / count)).round_ties_even() - 1.0,
+            Self::Trailing => (top + i as f64 * ((top - top / count) - top)).round_ties_even() - 1.0,
             Self::Simple => top - 1.0 - (i as f64 * (top / count)).floor(),
         }
     }

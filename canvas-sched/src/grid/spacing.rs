@@ -95,8 +95,8 @@ pub enum Rule {
         /// Added to each.
         offset: usize,
     },
-    /// `round(T - i T/N) - 1`: starts at the noisiest step. For some `N` (61, 103, 121, ..) diffusers' list has
-    /// one step more by a rounding error, -1, which no network knows; here it has `N`.
+    /// `round(T - i T/N) - 1`: starts at the noisiest step. For some `N` (61, 103, 121, ..) diffusers' list
+    /// has one step more by a rounding error, -1, which no network knows; here it has `N`.
     Trailing,
     /// `T - 1 - floor(i T/N)`: ComfyUI's `simple`.
     Simple,

@@ -70,7 +70,7 @@ def spacings():
         for name, kind in [("ddim", DDIMScheduler), ("dpm", DPMSolverMultistepScheduler)]:
             settings = {} if name == "dpm" else {"clip_sample": False}
             scheduler = kind(**SD, timestep_spacing=spacing, steps_offset=1, **settings)
-            found[f"{name} {spacing}"] = {n: steps(scheduler, n) for n in [2, 3, 4, 7, 16, 22, 28, 30, 54, 81]}
+            found[f"{name} {spacing}"] = {n: steps(scheduler, n) for n in [2, 3, 4, 7, 16, 22, 28, 30, 48, 54, 81, 96]}
     clipped = DPMSolverMultistepScheduler(beta_schedule="squaredcos_cap_v2", lambda_min_clipped=-5.1)
     found["dpm clipped"] = {n: steps(clipped, n) for n in [4, 20]}
     return found

@@ -33,7 +33,8 @@ pub enum GridSpecError {
     },
     /// Noise rises along the grid.
     #[error(
-        "the grid goes the wrong way: level {index} has sigma/alpha = {ratio} after {before}; give the noisiest first"
+        "the grid goes the wrong way: level {index} has sigma/alpha = {ratio} after {before}; give the \
+         noisiest first"
     )]
     WrongWay {
         /// The first level that lies wrong.
@@ -53,8 +54,8 @@ pub enum GridSpecError {
     },
     /// A transform of an infinite number.
     #[error(
-        "{transform} over sigma/alpha needs a finite one, and the first level has alpha = 0: transform over the \
-         flow sigma, sigma/(alpha + sigma), with Over::Flow, or start at an earlier time"
+        "{transform} over sigma/alpha needs a finite one, and the first level has alpha = 0: transform over \
+         the flow sigma, sigma/(alpha + sigma), with Over::Flow, or start at an earlier time"
     )]
     PureNoise {
         /// The transform's name.

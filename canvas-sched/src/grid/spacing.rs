@@ -20,8 +20,8 @@ pub enum Spacing {
         /// The least noisy time, in `[0, first]`. The schedule must have noise there.
         last: f64,
     },
-    /// Times evenly from `first` to `last`, where `last` is left out. From 1 to `1/T` ComfyUI's `sgm_uniform`,
-    /// from `1 - 1/T` to 0 the flow grid of diffusers' DPM++ and UniPC.
+    /// Times evenly from `first` to `last`, where `last` is left out. From 1 to `1/T` ComfyUI's
+    /// `sgm_uniform`, from `1 - 1/T` to 0 the flow grid of diffusers' DPM++ and UniPC.
     Open {
         /// The noisiest time, in `[0, 1]`.
         first: f64,
@@ -38,8 +38,8 @@ pub enum Spacing {
         /// should see ([`Vp::steps_above`](crate::schedule::Vp::steps_above)).
         used: usize,
     },
-    /// Quantiles of a beta distribution over training steps, `round(F^-1(1 - i/N) (T - 1))`: ComfyUI's `beta`.
-    /// It drops steps that come out twice; here they stay, as hops of no length.
+    /// Quantiles of a beta distribution over training steps, `round(F^-1(1 - i/N) (T - 1))`: ComfyUI's
+    /// `beta`. It drops steps that come out twice; here they stay, as hops of no length.
     ///
     /// # Reference
     /// Lee et al., "Beta Sampling is All You Need", 2024, <https://arxiv.org/abs/2407.12173>.
@@ -95,7 +95,8 @@ pub enum Rule {
         /// Added to each.
         offset: usize,
     },
-    /// `round(T - i T/N) - 1`: starts at the noisiest step.
+    /// `round(T - i T/N) - 1`: starts at the noisiest step. For some `N` (61, 103, 121, ..) diffusers' list
+    /// has one step more by a rounding error, -1, which no network knows; here it has `N`.
     Trailing,
     /// `T - 1 - floor(i T/N)`: ComfyUI's `simple`.
     Simple,
@@ -113,7 +114,7 @@ impl Rule {
             Self::LinspaceOpen => ((left + 1) as f64 * ((top - 1.0) / count)).round_ties_even(),
             Self::Leading { offset } => (left * (used / steps) + offset) as f64,
             Self::LeadingOpen { offset } => ((left + 1) * (used / (steps + 1)) + offset) as f64,
-            Self::Trailing => (top - i as f64 * (top / count)).round_ties_even() - 1.0,
+            Self::Trailing => (top + i as f64 * ((top - top / count) - top)).round_ties_even() - 1.0,
             Self::Simple => top - 1.0 - (i as f64 * (top / count)).floor(),
         }
     }

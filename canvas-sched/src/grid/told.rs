@@ -25,8 +25,8 @@ pub enum Between {
     /// The schedule's own time.
     #[default]
     Schedule,
-    /// Linear in `ln(sigma / alpha)` between the levels of training steps, and those of the first and the last
-    /// beyond them: `_sigma_to_t` of diffusers and k-diffusion.
+    /// Linear in `ln(sigma / alpha)` between the levels of training steps, and those of the first and the
+    /// last beyond them: `_sigma_to_t` of diffusers and k-diffusion.
     LogRatio,
 }
 

@@ -55,7 +55,8 @@ pub enum Transform {
 /// What a transform runs over: what a noise level is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Over {
-    /// `sigma / alpha`, from 0 to infinity: `sigma` of k-diffusion, of EDM, and of diffusers' VP and VE classes.
+    /// `sigma / alpha`, from 0 to infinity: `sigma` of k-diffusion, of EDM, and of diffusers' VP and VE
+    /// classes.
     #[default]
     Ratio,
     /// `sigma / (alpha + sigma)`, from 0 to 1: `sigma` of flow matching, and of diffusers' flow classes.

@@ -47,7 +47,8 @@ pub fn cosine(steps: usize, max_beta: f64) -> Vec<f64> {
     from_alpha_bar(steps, max_beta, |u| ((u + 0.008) / 1.008 * FRAC_PI_2).cos().powi(2))
 }
 
-/// [`from_alpha_bar`] of `f(u) = sqrt(snr / (1 + snr))`, `ln snr = -1/2 sgn(1/2 - u) ln(1 - 2 |1/2 - u| + 1e-6)`.
+/// [`from_alpha_bar`] of `f(u) = sqrt(snr / (1 + snr))`,
+/// `ln snr = -1/2 sgn(1/2 - u) ln(1 - 2 |1/2 - u| + 1e-6)`.
 ///
 /// # Differs from the paper
 /// This is diffusers' `laplace`. The paper's `alpha_bar` is `snr / (1 + snr)`, with a location and a scale:

@@ -32,7 +32,8 @@ impl Default for Flow {
 }
 
 impl Flow {
-    /// `s = e^mu / (e^mu + 1/t - 1)`: `shift = exp(mu)`, what Flux, SD3.5 and Qwen-Image do. See [`mu`](super::mu).
+    /// `s = e^mu / (e^mu + 1/t - 1)`: `shift = exp(mu)`, what Flux and Qwen-Image do. See
+    /// [`mu`](super::mu).
     pub fn exponential(mu: f64) -> Self {
         Self { shift: mu.exp() }
     }

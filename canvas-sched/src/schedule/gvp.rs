@@ -55,7 +55,7 @@ impl NoiseSchedule for Gvp {
 /// <https://arxiv.org/abs/2102.09672>.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Cosine {
-    /// Keeps noise from being too small near `t = 0`, `> 0`.
+    /// Keeps noise from being too small near `t = 0`, `>= 0`.
     pub offset: f64,
 }
 
@@ -98,6 +98,8 @@ impl NoiseSchedule for Cosine {
         let Level { alpha, sigma, .. } = self.level(t);
         let rate = FRAC_PI_2 / (1.0 + self.offset);
         let of_alpha = -rate * self.angle(t).sin() / self.angle(0.0).cos();
-        (of_alpha, -alpha * of_alpha / sigma)
+        // Without an offset sigma starts like the angle itself.
+        let of_sigma = if sigma == 0.0 && self.offset == 0.0 { rate } else { -alpha * of_alpha / sigma };
+        (of_alpha, of_sigma)
     }
 }

@@ -55,10 +55,14 @@ impl<S: NoiseSchedule> NoiseSchedule for Shifted<S> {
         self.moved(self.inner.level_at_ratio(ratio * self.factor()))
     }
 
-    /// The inner slope through the quotient rule.
+    /// The inner slope through the quotient rule; where the inner slope is infinite, at an end, that of a
+    /// billionth inside.
     fn slope(&self, t: f64) -> (f64, f64) {
-        let (Level { alpha, sigma, .. }, factor) = (self.inner.level(t), self.factor());
         let (of_alpha, of_sigma) = self.inner.slope(t);
+        if !(of_alpha.is_finite() && of_sigma.is_finite()) {
+            return self.slope(t.clamp(1e-9, 1.0 - 1e-9));
+        }
+        let (Level { alpha, sigma, .. }, factor) = (self.inner.level(t), self.factor());
         let (whole, moved) = (alpha.hypot(sigma), (factor * alpha).hypot(sigma));
         let of_whole = (alpha * of_alpha + sigma * of_sigma) / whole;
         let of_moved = (factor * factor * alpha * of_alpha + sigma * of_sigma) / moved;

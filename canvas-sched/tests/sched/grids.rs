@@ -3,7 +3,7 @@ use canvas_core::{Level, NoiseSchedule};
 use canvas_sched::schedule::{Edm, Flow, Vp};
 use canvas_sched::{Ends, Final, Grid, Over, Spacing, Timesteps, Transform, by_name, start};
 
-fn indices(grid: Timesteps, steps: usize) -> Vec<f64> {
+fn indices(grid: &Timesteps, steps: usize) -> Vec<f64> {
     let levels = grid.levels(&Vp::scaled_linear(1000), steps).unwrap();
     assert_eq!(levels.len(), steps + 1);
     assert_eq!((levels[steps].alpha, levels[steps].sigma), (1.0, 0.0));
@@ -18,16 +18,16 @@ fn sigmas(levels: &[Level], expected: &[f64]) {
 
 #[test]
 fn spacings_are_those_of_diffusers() {
-    assert_eq!(indices(Timesteps::leading(1000, 0), 4), [750.0, 500.0, 250.0, 0.0]);
+    assert_eq!(indices(&Timesteps::leading(1000, 0), 4), [750.0, 500.0, 250.0, 0.0]);
     // The published settings of Stable Diffusion start at 958 with 30 steps and at 981 with 50.
-    assert_eq!(indices(Timesteps::leading(1000, 1), 30)[0], 958.0);
-    assert_eq!(indices(Timesteps::leading(1000, 1), 50)[0], 981.0);
-    assert_eq!(indices(Timesteps::trailing(1000), 4), [999.0, 749.0, 499.0, 249.0]);
-    assert_eq!(indices(Timesteps::trailing(1000), 3), [999.0, 666.0, 332.0]);
-    assert_eq!(indices(Timesteps::linspace(1000), 4), [999.0, 666.0, 333.0, 0.0]);
-    assert_eq!(indices(Timesteps::linspace(1000), 3), [999.0, 499.5, 0.0]);
-    assert_eq!(indices(Timesteps::linspace(1000), 1), [999.0]);
-    assert_eq!(indices(Timesteps::uniform(), 4), [999.0, 749.0, 499.0, 249.0]);
+    assert_eq!(indices(&Timesteps::leading(1000, 1), 30)[0], 958.0);
+    assert_eq!(indices(&Timesteps::leading(1000, 1), 50)[0], 981.0);
+    assert_eq!(indices(&Timesteps::trailing(1000), 4), [999.0, 749.0, 499.0, 249.0]);
+    assert_eq!(indices(&Timesteps::trailing(1000), 3), [999.0, 666.0, 332.0]);
+    assert_eq!(indices(&Timesteps::linspace(1000), 4), [999.0, 666.0, 333.0, 0.0]);
+    assert_eq!(indices(&Timesteps::linspace(1000), 3), [999.0, 499.5, 0.0]);
+    assert_eq!(indices(&Timesteps::linspace(1000), 1), [999.0]);
+    assert_eq!(indices(&Timesteps::uniform(), 4), [999.0, 749.0, 499.0, 249.0]);
 }
 
 /// notes/models.md 2.3 and 2.4: Flux at 1024 px and 512 px, schnell, and SD3's shift applied once.

@@ -87,12 +87,15 @@ fn grids() -> impl Strategy<Value = Timesteps> {
         1 => Just(Ends::Between { high: 0.9, low: 0.01 }),
     ];
     let last = prop_oneof![
-        2 => Just(Final::Clean), 1 => Just(Final::At(0.001)), 1 => Just(Final::Repeat), 1 => Just(Final::Nothing)
+        2 => Just(Final::Clean),
+        1 => Just(Final::At(0.001)),
+        1 => Just(Final::Repeat),
+        1 => Just(Final::Nothing)
     ];
     let between = prop_oneof![Just(Between::Schedule), Just(Between::LogRatio)];
     let round = prop_oneof![Just(Round::Keep), Just(Round::Nearest), Just(Round::Down)];
-    let told =
-        prop::option::of((between, round).prop_map(|(between, round)| Told { train: 100, between, round }));
+    let told = (between, round).prop_map(|(between, round)| Told { train: 100, between, round });
+    let told = prop::option::of(told);
     let over = prop_oneof![Just(Over::Ratio), Just(Over::Flow)];
     let terminal = prop::option::weighted(0.2, 0.001..0.5);
     (spacings(), terminal, transforms(), over, ends, told, last).prop_map(
@@ -127,10 +130,15 @@ fn sound(levels: &[Level]) -> Result<(), TestCaseError> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1500, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 1500, failure_persistence: None, ..Default::default() })]
 
     #[test]
-    fn grids_are_sound_or_refused(schedule in schedules(), grid in grids(), steps in 1..=2000usize, few in 1..20usize) {
+    fn grids_are_sound_or_refused(
+        schedule in schedules(),
+        grid in grids(),
+        steps in 1..=2000usize,
+        few in 1..20usize,
+    ) {
         for steps in [steps, few] {
             match grid.levels(&schedule.1, steps) {
                 Ok(levels) => {
@@ -156,7 +164,11 @@ proptest! {
     }
 
     #[test]
-    fn schedules_are_monotone_invertible_and_have_slopes(schedule in schedules(), t in 0.001..0.999f64, by in 1e-3..0.5f64) {
+    fn schedules_are_monotone_invertible_and_have_slopes(
+        schedule in schedules(),
+        t in 0.001..0.999f64,
+        by in 1e-3..0.5f64,
+    ) {
         let schedule = schedule.1;
         let (level, later) = (schedule.level(t), schedule.level((t + by).min(1.0)));
         sound(&[later, level])?;

@@ -1,7 +1,7 @@
 use crate::close;
 use canvas_core::{Level, NoiseSchedule};
 use canvas_sched::by_name::{self, SCHEDULES};
-use canvas_sched::schedule::{Edm, Flow, Gvp, Shifted, SubVp, Vp, VpSde, betas};
+use canvas_sched::schedule::{Cosine, Edm, Flow, Gvp, Laplace, Shifted, SubVp, Vp, VpSde, betas};
 
 fn all() -> Vec<(String, Box<dyn NoiseSchedule>)> {
     let mut all: Vec<(String, Box<dyn NoiseSchedule>)> =
@@ -32,6 +32,35 @@ fn noise_grows_and_signal_falls_with_time() {
         }
         let clean = levels[0];
         assert!(clean.sigma < 0.01001 && clean.alpha == 1.0, "{name}: {clean:?}");
+    }
+}
+
+/// Closed slopes at the ends: infinite for some, never NaN, and of the right sign.
+#[test]
+fn slopes_at_the_ends_are_numbers() {
+    let mut all = all();
+    all.push(("cosine without offset".to_owned(), Box::new(Cosine { offset: 0.0 })));
+    all.push(("shifted vp sde".to_owned(), Box::new(Shifted { inner: VpSde::default(), shift: -2.0 })));
+    all.push(("shifted laplace".to_owned(), Box::new(Shifted { inner: Laplace::default(), shift: -2.0 })));
+    for scale in [1.0, 1.5, 2.0, 3.0] {
+        all.push((format!("laplace {scale}"), Box::new(Laplace { location: 0.5, scale })));
+    }
+    for (name, schedule) in all {
+        for t in [0.0, 1.0] {
+            let (of_alpha, of_sigma) = schedule.slope(t);
+            assert!(of_alpha <= 1e-9 && of_sigma >= 0.0, "{name} at {t}: {of_alpha}, {of_sigma}");
+            if name.starts_with("shifted") {
+                continue; // where the inner slope is infinite, that of a billionth inside
+            }
+            let inside = t + if t == 0.0 { 1e-12 } else { -1e-12 };
+            for (end, near) in [(of_alpha, schedule.slope(inside).0), (of_sigma, schedule.slope(inside).1)] {
+                if end.is_finite() {
+                    close(near, end, 1e-3 * end.abs() + 1e-3);
+                } else {
+                    assert!(near.abs() > 100.0, "{name} at {t}: {near} beside {end}");
+                }
+            }
+        }
     }
 }
 

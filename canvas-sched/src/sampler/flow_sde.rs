@@ -19,7 +19,10 @@ pub enum FlowNoise {
 /// `v = eps - x0`, `d = f - f'`: `y' ~ N(y (1 - c^2 d / 2f) - v d (1 + c^2 (1 - f) / 2f), c^2 d)`, or for CPS
 /// `y' ~ N((1 - f') x0 + sqrt(f'^2 - std^2) eps, std^2)` with `std = f' sin(a pi / 2)`.
 ///
-/// Finite at `alpha = 0`. First order in distribution; CPS is [`Ddim`](super::Ddim) with another noise.
+/// Finite at `alpha = 0`. Flow-GRPO's and DanceGRPO's are of first order in distribution. CPS is
+/// [`Ddim`](super::Ddim) with another noise, whose share does not shrink with the hops: its bias does not vanish
+/// with the number of steps (a standard deviation of 0.40 comes out 0.06 narrower at `a = 0.7`, with 32 steps as with
+/// 512). Flow-GRPO's noise has no bound where the first level is nearly, but not exactly, pure noise.
 ///
 /// # Differs from the references
 /// A step to clean data has no noise (theirs adds some, and leaves that step out of training). Log-densities

@@ -33,16 +33,16 @@ pub enum FlowNoise {
 /// Liu et al., "Flow-GRPO", 2025, equation 9, <https://arxiv.org/abs/2505.05470>; Xue et al., "DanceGRPO", 2025,
 /// <https://arxiv.org/abs/2505.07818>; Wang & Yu, "Coefficients-Preserving Sampling", 2025,
 /// <https://arxiv.org/abs/2509.05952>.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct FlowSde(
     /// How much noise.
     pub FlowNoise,
 );
 
-impl Default for FlowSde {
+impl Default for FlowNoise {
     /// Flow-GRPO's 0.7.
     fn default() -> Self {
-        Self(FlowNoise::FlowGrpo(0.7))
+        Self::FlowGrpo(0.7)
     }
 }
 
@@ -59,9 +59,8 @@ impl<const D: usize> Sampler<D> for FlowSde {
             FlowNoise::FlowGrpo(a) => a * a * f / (1.0 - if f == 1.0 { next } else { f }),
             FlowNoise::DanceGrpo(eta) => eta * eta,
             FlowNoise::Cps(a) => {
-                let (fresh, kept) = (a * FRAC_PI_2).sin_cos();
-                let mean = here.x0() * (1.0 - next) + here.eps() * (next * kept);
-                return Step::random(mean * scale, next * fresh * scale, here);
+                let ((fresh, kept), Level { alpha, sigma, .. }) = ((a * FRAC_PI_2).sin_cos(), hop.to);
+                return Step::random(here.x0() * alpha + here.eps() * (sigma * kept), sigma * fresh, here);
             }
         };
         let flow = here.eps() - here.x0();

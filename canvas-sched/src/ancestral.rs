@@ -60,19 +60,22 @@ impl Ancestral {
     /// of the noise on top.
     pub fn split(&self, from: Level, to: Level) -> (Level, f64) {
         let q = shrink(from, to);
-        let up = match self.form {
+        let (down, up) = match self.form {
             Downstep::Variance => {
-                (self.eta * to.sigma * ((1.0 - q) * (1.0 + q)).max(0.0).sqrt()).min(to.sigma)
+                let up = self.eta * to.sigma * ((1.0 - q) * (1.0 + q)).max(0.0).sqrt();
+                let up = up.min(to.sigma);
+                (((to.sigma - up) * (to.sigma + up)).sqrt(), up)
             }
-            Downstep::RectifiedFlow if q == 1.0 || to.alpha == 0.0 => 0.0,
+            Downstep::RectifiedFlow if q == 1.0 || to.alpha == 0.0 => (to.sigma, 0.0),
             Downstep::RectifiedFlow => {
+                // By the distance below the target, which is exactly 0 at eta = 0.
                 let time = |level: Level| level.sigma / (level.alpha + level.sigma);
-                let below = (time(to) * (1.0 + self.eta * (time(to) / time(from) - 1.0))).max(0.0);
-                let down = to.alpha * below / (1.0 - below);
-                (to.sigma.powi(2) - down.powi(2)).max(0.0).sqrt()
+                let gap = (self.eta * time(to) * (1.0 - time(to) / time(from))).min(time(to));
+                let lost = (gap * (to.alpha + to.sigma) / (1.0 - time(to) + gap)).min(to.sigma);
+                let down = to.sigma - lost;
+                (down, (lost * (to.sigma + down)).sqrt())
             }
         };
-        let down = ((to.sigma - up) * (to.sigma + up)).sqrt();
         (Level { sigma: down, ..to }, up * self.noise)
     }
 }

@@ -1,7 +1,7 @@
 //! Ancestral sampling, the reverse Markov chain of DDPM, for any schedule.
 
 use burn::prelude::*;
-use canvas_core::{Evaluation, Hop, Level, Sampler, Std, Step};
+use canvas_core::{Hop, Level, Sampler, Std, Step};
 
 /// Which variance a step of DDPM has. The two fixed ones agree as the number of steps grows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -46,12 +46,6 @@ pub(super) fn forward_variance(from: Level, to: Level) -> f64 {
     (from.sigma.powi(2) - (from.alpha / to.alpha * to.sigma).powi(2)).max(0.0)
 }
 
-/// The variance output, as the network gave it.
-fn learned<const D: usize>(here: &Evaluation<D>) -> Tensor<D> {
-    let given = here.estimate.variance.clone();
-    given.expect("a learned variance needs a denoiser that gives one: a network with twice the channels")
-}
-
 impl<const D: usize> Sampler<D> for Ddpm {
     fn step(&self, x: Tensor<D>, hop: &mut Hop<'_, D>) -> Step<D> {
         let (from, to) = (hop.from, hop.to);
@@ -60,16 +54,17 @@ impl<const D: usize> Sampler<D> for Ddpm {
         let shrink = (to.sigma / from.sigma).powi(2);
         let (of_x, of_x0) = (from.alpha / to.alpha * shrink, to.alpha * added / from.sigma.powi(2));
         let mean = here.x.clone() * of_x + here.x0() * of_x0;
-        let (large, small) = (added, added * shrink);
-        let std = match self.variance {
+        let (large, small, learned) = (added, added * shrink, here.estimate.variance.clone());
+        let std = match (self.variance, learned) {
             _ if small == 0.0 => Std::Same(0.0),
-            Variance::FixedSmall => Std::Same(small.sqrt()),
-            Variance::FixedLarge => Std::Same(large.sqrt()),
-            Variance::Learned => Std::Each((learned(&here) * 0.5).exp()),
-            Variance::LearnedRange => {
+            (Variance::FixedSmall, _) => Std::Same(small.sqrt()),
+            (Variance::FixedLarge, _) => Std::Same(large.sqrt()),
+            (_, None) => panic!("a learned variance needs a network with twice the channels"),
+            (Variance::Learned, Some(log)) => Std::Each((log * 0.5).exp()),
+            (Variance::LearnedRange, Some(v)) => {
                 // Held above 0 as in the published code, whose table starts with a variance of 0.
                 let (low, high) = (small.max(1e-20).ln(), large.ln());
-                Std::Each(((learned(&here) + 1.0) * (0.25 * (high - low)) + 0.5 * low).exp())
+                Std::Each(((v + 1.0) * (0.25 * (high - low)) + 0.5 * low).exp())
             }
         };
         Step { mean, std, eval: here }

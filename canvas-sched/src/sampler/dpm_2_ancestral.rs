@@ -7,7 +7,7 @@ use canvas_core::{Hop, Sampler, Step};
 /// Stochastic, two evaluations a step: to the geometric mean of `s/a` and `d/a'`, and with the noise estimate
 /// found there from the start to `d`: `x' ~ N((a'/a) x + (d - s a'/a) eps_mid, up^2)`.
 ///
-/// The deterministic part is of second order; the noise of [`Ancestral`] makes the whole first order. Euler's
+/// The deterministic part is of second order and the noise exact, so means and variances are too. Euler's
 /// at `alpha = 0`, where the middle is pure noise too, and to clean data.
 ///
 /// # Reference

@@ -7,7 +7,7 @@ use canvas_core::{Hop, Sampler, Step};
 /// Stochastic, two evaluations a step: to the geometric mean of `s/a` and `d/a'`, and with the clean estimate
 /// found there from the start to `d`: `x' ~ N((d/s) x + (a' - a d/s) x0_mid, up^2)`.
 ///
-/// The deterministic part is of second order; the noise of [`Ancestral`] makes the whole first order. Euler's
+/// The deterministic part is of second order and the noise exact, so means and variances are too. Euler's
 /// at `alpha = 0` (the exact limit) and to clean data.
 ///
 /// # Reference

@@ -19,7 +19,10 @@ pub enum FlowNoise {
 /// `v = eps - x0`, `d = f - f'`: `y' ~ N(y (1 - c^2 d / 2f) - v d (1 + c^2 (1 - f) / 2f), c^2 d)`, or for CPS
 /// `y' ~ N((1 - f') x0 + sqrt(f'^2 - std^2) eps, std^2)` with `std = f' sin(a pi / 2)`.
 ///
-/// Finite at `alpha = 0`. First order in distribution; CPS is [`Ddim`](super::Ddim) with another noise.
+/// Finite at `alpha = 0`. Flow-GRPO's and DanceGRPO's are of first order in distribution. CPS is
+/// [`Ddim`](super::Ddim) with another noise, whose share does not shrink with the hops: its bias does not vanish
+/// with the number of steps (a standard deviation of 0.40 comes out 0.06 narrower at `a = 0.7`, with 32 steps as with
+/// 512). Flow-GRPO's noise has no bound where the first level is nearly, but not exactly, pure noise.
 ///
 /// # Differs from the references
 /// A step to clean data has no noise (theirs adds some, and leaves that step out of training). Log-densities
@@ -30,16 +33,16 @@ pub enum FlowNoise {
 /// Liu et al., "Flow-GRPO", 2025, equation 9, <https://arxiv.org/abs/2505.05470>; Xue et al., "DanceGRPO", 2025,
 /// <https://arxiv.org/abs/2505.07818>; Wang & Yu, "Coefficients-Preserving Sampling", 2025,
 /// <https://arxiv.org/abs/2509.05952>.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct FlowSde(
     /// How much noise.
     pub FlowNoise,
 );
 
-impl Default for FlowSde {
+impl Default for FlowNoise {
     /// Flow-GRPO's 0.7.
     fn default() -> Self {
-        Self(FlowNoise::FlowGrpo(0.7))
+        Self::FlowGrpo(0.7)
     }
 }
 
@@ -56,9 +59,8 @@ impl<const D: usize> Sampler<D> for FlowSde {
             FlowNoise::FlowGrpo(a) => a * a * f / (1.0 - if f == 1.0 { next } else { f }),
             FlowNoise::DanceGrpo(eta) => eta * eta,
             FlowNoise::Cps(a) => {
-                let (fresh, kept) = (a * FRAC_PI_2).sin_cos();
-                let mean = here.x0() * (1.0 - next) + here.eps() * (next * kept);
-                return Step::random(mean * scale, next * fresh * scale, here);
+                let ((fresh, kept), Level { alpha, sigma, .. }) = ((a * FRAC_PI_2).sin_cos(), hop.to);
+                return Step::random(here.x0() * alpha + here.eps() * (sigma * kept), sigma * fresh, here);
             }
         };
         let flow = here.eps() - here.x0();

@@ -12,6 +12,9 @@ use canvas_core::{Evaluation, Hop, Level, Sampler, Step};
 /// Orders fall at both ends of the run, as published: the predictor's is at most the hops behind plus one and
 /// the hops left. First order after `alpha = 0` and to clean data; no correction there.
 ///
+/// Noise close to the data is harmful at orders above 1, which extrapolate along it: with `tau = 1` throughout and
+/// 300 steps of shifted flow, modes of width 0.20 come out 0.27 wide. So the default has none there.
+///
 /// # Differs from the paper
 /// As in its code, with two estimates the first moment of the kernel is replaced by its leading term
 /// `(1 + eta) h^2 / 2`. Only the data form is here, not the noise form.

@@ -4,8 +4,8 @@ use burn::prelude::*;
 use burn::tensor::DType;
 use canvas_core::{Level, Noise, NoiseSchedule, Run, Sampler};
 use canvas_sched::{
-    Ancestral, Churned, Dpm2Ancestral, DpmPp, DpmPp2mSde, DpmPp2sAncestral, DpmPp3mSde, DpmPpSde, Euler,
-    EulerAncestral, Heun, SolverType,
+    Ancestral, Churned, Dpm2Ancestral, DpmPp2mSde, DpmPp2sAncestral, DpmPp3mSde, DpmPpSde, Euler,
+    EulerAncestral, Heun, SolverType, by_name,
 };
 use serde_json::Value;
 use std::cell::Cell;
@@ -79,7 +79,7 @@ fn ours(function: &str, args: &Value) -> Option<Box<dyn Sampler<4>>> {
         "sample_dpm_2_ancestral" => Box::new(Dpm2Ancestral(ancestral)),
         "sample_dpmpp_2s_ancestral" => Box::new(DpmPp2sAncestral(ancestral)),
         "sample_dpmpp_sde" => Box::new(DpmPpSde { ancestral, r: number("r", 0.5) }),
-        "sample_dpmpp_2m" => Box::new(DpmPp::two_m()),
+        "sample_dpmpp_2m" => by_name::sampler("dpmpp-2m").unwrap(),
         "sample_dpmpp_2m_sde" => {
             let solver = if args["solver_type"] == "heun" { SolverType::Heun } else { SolverType::Midpoint };
             Box::new(DpmPp2mSde { eta, noise: 1.0, solver })

@@ -1,6 +1,5 @@
 //! Schedules, predictions, samplers and guidance against closed forms and published numbers.
 
-mod diffusers_sde;
 mod diffusers;
 mod golden;
 mod grids;

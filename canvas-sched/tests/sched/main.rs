@@ -1,9 +1,13 @@
 //! Schedules, predictions, samplers and guidance against closed forms and published numbers.
 
+mod bumps;
 mod golden;
+mod golden_ode;
 mod grids;
 mod guidance;
+mod inversions;
 mod names;
+mod ode;
 mod oracle;
 mod orders;
 mod predictions;

@@ -109,10 +109,7 @@ impl<'a, const D: usize> Hop<'a, D> {
     }
 
     /// The same hop with another denoiser: for samplers around samplers that change what the network says.
-    pub fn denoised_by<'b>(
-        &'b mut self,
-        denoise: &'b dyn Fn(Tensor<D>, Level) -> Estimate<D>,
-    ) -> Hop<'b, D> {
+    pub fn denoised_by<'b>(&'b mut self, denoise: &'b dyn Fn(Tensor<D>, Level) -> Estimate<D>) -> Hop<'b, D> {
         Hop { denoise, noise: &mut *self.noise, ..*self }
     }
 

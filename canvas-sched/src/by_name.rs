@@ -2,9 +2,8 @@
 
 use crate::schedule::{Cosine, Edm, Flow, Gvp, Laplace, SubVp, Ve, Vp, VpSde, betas};
 use crate::{
-    Ays, Ends, Rule, Spacing, Timesteps, Transform,
-    Ddim, Ddpm, Deis, Dopri5, Dpm2, DpmPp, DpmSingle, DpmSolver, Euler, Heun, Ipndm, Lms, Midpoint, Pndm,
-    UniPc, WarmUp, predict,
+    Ays, Ddim, Ddpm, Deis, Dopri5, Dpm2, DpmPp, DpmSingle, DpmSolver, Ends, Euler, Heun, Ipndm, Lms,
+    Midpoint, Pndm, Rule, Spacing, Timesteps, Transform, UniPc, WarmUp, predict,
 };
 use canvas_core::{NoiseSchedule, Prediction, Sampler};
 

@@ -42,12 +42,12 @@ mod ancestral;
 pub mod by_name;
 pub mod diffusers;
 mod diffusion;
+mod dormand_prince;
 mod exponential;
 pub mod flow_map;
 mod grid;
 pub mod guidance;
 mod locate;
-mod dormand_prince;
 mod multistep;
 mod numeric;
 pub mod predict;
@@ -70,8 +70,8 @@ pub use guidance::{
 pub use multistep::{Bh, Finish, Form, SolverType};
 pub use pseudo::Extrapolated;
 pub use sampler::{
-    Churned, ConsistencyModel, Ddim, DdimInversion, Ddpm, Deis, Dopri5, Dpm2, Dpm2Ancestral, DpmPp, DpmPp2mSde,
-    DpmPp2sAncestral, DpmPp3mSde, DpmPpSde, DpmSingle, DpmSolver, EdmHeun, Euler, EulerAncestral, FlowNoise, FlowSde,
-    Heun, Interval, Inversion, Ipndm, Lcm, Lms, Midpoint, Pndm, Restart, SaSolver, SdeDpmSolver, SitEuler,
-    SitHeun, Tcd, UniPc, Variance, WarmUp, Window,
+    Churned, ConsistencyModel, Ddim, DdimInversion, Ddpm, Deis, Dopri5, Dpm2, Dpm2Ancestral, DpmPp,
+    DpmPp2mSde, DpmPp2sAncestral, DpmPp3mSde, DpmPpSde, DpmSingle, DpmSolver, EdmHeun, Euler, EulerAncestral,
+    FlowNoise, FlowSde, Heun, Interval, Inversion, Ipndm, Lcm, Lms, Midpoint, Pndm, Restart, SaSolver,
+    SdeDpmSolver, SitEuler, SitHeun, Tcd, UniPc, Variance, WarmUp, Window,
 };

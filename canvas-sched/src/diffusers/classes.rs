@@ -1,8 +1,8 @@
 //! One function a class, or a family of classes: which fields it has, and what they mean here.
 
+use super::angles::{Circle, ConsistencyGrid, EdmEnd, EdmGrid, Open, Squared};
 use super::fields::Fields;
 use super::flow::{FlowGrid, Shift, ShiftKind};
-use super::angles::{Circle, ConsistencyGrid, EdmEnd, EdmGrid, Open, Squared};
 use super::pndm::PndmCalls;
 use super::predictions::{NegatedEdm, ToldFlow};
 use super::sigmas::{End, SigmaGrid, Told, Transform};
@@ -65,14 +65,26 @@ fn check(fields: &Fields, options: &Options) -> Result<(), DiffusersError> {
     let taken = [
         (options.s_churn > 0.0, "s_churn", ["EulerDiscreteScheduler", "EDMEulerScheduler", ""]),
         (options.eta.is_some(), "eta", ["DDIMScheduler", "DDIMParallelScheduler", "TCDScheduler"]),
-        (options.use_clipped_model_output, "use_clipped_model_output", ["DDIMScheduler", "DDIMParallelScheduler", ""]),
+        (
+            options.use_clipped_model_output,
+            "use_clipped_model_output",
+            ["DDIMScheduler", "DDIMParallelScheduler", ""],
+        ),
         (options.tau.is_some(), "tau", ["SASolverScheduler", "", ""]),
-        (options.original_inference_steps.is_some(), "original_inference_steps", ["LCMScheduler", "TCDScheduler", ""]),
+        (
+            options.original_inference_steps.is_some(),
+            "original_inference_steps",
+            ["LCMScheduler", "TCDScheduler", ""],
+        ),
     ];
     for (given, name, classes) in taken {
         if given && !classes.contains(&class) {
             let takers = classes.join(" ");
-            return Err(fields.refuse(name, format!("no such option (only {} take it)", takers.trim()), "one"));
+            return Err(fields.refuse(
+                name,
+                format!("no such option (only {} take it)", takers.trim()),
+                "one",
+            ));
         }
     }
     let eta = options.eta.unwrap_or(0.0);
@@ -165,8 +177,7 @@ fn ddpm<const D: usize>(fields: &Fields, class: &'static str, options: &Options)
     }
     let sampler = limited(fields, Some(true), false, inner)?;
     let spacing = Spacing::read(fields, "leading", table.train())?;
-    let grid =
-        StepGrid { class, table: table.clone(), spacing, clean: true, least: (1, ""), custom: true };
+    let grid = StepGrid { class, table: table.clone(), spacing, clean: true, least: (1, ""), custom: true };
     Ok(on_table(class, table, prediction(fields, EPS_X_V)?, sampler, Start::Unit, grid))
 }
 
@@ -240,7 +251,11 @@ fn distilled<const D: usize>(fields: &Fields, class: &'static str, options: &Opt
     let origin = fields.count("original_inference_steps", 50.min(train), 1, train)?;
     let origin = options.original_inference_steps.unwrap_or(origin);
     if origin == 0 || origin > train {
-        return Err(fields.refuse("original_inference_steps", format!("an integer within [1, {train}]"), origin));
+        return Err(fields.refuse(
+            "original_inference_steps",
+            format!("an integer within [1, {train}]"),
+            origin,
+        ));
     }
     // Read because they stand in every file; diffusers does not use them in these classes either.
     Spacing::read(fields, "leading", train)?;
@@ -526,7 +541,8 @@ fn unipc<const D: usize>(fields: &Fields, class: &'static str) -> Built<D> {
     let end = final_sigma(fields, "zero")?;
     let mut solver = Solver::read(fields, class, end, Told::Rounded)?;
     let any = (f64::MIN_POSITIVE, f64::MAX);
-    solver.grid.ends = (fields.optional("sigma_min", any.0, any.1)?, fields.optional("sigma_max", any.0, any.1)?);
+    solver.grid.ends =
+        (fields.optional("sigma_min", any.0, any.1)?, fields.optional("sigma_max", any.0, any.1)?);
     if solver.grid.transform != Transform::None && end == End::First {
         solver.grid.end = End::Repeat;
     }
@@ -539,7 +555,11 @@ fn unipc<const D: usize>(fields: &Fields, class: &'static str) -> Built<D> {
     let bh = if fields.word("solver_type", "bh2", &known)? == "bh1" { Bh::One } else { Bh::Two };
     let skipped = fields.list("disable_corrector")?.unwrap_or_default();
     if skipped.iter().enumerate().any(|(index, &step)| step != index as f64) {
-        return Err(fields.refuse("disable_corrector", "the first steps in order: [0, 1, ..]", format!("{skipped:?}")));
+        return Err(fields.refuse(
+            "disable_corrector",
+            "the first steps in order: [0, 1, ..]",
+            format!("{skipped:?}"),
+        ));
     }
     let lower = fields.flag("lower_order_final", true)?;
     let inner = Box::new(UniPc {
@@ -601,9 +621,8 @@ fn edm<const D: usize>(fields: &Fields, class: &'static str, options: &Options) 
     };
     let plain = predict::Edm { sigma_data };
     let epsilon = fields.word("prediction_type", "epsilon", EPS_V)? == "epsilon";
-    let prediction = || -> Box<dyn Prediction> {
-        if epsilon { Box::new(plain) } else { Box::new(NegatedEdm(plain)) }
-    };
+    let prediction =
+        || -> Box<dyn Prediction> { if epsilon { Box::new(plain) } else { Box::new(NegatedEdm(plain)) } };
     let churn = churn(options);
     let sampler: Box<dyn Sampler<D>> = match options.compat {
         _ if class != "EDMEulerScheduler" => {
@@ -693,13 +712,21 @@ fn flow_match<const D: usize>(fields: &Fields, class: &'static str, options: &Op
     let inverted = fields.flag("invert_sigmas", false)?;
     let stochastic = if class == "FlowMatchLCMScheduler" {
         fields.only("scale_factors", &json!(null))?;
-        fields.word("upscale_mode", "bicubic", &["bicubic", "nearest", "bilinear", "area", "linear", "trilinear"])?;
+        fields.word(
+            "upscale_mode",
+            "bicubic",
+            &["bicubic", "nearest", "bilinear", "area", "linear", "trilinear"],
+        )?;
         true
     } else {
         fields.flag("stochastic_sampling", false)?
     };
     if stochastic && inverted {
-        return Err(fields.refuse("invert_sigmas", "false where fresh noise is drawn: diffusers adds it to the wrong end", true));
+        return Err(fields.refuse(
+            "invert_sigmas",
+            "false where fresh noise is drawn: diffusers adds it to the wrong end",
+            true,
+        ));
     }
     let grid = FlowGrid {
         class,

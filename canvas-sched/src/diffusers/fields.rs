@@ -23,7 +23,12 @@ impl Fields {
         self.values.get(field).filter(|value| !value.is_null())
     }
 
-    pub(super) fn refuse(&self, field: &str, expected: impl ToString, found: impl ToString) -> DiffusersError {
+    pub(super) fn refuse(
+        &self,
+        field: &str,
+        expected: impl ToString,
+        found: impl ToString,
+    ) -> DiffusersError {
         DiffusersError::Value {
             origin: self.origin.clone(),
             class: self.class.clone(),

@@ -55,7 +55,8 @@ fn stretch(sigmas: &mut [f64], terminal: f64) -> Result<(), AskError> {
     let index = sigmas.len() - 1;
     let scale = (1.0 - sigmas[index]) / (1.0 - terminal);
     if scale == 0.0 {
-        let expected = "a last sigma below 1, or shift_terminal cannot stretch to it: ask for two steps or more";
+        let expected =
+            "a last sigma below 1, or shift_terminal cannot stretch to it: ask for two steps or more";
         return Err(AskError::Entry { what: "sigmas", index, value: 1.0, expected });
     }
     sigmas.iter_mut().for_each(|sigma| *sigma = 1.0 - (1.0 - *sigma) / scale);

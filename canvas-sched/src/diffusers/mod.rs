@@ -229,7 +229,8 @@ pub struct Scheduler<const D: usize> {
 fn quoted(text: &str) -> String {
     let (mut out, mut rest, mut inside) = (String::new(), text, false);
     while let Some(next) = rest.chars().next() {
-        let word = ["-Infinity", "Infinity", "NaN"].into_iter().find(|word| !inside && rest.starts_with(word));
+        let word =
+            ["-Infinity", "Infinity", "NaN"].into_iter().find(|word| !inside && rest.starts_with(word));
         if let Some(word) = word {
             out.extend(["\"", word, "\""]);
             rest = &rest[word.len()..];

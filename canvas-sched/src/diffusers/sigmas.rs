@@ -36,7 +36,9 @@ impl Transform {
         match on[..] {
             [] => Ok(Self::None),
             [(_, transform)] => Ok(transform),
-            [(first, _), (second, _), ..] => Err(fields.refuse(second, format!("false beside {first}"), true)),
+            [(first, _), (second, _), ..] => {
+                Err(fields.refuse(second, format!("false beside {first}"), true))
+            }
         }
     }
 
@@ -46,9 +48,9 @@ impl Transform {
         let (rho, root) = (7.0, |ratio: f64| ratio.powf(1.0 / 7.0));
         Some(match self {
             Self::None => return None,
-            Self::Karras => (0..count)
-                .map(|i| (root(high) + part(i) * (root(low) - root(high))).powf(rho))
-                .collect(),
+            Self::Karras => {
+                (0..count).map(|i| (root(high) + part(i) * (root(low) - root(high))).powf(rho)).collect()
+            }
             Self::Exponential | Self::Lu => {
                 (0..count).map(|i| (high.ln() + part(i) * (low.ln() - high.ln())).exp()).collect()
             }
@@ -138,7 +140,8 @@ impl SigmaGrid {
             let ratios = Transform::Exponential.ratios(whole.0, whole.1, steps + 1).expect("it moves them");
             spaced.iter_mut().zip(ratios).for_each(|(pair, ratio)| pair.0 = ratio);
         }
-        let own = if self.full || self.log_linear { whole } else { (spaced[0].0, spaced[spaced.len() - 1].0) };
+        let own =
+            if self.full || self.log_linear { whole } else { (spaced[0].0, spaced[spaced.len() - 1].0) };
         let (high, low) = match self.transform {
             Transform::Lu => own,
             _ if self.rising => (own.1, own.0),

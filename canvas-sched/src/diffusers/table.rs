@@ -19,7 +19,8 @@ pub(super) const DDPM: Defaults = ("linear", 1e-4, 0.02);
 pub(super) const K_DIFFUSION: Defaults = ("linear", 8.5e-4, 0.012);
 pub(super) const LATENT: Defaults = ("scaled_linear", 8.5e-4, 0.012);
 
-pub(super) const SCHEDULES: [&str; 6] = ["linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid", "laplace", "exp"];
+pub(super) const SCHEDULES: [&str; 6] =
+    ["linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid", "laplace", "exp"];
 
 impl Table {
     /// Reads the fields that every discrete scheduler shares.

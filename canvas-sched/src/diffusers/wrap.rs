@@ -174,7 +174,8 @@ impl<const D: usize> Sampler<D> for EarlyChurn {
         };
         let own = self.prediction.coefficients(from);
         let raw = (before.x0() - before.x.clone() * own.skip) / own.out;
-        let (read, at) = if self.read_before { (own, from) } else { (self.prediction.coefficients(raised), raised) };
+        let (read, at) =
+            if self.read_before { (own, from) } else { (self.prediction.coefficients(raised), raised) };
         // The state as the level of the reading scales it.
         let x0 = x.clone() * (at.alpha / raised.alpha * read.skip) + raw * read.out;
         let here = Evaluation { level: raised, x, estimate: x0.into() };

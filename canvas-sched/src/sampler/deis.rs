@@ -11,6 +11,11 @@ use canvas_core::{Hop, Level, Sampler, Step};
 /// first hops lower. Because `ln(rho) = -lambda`, this is [`DpmSolver`](super::DpmSolver) with exact weights
 /// at every order; the two papers reached it apart. Starts at `alpha = 0` and ends at clean data first order.
 ///
+/// # Measured order
+/// On the schedules EDM, linear, cosine and flow, for Gaussian and for two-bump data, in `tests/sched/ode.rs`:
+/// 1.00, 1.99, 3.06 and 3.91 for orders 1 to 4, medians from exact history. A whole run has second order at
+/// least, and the full order where it starts at much noise (EDM).
+///
 /// # Reference
 /// Zhang & Chen, "Fast Sampling of Diffusion Models with Exponential Integrator", 2022, equations 14 and 15
 /// and appendix B.2, <https://arxiv.org/abs/2204.13902>.

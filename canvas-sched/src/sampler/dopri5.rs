@@ -15,6 +15,11 @@ use canvas_core::{Hop, Level, Sampler, Step};
 /// The noise estimate is 0/0 at clean data. A hop there is integrated to `s = last` and ends with one step
 /// along the clean estimate, whose error is about `last^2 / 2` times the curvature.
 ///
+/// # Measured order
+/// On the schedules EDM, linear, cosine and flow, for Gaussian and for two-bump data, in `tests/sched/ode.rs`:
+/// the error follows the tolerance. With one hop from 0.98 to 0.02 of the flow schedule it takes torchdiffeq's
+/// evaluations (26, 38 and 134 at 1e-3, 1e-5 and 1e-8) and ends within 2e-14 of it.
+///
 /// # Differs from torchdiffeq
 /// The last step of a hop ends on its level; torchdiffeq steps beyond and interpolates, unless told `step_t`.
 /// A step as short as 1e-5 of its hop is always accepted.

@@ -9,6 +9,10 @@ use canvas_core::{Hop, Sampler, Step};
 /// estimate made there, `x' = (a'/a) x + (s' - s a'/a) eps_m`. A hop from `alpha = 0` or to clean data has no
 /// middle in `ln(rho)` and is Euler's.
 ///
+/// # Measured order
+/// On the schedules EDM, linear, cosine and flow, for Gaussian and for two-bump data, in `tests/sched/ode.rs`:
+/// median 2.00.
+///
 /// # Reference
 /// Lu et al., "DPM-Solver", 2022, Algorithm 1 with `r = 1/2`, <https://arxiv.org/abs/2206.00927>, in the
 /// form of k-diffusion's `sample_dpm_2`: after Karras et al., 2022, Algorithm 2,

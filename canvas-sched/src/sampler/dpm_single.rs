@@ -12,6 +12,17 @@ use canvas_core::{Hop, Level, Sampler, Step};
 ///
 /// A block whose beginning has no signal (`alpha = 0`) is carried on from its second level.
 ///
+/// # Measured order
+/// On the schedules EDM, linear, cosine and flow, for Gaussian and for two-bump data, in `tests/sched/ode.rs`:
+/// medians, for clean and noise estimates.
+///
+/// | order | midpoint | heun |
+/// |---|---|---|
+/// | 2 | 1.98, 2.00 | 1.97, 1.99 |
+/// | 3 | 3.00, 3.02 | 3.00, 3.06 |
+///
+/// With whole blocks, and an end that is not clean: a last block cut short leaves its own lower order.
+///
 /// # Differs from diffusers
 /// A run that ends within a block has its last hops' lower orders, whatever `finish` is; diffusers has no
 /// order for them when `lower_order_final` is off.

@@ -11,6 +11,11 @@ use canvas_core::{Hop, Sampler, Step};
 /// polynomial in `lambda = ln(a/s)` through the last `order` noise estimates. Second order in midpoint form:
 /// `m = eps + (eps - eps_prev) h / (2 h_prev)`. First order is DDIM, also from `alpha = 0` and to clean data.
 ///
+/// # Measured order
+/// On the schedules EDM, linear, cosine and flow, for Gaussian and for two-bump data, in `tests/sched/ode.rs`:
+/// 1.99 for order 2 in both forms and 3.06 for order 3, medians from exact history. A whole run of third order
+/// has 2 to 3, because of its first hop.
+///
 /// # Differs from the paper
 /// The paper's solvers are singlestep ([`DpmSingle`](super::DpmSingle)); this multistep form is its authors'
 /// code. Third order is exact here: see [`DpmPp`](super::DpmPp).

@@ -13,6 +13,18 @@ use canvas_core::{Hop, Sampler, Step};
 /// The first hops of a run have fewer estimates and a lower order, and so has the last by [`Finish`]. A start
 /// at `alpha = 0` is first order and leaves no weight in later hops.
 ///
+/// # Measured order
+/// On the schedules EDM, linear, cosine and flow, for Gaussian and for two-bump data, in `tests/sched/ode.rs`:
+/// medians over the paths, from exact history.
+///
+/// | order | midpoint | heun | `published` |
+/// |---|---|---|---|
+/// | 2 | 2.02 | 2.02 | |
+/// | 3 | 3.01 | 3.01 | 2 (1.94 on flow) |
+///
+/// A whole run of third order has 2 to 3: its first hop is of first order, which little is left of where a run
+/// starts at much noise.
+///
 /// # Differs from the paper
 /// Third order: the paper, its code, diffusers and k-diffusion halve the second difference, which leaves
 /// second order (see [`published`](Self::published)). Here the polynomial is integrated exactly.

@@ -10,6 +10,10 @@ use canvas_core::{Hop, Sampler, Step};
 /// `order`, and carried by DDIM's transfer `x' = (a'/a) x + (s' - s a'/a) eps`. Second order on grids that
 /// are not even in `sigma / alpha`, like [`Pndm`](super::Pndm). A start at `alpha = 0` is Euler's.
 ///
+/// # Measured order
+/// On the schedules EDM, linear, cosine and flow, for Gaussian and for two-bump data, in `tests/sched/ode.rs`:
+/// median 1.98.
+///
 /// # Differs from diffusers
 /// Its `IPNDMScheduler` ties this rule to one grid (`sigma = sin^2(pi t / 2)`, `alpha^2 = 1 - sigma^2`, told
 /// `2/pi atan2(sigma, alpha)`) and to velocity prediction, and starts at `alpha = 0`, where it takes 0 for the

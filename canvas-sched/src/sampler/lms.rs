@@ -11,6 +11,11 @@ use canvas_core::{Hop, Level, Sampler, Step};
 /// through the last `order` noise estimates, integrated exactly. Order `order`, the first hops lower. A hop to
 /// clean data keeps the full order; a start at `alpha = 0` is first order.
 ///
+/// # Measured order
+/// On the schedules EDM, linear, cosine and flow, for Gaussian and for two-bump data, in `tests/sched/ode.rs`:
+/// 1.00, 1.97, 2.95 and 3.91 for orders 1 to 4, medians from exact history. A whole run has second order at
+/// least, and the full order where it starts at much noise (EDM).
+///
 /// # Differs from diffusers
 /// The integrals are exact; diffusers' are quadratures to a relative error of 1e-4.
 ///

@@ -22,7 +22,15 @@ pub enum WarmUp {
 /// `x' = (a'/a) x + (s' - s a'/a) eps`. The rule is even in time and the transfer is not linear in it, so the
 /// method is of second order whatever the warm-up; [`Lms`](super::Lms) has the weights for uneven hops.
 ///
+/// [`WarmUp::RungeKutta`] is even in time too: where `sigma / alpha` falls by orders of magnitude in one hop, as at
+/// the noisy end of the cosine schedule, it is far off (so in diffusers). [`WarmUp::Average`] is not.
+///
 /// A first hop from `alpha = 0` or to clean data is first order: the warm-up needs a noise estimate at both.
+///
+/// # Measured order
+/// On the schedules EDM, linear, cosine and flow, for Gaussian and for two-bump data, in `tests/sched/ode.rs`:
+/// 1.98 with either warm-up, and 2.00 for whole runs; 0.99 with [`Extrapolated::Velocity`], because the velocity
+/// of the hop's middle is turned into noise by the coefficients of its start.
 ///
 /// # Reference
 /// Liu et al., "Pseudo Numerical Methods for Diffusion Models on Manifolds", 2022, equations 11 to 13 and

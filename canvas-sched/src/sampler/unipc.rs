@@ -16,6 +16,18 @@ use canvas_core::{Hop, Level, Sampler, Step};
 /// A hop from `alpha = 0` is first order and is not corrected. With [`Form::Data`] a noise estimate of the
 /// denoiser's own is not used.
 ///
+/// # Measured order
+/// On the schedules EDM, linear, cosine and flow, for Gaussian and for two-bump data, in `tests/sched/ode.rs`:
+/// medians from exact history and with [`Finish::FULL`], clean and noise estimates.
+///
+/// | `order` | corrected | not corrected |
+/// |---|---|---|
+/// | 1 | 1.99, 1.98 | 1.00, 1.00 |
+/// | 2 | 3.01, 3.03 | 2.02, 1.99 |
+/// | 3 | 3.95, 3.96 | 3.01, 3.06 |
+///
+/// The default [`Finish::LOWER`] ends with a hop of first order: a run that does not end clean then has second.
+///
 /// # Reference
 /// Zhao et al., "UniPC: A Unified Predictor-Corrector Framework for Fast Sampling of Diffusion Models", 2023,
 /// Algorithms 5 to 8 and section 3, <https://arxiv.org/abs/2302.04867>.

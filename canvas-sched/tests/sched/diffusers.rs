@@ -100,8 +100,13 @@ fn calls(class: &str, config: &Value, hop: usize, hops: usize) -> (usize, usize)
 /// Classes that keep `x / alpha`.
 fn unscaled(class: &str) -> bool {
     [
-        "EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler", "LMSDiscreteScheduler",
-        "HeunDiscreteScheduler", "KDPM2DiscreteScheduler", "KDPM2AncestralDiscreteScheduler", "DPMSolverSDEScheduler",
+        "EulerDiscreteScheduler",
+        "EulerAncestralDiscreteScheduler",
+        "LMSDiscreteScheduler",
+        "HeunDiscreteScheduler",
+        "KDPM2DiscreteScheduler",
+        "KDPM2AncestralDiscreteScheduler",
+        "DPMSolverSDEScheduler",
     ]
     .contains(&class)
 }
@@ -170,7 +175,9 @@ fn listed_off(case: &Value, (key, at): (&str, &str), ours: &[f64], hops: usize) 
     let (mut found, mut expected) = (Vec::new(), Vec::new());
     for (hop, &ours) in ours.iter().enumerate() {
         let place = places.iter().position(|&place| place == place_of(hop));
-        if let Some(index) = place.filter(|_| !(key == "timesteps" && fragile.contains(&(place_of(hop) as f64)))) {
+        if let Some(index) =
+            place.filter(|_| !(key == "timesteps" && fragile.contains(&(place_of(hop) as f64))))
+        {
             found.push(ours);
             expected.push(wanted[index]);
         }
@@ -189,7 +196,9 @@ fn run(case: &Value, scheduler: &Scheduler<4>, mut levels: Vec<Level>) -> Outcom
         })
         .collect();
     let told = match class {
-        "DDIMInverseScheduler" => levels[1..].iter().map(|level| level.time * scheduler.steps_per_time).collect(),
+        "DDIMInverseScheduler" => {
+            levels[1..].iter().map(|level| level.time * scheduler.steps_per_time).collect()
+        }
         _ => told,
     };
     let flow = class.starts_with("Flow") || config["use_flow_sigmas"] == Value::Bool(true);
@@ -205,11 +214,15 @@ fn run(case: &Value, scheduler: &Scheduler<4>, mut levels: Vec<Level>) -> Outcom
     for place in case["fragile"].as_array().map(|_| numbers(&case["fragile"])).unwrap_or_default() {
         let places = case["t_at"].as_array().map(|_| numbers(&case["t_at"]));
         let index = places.map_or(Some(place as usize), |at| at.iter().position(|&at| at == place));
-        if let (Some(index), Some(hop)) = (index, (0..hops).find(|&hop| calls(class, config, hop, hops).0 as f64 == place)) {
+        if let (Some(index), Some(hop)) =
+            (index, (0..hops).find(|&hop| calls(class, config, hop, hops).0 as f64 == place))
+        {
             levels[hop].time = numbers(&case["timesteps"])[index] / scheduler.steps_per_time;
         }
     }
-    let Some(rows) = case["x"].as_array() else { return Outcome::Compared { timesteps, sigmas, states: 0.0 } };
+    let Some(rows) = case["x"].as_array() else {
+        return Outcome::Compared { timesteps, sigmas, states: 0.0 };
+    };
 
     let alpha = |level: &Level| if unscaled(class) { level.alpha } else { 1.0 };
     let first = case["init_noise_sigma"].as_f64().unwrap();
@@ -257,13 +270,13 @@ const LOOSE: &[(&str, &str, f64)] = &[
 
 /// What is refused although diffusers computes something, each with the reason.
 const REFUSED: &[(&str, &str)] = &[
-    ("DDPMScheduler", "variance_type"),          // fixed_large_log: not a number in diffusers
+    ("DDPMScheduler", "variance_type"), // fixed_large_log: not a number in diffusers
     ("DPMSolverMultistepScheduler", "solver_order"), // sde-dpmsolver++ of order 3: a wrong sign in diffusers
     ("DPMSolverMultistepScheduler", "prediction_type"), // flow_prediction on a table without flow sigmas
     ("DPMSolverMultistepInverseScheduler", "algorithm_type"), // sde: not a number in diffusers
     ("DPMSolverMultistepInverseScheduler", "use_flow_sigmas"), // runs the wrong way in diffusers
     ("UniPCMultistepScheduler", "use_flow_sigmas"), // exponential: not a number in diffusers
-    ("FlowMatchLCMScheduler", "invert_sigmas"),  // adds noise at the clean end in diffusers
+    ("FlowMatchLCMScheduler", "invert_sigmas"), // adds noise at the clean end in diffusers
     ("FlowMatchEulerDiscreteScheduler", "s_churn"), // ignored by diffusers
     ("FlowMatchHeunDiscreteScheduler", "s_churn"), // not in the file; draws noise twice in diffusers
     ("FlowMapEulerDiscreteScheduler", "r_timestep"),
@@ -314,7 +327,9 @@ pub fn compare_all() -> BTreeMap<String, Tally> {
                 }
                 let worst = timesteps.max(sigmas).max(states);
                 if worst > allowed {
-                    wrong.push(format!("{label}: timesteps {timesteps:.1e}, sigmas {sigmas:.1e}, states {states:.1e}"));
+                    wrong.push(format!(
+                        "{label}: timesteps {timesteps:.1e}, sigmas {sigmas:.1e}, states {states:.1e}"
+                    ));
                 }
             }
         }

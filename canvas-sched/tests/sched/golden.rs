@@ -7,7 +7,9 @@
 use crate::close;
 use crate::oracle::Silent;
 use burn::prelude::*;
-use canvas_core::{Backbone, Denoiser, Hop, Level, Preconditioned, Prediction, Run, Sampler, Unconditional};
+use canvas_core::{
+    Backbone, Denoiser, Hop, Level, NoiseSchedule, Preconditioned, Prediction, Run, Sampler, Unconditional,
+};
 use canvas_sched::predict::{self, Epsilon, Velocity};
 use canvas_sched::schedule::{Edm, Flow, Vp, betas};
 use canvas_sched::{Ddim, DpmPp, Euler, Heun, Timesteps};
@@ -26,16 +28,28 @@ impl Backbone<4> for Dummy {
 }
 
 /// diffusers' `dummy_sample_deter`.
-fn sample() -> Tensor<4> {
+pub fn sample() -> Tensor<4> {
     let values: Vec<f32> = (0..768u16).map(|i| f32::from(i) / 768.0).collect();
     Tensor::<4>::from_data(TensorData::new(values, [3, 8, 8, 4]), &Device::flex()).permute([3, 0, 1, 2])
 }
 
-fn sum(x: &Tensor<4>) -> f64 {
+pub fn sum(x: &Tensor<4>) -> f64 {
     f64::from(x.clone().abs().sum().into_scalar::<f32>())
 }
 
-fn run(
+pub fn run(
+    sampler: &dyn Sampler<4>,
+    prediction: &dyn Prediction,
+    levels: &[Level],
+    scale: f64,
+    x: Tensor<4>,
+) -> Tensor<4> {
+    // No sampler of these tests asks for a level between those of the grid.
+    run_on(&Flow { shift: 1.0 }, sampler, prediction, levels, scale, x)
+}
+
+pub fn run_on(
+    schedule: &dyn NoiseSchedule,
     sampler: &dyn Sampler<4>,
     prediction: &dyn Prediction,
     levels: &[Level],
@@ -44,8 +58,7 @@ fn run(
 ) -> Tensor<4> {
     let network = Preconditioned { backbone: &Dummy { scale }, prediction };
     let mut noise = Silent;
-    // No sampler here asks for a level between those of the grid.
-    let run = Run::new(sampler, &Flow { shift: 1.0 }, levels, &mut noise).unwrap();
+    let run = Run::new(sampler, schedule, levels, &mut noise).unwrap();
     run.sample(|x, level| network.denoise(x, &[level], &Unconditional(4)), x)
 }
 
@@ -83,22 +96,38 @@ fn dpmpp_2m() {
 }
 
 /// diffusers' Euler and Heun work where `alpha = 1`, and their tests feed the scaled state back.
-fn scaled_back(sampler: &dyn Sampler<4>, levels: &[Level]) -> f64 {
-    let mut x = sample() * levels[0].sigma;
-    for pair in levels.windows(2) {
+pub fn scaled_back(sampler: &dyn Sampler<4>, levels: &[Level]) -> f64 {
+    let (schedule, count) = (Unscaled(Vp::linear(1100)), levels.len() - 1);
+    let (mut x, mut past) = (sample() * levels[0].sigma, Vec::new());
+    for (index, pair) in levels.windows(2).enumerate() {
         x = x / 1f64.hypot(pair[0].sigma);
         let denoise = |x: Tensor<4>, level: Level| {
             let input = if level == pair[0] { 1.0 } else { 1.0 / 1f64.hypot(level.sigma) };
             let t = level.time * 1100.0;
             (x.clone() - x * (input * level.sigma * t / (t + 1.0))).into()
         };
-        let schedule = Flow::default(); // not asked either
-        x = sampler.step(x, &mut Hop::single((pair[0], pair[1]), &schedule, &denoise, &mut Silent)).mean;
+        let mut noise = Silent;
+        let hop = Hop::single((pair[0], pair[1]), &schedule, &denoise, &mut noise);
+        let step = sampler.step(x, &mut hop.after(&past, index, count));
+        x = step.mean;
+        past.push(step.eval);
     }
     sum(&x)
 }
 
-fn unscaled(levels: &[Level]) -> Vec<Level> {
+/// A variance-preserving schedule in the coordinates where `alpha = 1`.
+struct Unscaled(Vp);
+
+impl NoiseSchedule for Unscaled {
+    fn level(&self, t: f64) -> Level {
+        unscaled(&[self.0.level(t)])[0]
+    }
+    fn level_at_ratio(&self, ratio: f64) -> Level {
+        unscaled(&[self.0.level_at_ratio(ratio)])[0]
+    }
+}
+
+pub fn unscaled(levels: &[Level]) -> Vec<Level> {
     levels.iter().map(|l| Level { time: l.time, alpha: 1.0, sigma: l.sigma / l.alpha }).collect()
 }
 

@@ -1,12 +1,16 @@
 //! Schedules, predictions, samplers and guidance against closed forms and published numbers.
 
+mod bumps;
 mod diffusers;
 mod golden;
+mod golden_ode;
 mod grids;
 mod guidance;
 mod guiders;
+mod inversions;
 mod k_diffusion;
 mod names;
+mod ode;
 mod oracle;
 mod orders;
 mod predictions;

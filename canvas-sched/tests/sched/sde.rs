@@ -199,7 +199,8 @@ fn both_modes_are_found_in_their_shares() {
                 continue;
             }
             let steps = 300;
-            let levels = reachable(sampler, &schedule, Timesteps::linspace(1000).levels(&schedule, steps).unwrap());
+            let levels =
+                reachable(sampler, &schedule, Timesteps::linspace(1000).levels(&schedule, steps).unwrap());
             let mut noise = Rows::new(5, COUNT);
             // The exact marginal at the first level: a mode, its spread, and noise.
             let z = noise.normal_like(&f64s(&[0.0; COUNT]));
@@ -319,7 +320,7 @@ fn without_noise_they_are_their_deterministic_counterparts() {
     for (path, schedule) in schedules() {
         for (name, ours, other) in &pairs {
             let levels = Timesteps::linspace(1000).levels(&schedule, 12);
-            let levels = reachable(ours, &schedule, reachable(other, &schedule, levels));
+            let levels = reachable(ours, &schedule, reachable(other, &schedule, levels.unwrap()));
             let end = |sampler: &dyn Sampler<1>| {
                 let start = f64s(&[-1.0, 0.2, 2.0]) * levels[0].alpha.hypot(levels[0].sigma);
                 let mut noise = Fixed;

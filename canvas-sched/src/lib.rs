@@ -22,7 +22,7 @@
 //! let schedule = schedule::Flow::default(); // or Vp::cosine(1000), Edm::default()
 //! let prediction = predict::Flow; // or Epsilon, Sample, Velocity, Edm::default()
 //! let sampler = DpmPp::two_m(); // or Ddpm::default(), Ddim { eta: 0.5 }, Euler, Heun
-//! let levels = Timesteps::uniform().levels(&schedule, 20);
+//! let levels = Timesteps::uniform().levels(&schedule, 20)?;
 //!
 //! let network = Preconditioned { backbone: &Network, prediction: &prediction };
 //! let guided = Cfg::new(network, Class::new(&[1000], &device), 4.0); // 1 is off
@@ -33,15 +33,20 @@
 //! let run = Run::new(&sampler, &schedule, &levels, &mut noise)?;
 //! let images = run.sample(|x, level| guided.denoise(x, &[level], &cond), start);
 //! assert_eq!(images.dims(), [2, 3, 8, 8]);
-//! # Ok::<(), canvas_core::GridError>(())
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
 //! The same choices by word, for command lines: [`by_name`].
 
+mod ancestral;
 pub mod by_name;
+mod diffusion;
 mod dormand_prince;
+mod exponential;
+pub mod flow_map;
 mod grid;
-mod guidance;
+pub mod guidance;
+mod locate;
 mod multistep;
 mod numeric;
 pub mod predict;
@@ -50,12 +55,24 @@ mod sampler;
 pub mod schedule;
 mod within;
 
+pub use ancestral::{Ancestral, Downstep};
 pub use by_name::UnknownName;
-pub use grid::{Spacing, Timesteps, Transform};
-pub use guidance::Cfg;
-pub use multistep::{Bh, Finish, Form, SolverType};
+pub use diffusion::{Diffusion, LastStep, SitSde};
+pub use grid::{
+    Ays, Between, Ends, Final, Grid, GridSpecError, Over, Round, Rule, Spacing, Timesteps, Told, Transform,
+    start,
+};
+pub use guidance::{
+    Apg, ApgRun, Autoguidance, Calls, Cfg, CfgPp, CfgZeroStar, Clip, Composed, DynamicThreshold, Pag, Pair,
+    Perturbed, Rescale, Slg, Space, Tcfg, Worse,
+};
+pub use multistep::{Bh, Finish, Form};
 pub use pseudo::Extrapolated;
 pub use sampler::{
     Churned, Ddim, DdimInversion, Ddpm, Deis, Dopri5, Dpm2, DpmPp, DpmSingle, DpmSolver, Euler, Heun,
     Interval, Inversion, Ipndm, Lms, Midpoint, Pndm, Restart, UniPc, Variance, WarmUp,
+};
+pub use sampler::{
+    ConsistencyModel, Dpm2Ancestral, DpmPp2mSde, DpmPp2sAncestral, DpmPp3mSde, DpmPpSde, EulerAncestral,
+    FlowNoise, FlowSde, Lcm, SaSolver, SdeDpmSolver, SitEuler, SitHeun, Slope, Tcd, Window,
 };

@@ -1,5 +1,6 @@
 //! What multistep samplers share: a polynomial through several estimates, carried exactly to the next level.
 
+use crate::Slope;
 use crate::numeric::{exponential_moments, quadrature};
 use burn::prelude::*;
 use canvas_core::{Evaluation, Hop, Level};
@@ -14,16 +15,6 @@ pub enum Form {
     Data,
     /// The noise estimate: `x' = (a'/a) x - s' integral_0^h exp(h - u) eps du`.
     Noise,
-}
-
-/// How second order uses the slope of its estimate (`solver_type` in diffusers).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum SolverType {
-    /// The estimate half a hop ahead stands for the whole hop.
-    #[default]
-    Midpoint,
-    /// The line through the estimates is integrated exactly.
-    Heun,
 }
 
 /// The factor `B(h)` of UniPC.
@@ -139,11 +130,11 @@ impl Form {
     }
 }
 
-/// DPM-Solver's hop: second order (one node) in the form of `solver`, third with half of the second difference
+/// DPM-Solver's hop: second order (one node) in the form of `slope`, third with half of the second difference
 /// if `published`.
 pub(crate) fn dpm_carry<const D: usize>(
     form: Form,
-    (solver, published): (SolverType, bool),
+    (slope, published): (Slope, bool),
     base: &Evaluation<D>,
     to: Level,
     nodes: &[Node<'_, D>],
@@ -153,8 +144,8 @@ pub(crate) fn dpm_carry<const D: usize>(
     }
     let h = to.half_log_snr() - base.level.half_log_snr();
     let mut moments = form.moments(h, nodes.len() + 1);
-    match (nodes.len(), solver) {
-        (1, SolverType::Midpoint) => moments[1] = 0.5 * h,
+    match (nodes.len(), slope) {
+        (1, Slope::Midpoint) => moments[1] = 0.5 * h,
         (2, _) if published => moments[2] *= 0.5,
         _ => {}
     }
@@ -164,7 +155,7 @@ pub(crate) fn dpm_carry<const D: usize>(
 /// One hop of DPM-Solver's multistep method from `here`, `published` as the field `DpmPp::published`.
 pub(crate) fn dpm_step<const D: usize>(
     form: Form,
-    how: (SolverType, bool),
+    how: (Slope, bool),
     order: usize,
     here: &Evaluation<D>,
     hop: &Hop<'_, D>,

@@ -12,6 +12,12 @@
 //!
 //! `1/out^2` is the weight that turns a squared error of the raw output into one of the clean estimate's.
 
+mod boundary;
+mod trigflow;
+
+pub use boundary::{Boundary, Consistency};
+pub use trigflow::TrigFlow;
+
 use canvas_core::{Coefficients, Level, Prediction};
 
 /// The network predicts the noise.

@@ -1,6 +1,7 @@
 //! DPM-Solver and DPM-Solver++, singlestep: blocks of hops that each start anew.
 
-use crate::multistep::{Form, SolverType, dpm_carry, nodes};
+use crate::Slope;
+use crate::multistep::{Form, dpm_carry, nodes};
 use burn::prelude::*;
 use canvas_core::{Hop, Level, Sampler, Step};
 
@@ -38,7 +39,7 @@ pub struct DpmSingle {
     pub order: usize,
     /// `Heun` integrates the polynomial exactly. `Midpoint` is the midpoint rule in second order, and in third
     /// order the line through the block's first and newest estimate.
-    pub solver: SolverType,
+    pub slope: Slope,
     /// A last hop that would end a block starts one instead (`lower_order_final`).
     pub finish: bool,
 }
@@ -46,12 +47,12 @@ pub struct DpmSingle {
 impl DpmSingle {
     /// DPM++ 2S without noise: second order, midpoint.
     pub const fn two_s() -> Self {
-        Self { form: Form::Data, order: 2, solver: SolverType::Midpoint, finish: false }
+        Self { form: Form::Data, order: 2, slope: Slope::Midpoint, finish: false }
     }
 
     /// DPM++ 3S: third order, its weights exact.
     pub const fn three_s() -> Self {
-        Self { order: 3, solver: SolverType::Heun, ..Self::two_s() }
+        Self { order: 3, slope: Slope::Heun, ..Self::two_s() }
     }
 }
 
@@ -66,9 +67,9 @@ impl<const D: usize> Sampler<D> for DpmSingle {
         let block = &block[first.unwrap_or(block.len())..];
         let (base, inner) = block.split_first().unwrap_or((&here, &[]));
         // Third order's midpoint form integrates the line through the first and the newest exactly.
-        let (used, how) = match (self.solver, block.len()) {
-            (SolverType::Midpoint, 2) => (1, SolverType::Heun),
-            (solver, length) => (length, solver),
+        let (used, how) = match (self.slope, block.len()) {
+            (Slope::Midpoint, 2) => (1, Slope::Heun),
+            (slope, length) => (length, slope),
         };
         let newest_first = std::iter::once(&here).chain(inner.iter().rev());
         let nodes = nodes(Level::half_log_snr, base.level, newest_first, used);

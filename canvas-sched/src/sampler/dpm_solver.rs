@@ -1,6 +1,7 @@
 //! DPM-Solver, multistep: the same on the noise estimate.
 
-use crate::multistep::{Finish, Form, SolverType, dpm_step};
+use crate::Slope;
+use crate::multistep::{Finish, Form, dpm_step};
 use burn::prelude::*;
 use canvas_core::{Hop, Sampler, Step};
 
@@ -28,7 +29,7 @@ pub struct DpmSolver {
     /// Estimates a hop uses, 1 (DDIM) to 3; more work too.
     pub order: usize,
     /// Form of second order.
-    pub solver: SolverType,
+    pub slope: Slope,
     /// Halve the second difference of third order, as published: for the published numbers.
     pub published: bool,
     /// When the order falls.
@@ -38,7 +39,7 @@ pub struct DpmSolver {
 impl Default for DpmSolver {
     /// Second order, midpoint, full order to the end.
     fn default() -> Self {
-        Self { order: 2, solver: SolverType::Midpoint, published: false, finish: Finish::FULL }
+        Self { order: 2, slope: Slope::Midpoint, published: false, finish: Finish::FULL }
     }
 }
 
@@ -46,7 +47,7 @@ impl<const D: usize> Sampler<D> for DpmSolver {
     fn step(&self, x: Tensor<D>, hop: &mut Hop<'_, D>) -> Step<D> {
         let here = hop.start(x);
         let order = self.finish.order(self.order, hop.to, hop.index, hop.count);
-        let how = (self.solver, self.published);
+        let how = (self.slope, self.published);
         Step::exact(dpm_step(Form::Noise, how, order, &here, hop), here)
     }
 }

@@ -1,6 +1,7 @@
 //! DPM-Solver++, multistep: order two or three for the price of first, by remembering estimates.
 
-use crate::multistep::{Finish, Form, SolverType, dpm_step};
+use crate::Slope;
+use crate::multistep::{Finish, Form, dpm_step};
 use burn::prelude::*;
 use canvas_core::{Hop, Sampler, Step};
 
@@ -37,7 +38,7 @@ pub struct DpmPp {
     /// Estimates a hop uses, 1 (DDIM) to 3; more work too.
     pub order: usize,
     /// Form of second order.
-    pub solver: SolverType,
+    pub slope: Slope,
     /// Halve the second difference of third order, as published: for the published numbers.
     pub published: bool,
     /// When the order falls.
@@ -47,7 +48,7 @@ pub struct DpmPp {
 impl DpmPp {
     /// DPM++ 2M: second order, midpoint, full order to the end.
     pub const fn two_m() -> Self {
-        Self { order: 2, solver: SolverType::Midpoint, published: false, finish: Finish::FULL }
+        Self { order: 2, slope: Slope::Midpoint, published: false, finish: Finish::FULL }
     }
 
     /// DPM++ 3M: third order, its weights exact, full order to the end.
@@ -60,7 +61,7 @@ impl<const D: usize> Sampler<D> for DpmPp {
     fn step(&self, x: Tensor<D>, hop: &mut Hop<'_, D>) -> Step<D> {
         let here = hop.start(x);
         let order = self.finish.order(self.order, hop.to, hop.index, hop.count);
-        let how = (self.solver, self.published);
+        let how = (self.slope, self.published);
         Step::exact(dpm_step(Form::Data, how, order, &here, hop), here)
     }
 }

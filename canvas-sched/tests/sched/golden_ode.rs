@@ -46,7 +46,7 @@ fn singlestep() {
 #[test]
 fn pndm() {
     let vp = Vp::linear(1000);
-    let mut levels = Timesteps::leading(1000, 0).levels(&vp, 10);
+    let mut levels = Timesteps::leading(1000, 0).levels(&vp, 10).unwrap();
     levels[10] = vp.training_step(0); // set_alpha_to_one = False
     let total = |pndm: Pndm, prediction: &dyn Prediction| {
         sum(&run_on(&vp, &pndm, prediction, &levels, 1000.0, sample()))
@@ -61,7 +61,7 @@ fn pndm() {
 #[test]
 fn lms_and_kdpm2() {
     let vp = Vp::linear(1100);
-    let levels = unscaled(&Timesteps::linspace(1100).levels(&vp, 10));
+    let levels = unscaled(&Timesteps::linspace(1100).levels(&vp, 10).unwrap());
     close(scaled_back(&Lms::default(), &levels), 1006.388, 2e-2);
     close(scaled_back(&Dpm2, &levels), 20.4125, 1e-2);
 }

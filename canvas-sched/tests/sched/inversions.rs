@@ -142,7 +142,7 @@ fn restarts_reach_the_data() {
         ("edm", Box::new(Edm::default())),
         ("vp", Box::new(Vp::linear(1000))),
     ] {
-        let levels = Timesteps::linspace(1000).levels(&schedule, 80);
+        let levels = Timesteps::linspace(1000).levels(&schedule, 80).unwrap();
         let calls = Cell::new(0);
         let sample = |sampler: &dyn Sampler<2>| {
             calls.set(0);

@@ -1,18 +1,24 @@
 //! Schedules, predictions, samplers and guidance against closed forms and published numbers.
 
 mod bumps;
+mod diffusers_sde;
 mod golden;
 mod golden_ode;
 mod grids;
 mod guidance;
+mod guiders;
 mod inversions;
+mod k_diffusion;
 mod names;
 mod ode;
 mod oracle;
 mod orders;
 mod predictions;
+mod properties;
 mod reach;
+mod references;
 mod schedules;
+mod sde;
 mod stochastic;
 
 /// Asserts that two numbers differ by at most a tolerance, and says by how much they do.

@@ -101,12 +101,12 @@ fn samplers() -> Vec<(String, f64, Box<dyn Sampler<1>>)> {
         all.push((format!("deis {order}"), order as f64, Box::new(Deis { order, ..Deis::default() })));
     }
     for (order, form) in (1..=3).flat_map(|order| [(order, Form::Data), (order, Form::Noise)]) {
-        for solver in [SolverType::Midpoint, SolverType::Heun] {
+        for slope in [Slope::Midpoint, Slope::Heun] {
             let (single, name) =
-                (DpmSingle { form, order, solver, finish: false }, format!("{order} {solver:?}"));
+                (DpmSingle { form, order, slope, finish: false }, format!("{order} {slope:?}"));
             all.push((format!("singlestep {form:?} {name}"), order as f64, Box::new(single)));
-            let data = DpmPp { order, solver, ..DpmPp::two_m() };
-            let noise = DpmSolver { order, solver, ..DpmSolver::default() };
+            let data = DpmPp { order, slope, ..DpmPp::two_m() };
+            let noise = DpmSolver { order, slope, ..DpmSolver::default() };
             let multi: Box<dyn Sampler<1>> =
                 if form == Form::Data { Box::new(data) } else { Box::new(noise) };
             all.push((format!("multistep {form:?} {name}"), order as f64, multi));

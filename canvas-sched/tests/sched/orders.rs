@@ -7,7 +7,7 @@ use canvas_sched::schedule::{Edm, Flow, Vp};
 use canvas_sched::{Churned, Ddim, Ddpm, DpmPp, Euler, Heun, Variance};
 
 /// `steps + 1` levels evenly from time `first` to `last`, without a clean end.
-fn even(schedule: &dyn NoiseSchedule, first: f64, last: f64, steps: usize) -> Vec<Level> {
+pub fn even(schedule: &dyn NoiseSchedule, first: f64, last: f64, steps: usize) -> Vec<Level> {
     let time = |i: usize| first + (last - first) * i as f64 / steps as f64;
     (0..=steps).map(|i| schedule.level(time(i))).collect()
 }
@@ -46,7 +46,7 @@ fn moments(sampler: &dyn Sampler<1>, schedule: &dyn NoiseSchedule, levels: &[Lev
 }
 
 /// Slope of `log error` over `log steps`, by least squares.
-fn order(steps: &[usize], error: impl Fn(usize) -> f64) -> (f64, Vec<f64>) {
+pub fn order(steps: &[usize], error: impl Fn(usize) -> f64) -> (f64, Vec<f64>) {
     let errors: Vec<f64> = steps.iter().map(|&n| error(n)).collect();
     let points: Vec<(f64, f64)> =
         steps.iter().zip(&errors).map(|(&n, e)| ((n as f64).ln(), e.ln())).collect();
@@ -68,7 +68,7 @@ fn check(what: &str, claimed: f64, steps: &[usize], error: impl Fn(usize) -> f64
 }
 
 /// Schedules with the times between which orders are measured.
-fn paths() -> Vec<(&'static str, Box<dyn NoiseSchedule>, f64, f64)> {
+pub fn paths() -> Vec<(&'static str, Box<dyn NoiseSchedule>, f64, f64)> {
     vec![
         ("edm", Box::new(Edm::default()), 1.0, 0.02),
         ("vp linear", Box::new(Vp::linear(1000)), 0.98, 0.02),

@@ -1,6 +1,7 @@
 //! DPM-Solver and DPM-Solver++, singlestep: blocks of hops that each start anew.
 
-use crate::multistep::{Form, SolverType, dpm_carry, nodes};
+use crate::SolverType;
+use crate::multistep::{Form, dpm_carry, nodes};
 use burn::prelude::*;
 use canvas_core::{Hop, Level, Sampler, Step};
 

@@ -1,6 +1,7 @@
 //! DPM-Solver, multistep: the same on the noise estimate.
 
-use crate::multistep::{Finish, Form, SolverType, dpm_step};
+use crate::SolverType;
+use crate::multistep::{Finish, Form, dpm_step};
 use burn::prelude::*;
 use canvas_core::{Hop, Sampler, Step};
 

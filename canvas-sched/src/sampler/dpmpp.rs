@@ -1,6 +1,7 @@
 //! DPM-Solver++, multistep: order two or three for the price of first, by remembering estimates.
 
-use crate::multistep::{Finish, Form, SolverType, dpm_step};
+use crate::SolverType;
+use crate::multistep::{Finish, Form, dpm_step};
 use burn::prelude::*;
 use canvas_core::{Hop, Sampler, Step};
 

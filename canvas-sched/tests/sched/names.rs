@@ -30,8 +30,7 @@ fn an_unknown_name_lists_what_exists() {
 #[test]
 fn a_sampler_stays_under_40_lines() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/sampler");
-    let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-    for file in files.filter(|file| !file.ends_with("mod.rs")) {
+    for file in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
         let text = std::fs::read_to_string(&file).unwrap();
         let code = |line: &&str| !line.trim().is_empty() && !line.trim_start().starts_with("//");
         let lines = text.lines().filter(code).count();

@@ -129,7 +129,7 @@ fn vae(criterion: &mut Criterion) {
 fn sampler(criterion: &mut Criterion) {
     const STEPS: u64 = 20;
     let (schedule, range) = (schedule::Vp::cosine(1000), (0.0, f64::INFINITY));
-    let levels: Vec<Level> = Timesteps::uniform().levels(&schedule, STEPS as usize);
+    let levels: Vec<Level> = Timesteps::uniform().levels(&schedule, STEPS as usize).unwrap();
     let samplers: [(&str, Box<dyn Sampler<4>>); 6] = [
         ("euler", Box::new(Euler)),
         ("heun", Box::new(Heun)),

@@ -68,7 +68,7 @@ pub use check::ConfigError;
 pub use condition::{Class, Condition, Text, Unconditional};
 pub use denoiser::{Backbone, Denoiser, Estimate, Preconditioned, Process};
 pub use level::{Level, NoiseSchedule, mix, per_sample};
-pub use noise::{DeviceNoise, Noise, Seeded, generator, seed_for};
+pub use noise::{DeviceNoise, Noise, Seeded, TorchCpu, TorchCuda, generator, seed_for};
 pub use prediction::{Coefficients, Prediction};
 pub use run::{GridError, Progress, Run, falling, falling_with_signal, rising};
 pub use sampler::{Evaluation, Hop, Sampler, Std, Step};

@@ -129,7 +129,7 @@ impl Dit {
         let c = self.time.forward(time) + class; // [B, W]
         let mut h = dense(&self.embed, patch::split(x, self.patch)) + self.position.clone(); // [B, N, W]
         for (i, block) in self.blocks.iter().enumerate() {
-            h = trace::tap(|| format!("blocks.{i}"), block.forward(h, c.clone())); // [B, N, W]
+            h = trace::block(|| format!("blocks.{i}"), h, |h| block.forward(h, c.clone())); // [B, N, W]
         }
         let [shift, scale] = modulate::chunks(&self.final_modulation, c); // 2 x [B, 1, W]
         let h = modulate::apply(modulate::norm(h), shift, scale);
@@ -168,7 +168,8 @@ impl DitBlock {
     fn forward(&self, h: Tensor<3>, c: Tensor<2>) -> Tensor<3> {
         let [shift_a, scale_a, gate_a, shift_m, scale_m, gate_m] = modulate::chunks(&self.modulation, c);
         let a = modulate::apply(modulate::norm(h.clone()), shift_a, scale_a);
-        let h = h + gate_a * self.attention.forward(a.clone(), a, None);
+        let own = trace::scope(|| "attention".into(), || self.attention.forward(a.clone(), a, None));
+        let h = h + gate_a * own;
         let m = modulate::apply(modulate::norm(h.clone()), shift_m, scale_m);
         h + gate_m * self.mlp.forward(m)
     }

@@ -117,7 +117,7 @@ impl Backbone<4> for TextDit {
         let c = self.time.forward(time) + self.prompt.forward(cond.pooled.clone()); // [B, W]
         let mut h = dense(&self.embed, patch::split(x, self.patch)) + self.position.clone(); // [B, N, W]
         for (i, block) in self.blocks.iter().enumerate() {
-            h = trace::tap(|| format!("blocks.{i}"), block.forward(h, c.clone(), cond)); // [B, N, W]
+            h = trace::block(|| format!("blocks.{i}"), h, |h| block.forward(h, c.clone(), cond)); // [B, N, W]
         }
         let [shift, scale] = modulate::chunks(&self.final_modulation, c); // 2 x [B, 1, W]
         let h = modulate::apply(modulate::norm(h), shift, scale);
@@ -152,8 +152,11 @@ impl TextDitBlock {
     fn forward(&self, h: Tensor<3>, c: Tensor<2>, text: &Text) -> Tensor<3> {
         let [shift_a, scale_a, gate_a, shift_m, scale_m, gate_m] = modulate::chunks(&self.modulation, c);
         let a = modulate::apply(modulate::norm(h.clone()), shift_a, scale_a);
-        let h = h + gate_a * self.attention.forward(a.clone(), a, None);
-        let h = h.clone() + self.cross.forward(h, text.tokens.clone(), Some(text.mask.clone()));
+        let own = trace::scope(|| "attention".into(), || self.attention.forward(a.clone(), a, None));
+        let h = h + gate_a * own;
+        let (tokens, mask) = (text.tokens.clone(), Some(text.mask.clone()));
+        let read = trace::scope(|| "cross".into(), || self.cross.forward(h.clone(), tokens, mask));
+        let h = h + read;
         let m = modulate::apply(modulate::norm(h.clone()), shift_m, scale_m);
         h + gate_m * self.mlp.forward(m)
     }

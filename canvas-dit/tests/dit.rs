@@ -3,11 +3,13 @@
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::prelude::*;
 use burn::tensor::Gradients;
+use canvas_core::trace::{self, IdentityMaps, Perturbation, SkippedBlocks};
 use canvas_core::{Backbone, Class, Condition, Text, params, weights};
 use canvas_dit::{Dit, DitConfig, TextDit, TextDitConfig};
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::rc::Rc;
 
 /// Largest difference from the fixture, relative to the fixture's largest value. An exact GELU changes an output
 /// by about 1e-4, an epsilon of 1e-5 by 4e-5, or 1e-5 where weights are small ("quiet").
@@ -355,4 +357,67 @@ fn configs_survive_json() {
     let config = text_config().with_mlp_ratio(3).with_activation(canvas_core::nn::Activation::Silu);
     let back: TextDitConfig = serde_json::from_str(&serde_json::to_string(&config).unwrap()).unwrap();
     assert_eq!(format!("{back:?}"), format!("{config:?}"));
+}
+
+#[test]
+fn attention_maps_and_blocks_have_names() {
+    let device = Device::flex();
+    let (by_class, by_text) = (dit([4, 10], &device), text_dit(&device));
+    let x = pattern([2, 3, 4, 10], 0.0, &device);
+    let class = Class::new(&[0, 1], &device);
+    let run = || by_class.forward(x.clone(), times(&device), &class);
+    let expected = ["blocks.0.attention.map", "blocks.0", "blocks.1.attention.map", "blocks.1"];
+    assert_eq!(trace::names(|| drop(run())), expected);
+    let read = || by_text.forward(x.clone(), times(&device), &text(&device));
+    let found = trace::names(|| drop(read()));
+    assert_eq!(found[..3], ["blocks.0.attention.map", "blocks.0.cross.map", "blocks.0"]);
+    assert_eq!(found[3..], ["blocks.1.attention.map", "blocks.1.cross.map", "blocks.1"]);
+    // A hook that wants nothing changes no bit.
+    let idle = || Rc::new(IdentityMaps::new(&[""; 0]));
+    assert_eq!(trace::with_hook(idle(), run).into_data(), run().into_data());
+    assert_eq!(trace::with_hook(idle(), read).into_data(), read().into_data());
+}
+
+#[test]
+fn without_a_block_the_network_is_the_one_that_never_had_it() {
+    let device = Device::flex();
+    let x = pattern([2, 3, 4, 10], 0.0, &device);
+    let class = Class::new(&[0, 1], &device);
+    let skip = || Rc::new(SkippedBlocks::new(&["blocks.1"]));
+
+    let forward = |net: &Dit| net.forward_with_variance(x.clone(), times(&device), &class);
+    let (long, short) = (dit_config([4, 10]), DitConfig { depth: 1, ..dit_config([4, 10]) });
+    let [long, short] = [long, short].map(|config| params::fill_by_formula(config.init(&device)));
+    let found = trace::with_hook(skip(), || forward(&long));
+    assert_eq!(found.into_data(), forward(&short).into_data());
+    assert!(distance(forward(&long), forward(&short)) > 1e-3);
+
+    let forward = |net: &TextDit| net.forward(x.clone(), times(&device), &text(&device));
+    let (long, short) = (text_config(), TextDitConfig { depth: 1, ..text_config() });
+    let [long, short] = [long, short].map(|config| params::fill_by_formula(config.init(&device)));
+    let found = trace::with_hook(skip(), || forward(&long));
+    assert_eq!(found.into_data(), forward(&short).into_data());
+}
+
+/// With the identity for every map, no patch sees another: attention is its values alone.
+#[test]
+fn identity_maps_keep_patches_apart() {
+    let device = Device::flex();
+    let net = dit([4, 10], &device);
+    let class = Class::new(&[0, 1], &device);
+    let x = pattern([2, 3, 4, 10], 0.0, &device);
+    let place = [0..2, 0..3, 0..2, 0..2]; // the first patch
+    let other = x.clone().slice_assign(place.clone(), pattern([2, 3, 2, 2], 4.0, &device));
+    let run = |x: &Tensor<4>| net.forward(x.clone(), times(&device), &class);
+    let change = |a: Tensor<4>, b: Tensor<4>| {
+        let change = (a - b).abs();
+        let outside = change.clone().slice_assign(place.clone(), Tensor::zeros([2, 3, 2, 2], &device));
+        [change.max(), outside.max()].map(|most| most.into_scalar::<f32>())
+    };
+    let hook = Rc::new(IdentityMaps::new(&["blocks.0.attention.map", "blocks.1.attention.map"]));
+    let [inside, outside] = trace::with_hook(hook.clone(), || change(run(&x), run(&other)));
+    hook.verify();
+    assert!(inside > 1e-3 && outside == 0.0, "{inside} {outside}");
+    let [_, outside] = change(run(&x), run(&other));
+    assert!(outside > 1e-4, "{outside}");
 }

@@ -1,21 +1,86 @@
 //! Choice at run time: each name is the word a command line or a recipe uses.
 
-use crate::schedule::{Edm, Flow, Vp};
-use crate::{Ddim, Ddpm, DpmPp2m, Euler, Heun, predict};
+use crate::schedule::{Cosine, Edm, Flow, Gvp, Laplace, SubVp, Ve, Vp, VpSde, betas};
+use crate::{
+    Ancestral, ConsistencyModel, Dpm2Ancestral, DpmPp2mSde, DpmPp2sAncestral, DpmPp3mSde, DpmPpSde,
+    EulerAncestral, FlowNoise, FlowSde, Lcm, SaSolver, SdeDpmSolver, SitEuler, SitHeun, Slope, Tcd,
+};
+use crate::{Ays, Ddim, Ddpm, DpmPp2m, Ends, Euler, Heun, Rule, Spacing, Timesteps, Transform, predict};
 use canvas_core::{NoiseSchedule, Prediction, Sampler};
 
 /// Names [`sampler`] knows.
-pub const SAMPLERS: &[&str] = &["ddpm", "ddim", "euler", "heun", "dpmpp-2m"];
+pub const SAMPLERS: &[&str] = &[
+    "ddpm",
+    "ddim",
+    "euler",
+    "heun",
+    "dpmpp-2m",
+    "euler-ancestral",
+    "euler-ancestral-rf",
+    "dpm2-ancestral",
+    "dpmpp-2s-ancestral",
+    "dpmpp-sde",
+    "dpmpp-2m-sde",
+    "dpmpp-2m-sde-heun",
+    "dpmpp-3m-sde",
+    "sde-dpm-solver",
+    "sa-solver",
+    "sit-euler",
+    "sit-heun",
+    "flow-grpo",
+    "dance-grpo",
+    "cps",
+    "lcm",
+    "tcd",
+    "consistency-model",
+];
 /// Names [`prediction`] knows.
 pub const PREDICTIONS: &[&str] = &["epsilon", "sample", "velocity", "flow", "edm"];
 /// Names [`schedule`] knows.
-pub const SCHEDULES: &[&str] = &["flow", "linear", "scaled-linear", "cosine", "edm"];
+pub const SCHEDULES: &[&str] = &[
+    "flow",
+    "linear",
+    "scaled-linear",
+    "cosine",
+    "sigmoid",
+    "laplace",
+    "zero-snr",
+    "vp-sde",
+    "sub-vp",
+    "ve",
+    "edm",
+    "gvp",
+    "cosine-continuous",
+    "laplace-continuous",
+];
+/// Spacings [`grid`] knows. A transform may follow: see [`TRANSFORMS`].
+pub const GRIDS: &[&str] = &[
+    "uniform",
+    "edm",
+    "linspace",
+    "linspace-rounded",
+    "linspace-open",
+    "leading",
+    "leading-open",
+    "trailing",
+    "simple",
+    "normal",
+    "sgm-uniform",
+    "ddim-uniform",
+    "beta",
+    "linear-quadratic",
+    "ays-sd",
+    "ays-sdxl",
+    "ays-svd",
+];
+/// Transforms that may follow a spacing and a space in the names [`grid`] knows.
+pub const TRANSFORMS: &[&str] = &["karras", "exponential", "polyexponential", "beta", "kl-optimal", "lu"];
 
 /// A name nothing has.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("no {kind} is called {name:?}{}; there are {}", hint(.nearest), .known.join(", "))]
 pub struct UnknownName {
-    /// What was looked for: sampler, prediction or schedule.
+    /// What was looked for: sampler, prediction, schedule, grid or transform.
     pub kind: &'static str,
     /// The name that was given.
     pub name: String,
@@ -46,10 +111,8 @@ impl UnknownName {
 /// # Example
 /// ```
 /// let error = canvas_sched::by_name::sampler::<4>("eular").err().unwrap();
-/// assert_eq!(
-///     error.to_string(),
-///     r#"no sampler is called "eular", did you mean euler?; there are ddpm, ddim, euler, heun, dpmpp-2m"#
-/// );
+/// let error = error.to_string();
+/// assert!(error.starts_with(r#"no sampler is called "eular", did you mean euler?; there are ddpm, ddim,"#));
 /// ```
 pub fn sampler<const D: usize>(name: &str) -> Result<Box<dyn Sampler<D>>, UnknownName> {
     Ok(match name {
@@ -58,6 +121,24 @@ pub fn sampler<const D: usize>(name: &str) -> Result<Box<dyn Sampler<D>>, Unknow
         "euler" => Box::new(Euler),
         "heun" => Box::new(Heun),
         "dpmpp-2m" => Box::new(DpmPp2m),
+        "euler-ancestral" => Box::new(EulerAncestral::default()),
+        "euler-ancestral-rf" => Box::new(EulerAncestral(Ancestral::rectified_flow(1.0))),
+        "dpm2-ancestral" => Box::new(Dpm2Ancestral::default()),
+        "dpmpp-2s-ancestral" => Box::new(DpmPp2sAncestral::default()),
+        "dpmpp-sde" => Box::new(DpmPpSde::default()),
+        "dpmpp-2m-sde" => Box::new(DpmPp2mSde::default()),
+        "dpmpp-2m-sde-heun" => Box::new(DpmPp2mSde { slope: Slope::Heun, ..Default::default() }),
+        "dpmpp-3m-sde" => Box::new(DpmPp3mSde::default()),
+        "sde-dpm-solver" => Box::new(SdeDpmSolver::default()),
+        "sa-solver" => Box::new(SaSolver::default()),
+        "sit-euler" => Box::new(SitEuler::default()),
+        "sit-heun" => Box::new(SitHeun::default()),
+        "flow-grpo" => Box::new(FlowSde(FlowNoise::FlowGrpo(0.7))),
+        "dance-grpo" => Box::new(FlowSde(FlowNoise::DanceGrpo(0.3))),
+        "cps" => Box::new(FlowSde(FlowNoise::Cps(0.7))),
+        "lcm" => Box::new(Lcm),
+        "tcd" => Box::new(Tcd::default()),
+        "consistency-model" => Box::new(ConsistencyModel::default()),
         _ => return Err(UnknownName::new("sampler", name, SAMPLERS)),
     })
 }
@@ -87,7 +168,63 @@ pub fn schedule(name: &str) -> Result<Box<dyn NoiseSchedule>, UnknownName> {
         "linear" => Box::new(Vp::linear(1000)),
         "scaled-linear" => Box::new(Vp::scaled_linear(1000)),
         "cosine" => Box::new(Vp::cosine(1000)),
+        "sigmoid" => Box::new(Vp::from_betas(&betas::sigmoid(1000, 1e-4, 0.02))),
+        "laplace" => Box::new(Vp::from_betas(&betas::laplace(1000, 0.999))),
+        "zero-snr" => Box::new(Vp::scaled_linear(1000).zero_terminal_snr()),
+        "vp-sde" => Box::new(VpSde::default()),
+        "sub-vp" => Box::new(SubVp::default()),
+        "ve" => Box::new(Ve::default()),
         "edm" => Box::new(Edm::default()),
+        "gvp" => Box::new(Gvp),
+        "cosine-continuous" => Box::new(Cosine::default()),
+        "laplace-continuous" => Box::new(Laplace::default()),
         _ => return Err(UnknownName::new("schedule", name, SCHEDULES)),
+    })
+}
+
+/// The grid of this name: a spacing, and after a space a transform between its ends, each with its default
+/// settings. What counts training steps counts 1000.
+///
+/// `lu` is `exponential` between the ends of all training steps.
+///
+/// # Errors
+/// Names every spacing or transform and the nearest.
+///
+/// # Example
+/// ```
+/// use canvas_sched::{Timesteps, by_name};
+/// assert_eq!(by_name::grid("linspace karras")?, Timesteps::linspace(1000).karras());
+/// # Ok::<(), by_name::UnknownName>(())
+/// ```
+pub fn grid(name: &str) -> Result<Timesteps, UnknownName> {
+    let (spacing, transform) = name.split_once(' ').unwrap_or((name, ""));
+    let grid = match spacing {
+        "uniform" => Timesteps::uniform(),
+        "edm" => Timesteps::edm(),
+        "linspace" | "normal" => Timesteps::linspace(1000),
+        "linspace-rounded" => Timesteps::training(1000, Rule::Linspace),
+        "linspace-open" => Timesteps::training(1000, Rule::LinspaceOpen),
+        "leading" => Timesteps::leading(1000, 0),
+        "leading-open" => Timesteps::training(1000, Rule::LeadingOpen { offset: 0 }),
+        "trailing" => Timesteps::trailing(1000),
+        "simple" => Timesteps::training(1000, Rule::Simple),
+        "sgm-uniform" => Timesteps::sgm_uniform(1000),
+        "ddim-uniform" => Timesteps::leading(1000, 1),
+        "beta" => Timesteps::new(Spacing::Beta { alpha: 0.6, beta: 0.6, train: 1000 }),
+        "linear-quadratic" => Timesteps::new(Spacing::LinearQuadratic { threshold: 0.025 }),
+        "ays-sd" => Timesteps::new(Spacing::Ays(Ays::Sd)),
+        "ays-sdxl" => Timesteps::new(Spacing::Ays(Ays::Sdxl)),
+        "ays-svd" => Timesteps::new(Spacing::Ays(Ays::Svd)),
+        _ => return Err(UnknownName::new("grid", spacing, GRIDS)),
+    };
+    Ok(match transform {
+        "" => grid,
+        "karras" => grid.karras(),
+        "exponential" => grid.exponential(),
+        "polyexponential" => grid.transformed(Transform::Polyexponential { rho: 1.0 }),
+        "beta" => grid.beta(),
+        "kl-optimal" => grid.transformed(Transform::KlOptimal),
+        "lu" => grid.exponential().between(Ends::Times { first: 1.0, last: 0.001 }),
+        _ => return Err(UnknownName::new("transform", transform, TRANSFORMS)),
     })
 }

@@ -22,7 +22,7 @@
 //! let schedule = schedule::Flow::default(); // or Vp::cosine(1000), Edm::default()
 //! let prediction = predict::Flow; // or Epsilon, Sample, Velocity, Edm::default()
 //! let sampler = DpmPp2m; // or Ddpm::default(), Ddim { eta: 0.5 }, Euler, Heun
-//! let levels = Timesteps::uniform().levels(&schedule, 20);
+//! let levels = Timesteps::uniform().levels(&schedule, 20)?;
 //!
 //! let network = Preconditioned { backbone: &Network, prediction: &prediction };
 //! let guided = Cfg::new(network, Class::new(&[1000], &device), 4.0); // 1 is off
@@ -33,7 +33,7 @@
 //! let run = Run::new(&sampler, &schedule, &levels, &mut noise)?;
 //! let images = run.sample(|x, level| guided.denoise(x, &[level], &cond), start);
 //! assert_eq!(images.dims(), [2, 3, 8, 8]);
-//! # Ok::<(), canvas_core::GridError>(())
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
 //! The same choices by word, for command lines: [`by_name`].
@@ -44,7 +44,7 @@ mod diffusion;
 mod exponential;
 pub mod flow_map;
 mod grid;
-mod guidance;
+pub mod guidance;
 mod locate;
 pub mod predict;
 mod sampler;
@@ -52,11 +52,17 @@ pub mod schedule;
 
 pub use ancestral::{Ancestral, Downstep};
 pub use by_name::UnknownName;
-pub use diffusion::{Diffusion, LastStep, SitSde};
-pub use grid::{Spacing, Timesteps, Transform};
-pub use guidance::Cfg;
+pub use diffusion::{Diffusion, FlowNoise, LastStep, SitSde};
+pub use grid::{
+    Ays, Between, Ends, Final, Grid, GridSpecError, Over, Round, Rule, Spacing, Timesteps, Told, Transform,
+    start,
+};
+pub use guidance::{
+    Apg, ApgRun, Autoguidance, Calls, Cfg, CfgPp, CfgZeroStar, Clip, Composed, DynamicThreshold, Pag, Pair,
+    Perturbed, Rescale, Slg, Space, Tcfg, Worse,
+};
 pub use sampler::{Churned, Ddim, Ddpm, DpmPp2m, Euler, Heun, Variance};
 pub use sampler::{
     ConsistencyModel, Dpm2Ancestral, DpmPp2mSde, DpmPp2sAncestral, DpmPp3mSde, DpmPpSde, EulerAncestral,
-    FlowNoise, FlowSde, Lcm, SaSolver, SdeDpmSolver, SitEuler, SitHeun, Slope, Tcd, Window,
+    FlowSde, Lcm, SaSolver, SdeDpmSolver, SitEuler, SitHeun, Slope, Tcd, Window,
 };

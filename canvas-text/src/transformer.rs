@@ -76,7 +76,8 @@ impl Block {
     /// - `x`, output: `[B, T, W]`; `mask`: `[B, T]`, true where a token is real
     pub fn forward(&self, x: Tensor<3>, mask: Option<Tensor<2, Bool>>) -> Tensor<3> {
         let seen = self.attention_norm.forward(x.clone());
-        let x = x + self.attention.forward(seen.clone(), seen, mask); // [B, T, W]
+        let own = || self.attention.forward(seen.clone(), seen, mask); // [B, T, W]
+        let x = x + trace::scope(|| "attention".into(), own);
         let seen = self.mlp_norm.forward(x.clone());
         x + self.mlp.forward(seen) // [B, T, W]
     }
@@ -167,7 +168,7 @@ impl TextEncoder for TextTransformer {
         let padded = tokens.mask.contains(&false).then(|| mask.clone());
         let mut x = self.embed(ids); // [B, T, W]
         for (i, block) in self.blocks.iter().enumerate() {
-            x = trace::tap(|| format!("text.blocks.{i}"), block.forward(x, padded.clone()));
+            x = trace::block(|| format!("text.blocks.{i}"), x, |x| block.forward(x, padded.clone()));
         }
         let mut x = self.norm.forward(x); // [B, T, W]
         if let Some(mask) = padded {

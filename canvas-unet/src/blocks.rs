@@ -8,8 +8,8 @@ use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{GroupNorm, GroupNormConfig, Initializer, LayerNorm, LayerNormConfig, Linear, LinearConfig};
 use burn::prelude::*;
 use burn::tensor::module::linear;
-use canvas_core::Text;
 use canvas_core::nn::{Activation, Attention, AttentionConfig};
+use canvas_core::{Text, trace};
 
 /// A 3x3 convolution that keeps the size.
 pub fn conv3(from: usize, to: usize, device: &Device) -> Conv2d {
@@ -173,8 +173,8 @@ impl SpatialTransformer {
         let [batch, channels, height, width] = x.dims();
         let h: Tensor<3> = self.norm.forward(x.clone()).flatten::<3>(2, 3).swap_dims(1, 2); // [B, N, C]
         let mut h = pointwise(&self.input, h); // [B, N, C]
-        for block in &self.blocks {
-            h = block.forward(h, text); // [B, N, C]
+        for (i, block) in self.blocks.iter().enumerate() {
+            h = trace::block(|| format!("blocks.{i}"), h, |h| block.forward(h, text)); // [B, N, C]
         }
         let h = pointwise(&self.output, h).swap_dims(1, 2); // [B, C, N]
         x + h.reshape([batch, channels, height, width])
@@ -224,9 +224,12 @@ impl TransformerBlock {
     /// `h`: `[B, N, C]`, output: `[B, N, C]`.
     fn forward(&self, h: Tensor<3>, text: &Text) -> Tensor<3> {
         let own = self.norm_attention.forward(h.clone()); // [B, N, C]
-        let h = h + self.attention.forward(own.clone(), own, None);
+        let own = trace::scope(|| "attention".into(), || self.attention.forward(own.clone(), own, None));
+        let h = h + own;
         let query = self.norm_cross.forward(h.clone()); // [B, N, C]
-        let h = h + self.cross.forward(query, text.tokens.clone(), Some(text.mask.clone()));
+        let (tokens, mask) = (text.tokens.clone(), Some(text.mask.clone()));
+        let read = trace::scope(|| "cross".into(), || self.cross.forward(query, tokens, mask));
+        let h = h + read;
         h.clone() + self.feed.forward(self.norm_feed.forward(h))
     }
 }

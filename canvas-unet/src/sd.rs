@@ -210,13 +210,13 @@ impl Backbone<4> for Unet {
         let mut h = self.input.forward(x); // [B, C0, H, S]
         let mut skips = vec![h.clone()];
         for (i, level) in self.down.iter().enumerate() {
-            h = level.forward(h, &embedding, text, &mut skips); // [B, Ci, H / 2^i, S / 2^i]
-            h = trace::tap(|| format!("down.{i}"), h);
+            let run = || level.forward(h, &embedding, text, &mut skips); // [B, Ci, H / 2^i, S / 2^i]
+            h = trace::tap(|| format!("down.{i}"), trace::scope(|| format!("down.{i}"), run));
         }
-        h = trace::tap(|| "middle".into(), self.middle.forward(h, &embedding, text)); // [B, Cn, H / 2^n, S / 2^n]
+        h = trace::block(|| "middle".into(), h, |h| self.middle.forward(h, &embedding, text)); // [B, Cn, H / 2^n, S / 2^n]
         for (i, level) in self.up.iter().enumerate() {
-            h = level.forward(h, &embedding, text, &mut skips); // [B, Ci, H / 2^(i-1), S / 2^(i-1)]
-            h = trace::tap(|| format!("up.{i}"), h);
+            let run = || level.forward(h, &embedding, text, &mut skips); // [B, Ci, H / 2^(i-1), S / 2^(i-1)]
+            h = trace::tap(|| format!("up.{i}"), trace::scope(|| format!("up.{i}"), run));
         }
         self.output.forward(self.activation.forward(self.norm.forward(h))) // [B, C, H, S]
     }
@@ -268,7 +268,7 @@ impl Stage {
     fn forward(&self, h: Tensor<4>, embedding: &Tensor<2>, text: &Text) -> Tensor<4> {
         let h = self.res.forward(h, embedding.clone()); // [B, O, H, S]
         match &self.transformer {
-            Some(transformer) => transformer.forward(h, text),
+            Some(transformer) => trace::block(|| "transformer".into(), h, |h| transformer.forward(h, text)),
             None => h,
         }
     }
@@ -309,8 +309,8 @@ impl Down {
         text: &Text,
         skips: &mut Vec<Tensor<4>>,
     ) -> Tensor<4> {
-        for stage in &self.stages {
-            h = stage.forward(h, embedding, text); // [B, O, H, S]
+        for (i, stage) in self.stages.iter().enumerate() {
+            h = trace::scope(|| format!("stages.{i}"), || stage.forward(h, embedding, text)); // [B, O, H, S]
             skips.push(h.clone());
         }
         if let Some(downsample) = &self.downsample {
@@ -343,7 +343,8 @@ impl Middle {
 
     /// `[B, C, H, S]` to `[B, C, H, S]`.
     fn forward(&self, h: Tensor<4>, embedding: &Tensor<2>, text: &Text) -> Tensor<4> {
-        self.second.forward(self.first.forward(h, embedding, text), embedding.clone())
+        let h = trace::scope(|| "first".into(), || self.first.forward(h, embedding, text));
+        trace::block(|| "second".into(), h, |h| self.second.forward(h, embedding.clone()))
     }
 }
 
@@ -383,9 +384,9 @@ impl Up {
         text: &Text,
         skips: &mut Vec<Tensor<4>>,
     ) -> Tensor<4> {
-        for stage in &self.stages {
-            let skip = skips.pop().expect("one for each block up");
-            h = stage.forward(Tensor::cat(vec![h, skip], 1), embedding, text); // [B, O, H, S]
+        for (i, stage) in self.stages.iter().enumerate() {
+            let joined = Tensor::cat(vec![h, skips.pop().expect("one for each block up")], 1);
+            h = trace::scope(|| format!("stages.{i}"), || stage.forward(joined, embedding, text)); // [B, O, H, S]
         }
         match &self.upsample {
             Some(conv) => conv.forward(double(h)), // [B, O, 2 H, 2 S]

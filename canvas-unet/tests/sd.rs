@@ -4,11 +4,13 @@ use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::prelude::*;
 use burn::tensor::Gradients;
 use canvas_core::nn::Activation;
+use canvas_core::trace::{self, IdentityMaps, Perturbation, SkippedBlocks};
 use canvas_core::{Backbone, Condition, Text, params, weights};
 use canvas_unet::{Unet, UnetConfig};
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::rc::Rc;
 
 /// As `input_pattern` of tools/formula.py.
 fn pattern<const D: usize>(dims: [usize; D], seed: f64, device: &Device) -> Tensor<D> {
@@ -266,4 +268,51 @@ fn a_config_survives_json() {
     let json = serde_json::to_string(&config).unwrap();
     let back: UnetConfig = serde_json::from_str(&json).unwrap();
     assert_eq!(format!("{back:?}"), format!("{config:?}"));
+}
+
+#[test]
+fn attention_maps_and_blocks_have_names() {
+    let device = Device::flex();
+    let unet = filled(&config(), &device);
+    let run =
+        || unet.forward(pattern([2, 3, 8, 12], 0.0, &device), times([0.1, 0.9], &device), &text(&device));
+    let names = trace::names(|| drop(run()));
+    for expected in [
+        "down.0.stages.0.transformer.blocks.0.attention.map",
+        "down.0.stages.1.transformer.blocks.1.cross.map",
+        "down.0",
+        "middle.first.transformer.blocks.0.attention.map",
+        "middle.second",
+        "middle",
+        "up.2.stages.2.transformer.blocks.1",
+        "up.2",
+    ] {
+        assert!(names.iter().any(|name| name == expected), "{expected} is not in {names:?}");
+    }
+    let mut unique = names.clone();
+    unique.sort();
+    unique.dedup();
+    assert_eq!(unique.len(), names.len(), "{names:?}");
+    let idle = Rc::new(SkippedBlocks::new(&[""; 0]));
+    assert_eq!(trace::with_hook(idle, run).into_data(), run().into_data());
+}
+
+#[test]
+fn without_a_transformer_the_network_is_the_one_that_never_had_it() {
+    let device = Device::flex();
+    let forward = |unet: &Unet| {
+        unet.forward(pattern([2, 3, 8, 12], 0.0, &device), times([0.1, 0.9], &device), &text(&device))
+    };
+    let (whole, without) = (config(), config().with_middle_depth(0));
+    let [whole, without] = [whole, without].map(|config| filled(&config, &device));
+    let hook = Rc::new(SkippedBlocks::new(&["middle.first.transformer"]));
+    let found = trace::with_hook(hook.clone(), || forward(&whole));
+    hook.verify();
+    assert_eq!(found.into_data(), forward(&without).into_data());
+    assert!(distance(forward(&whole), forward(&without)) > 1e-4);
+
+    let hook = Rc::new(IdentityMaps::new(&["middle.first.transformer.blocks.0.attention.map"]));
+    let found = trace::with_hook(hook.clone(), || forward(&whole));
+    hook.verify();
+    assert!(distance(found, forward(&whole)) > 1e-6);
 }

@@ -138,7 +138,12 @@ impl<'a> DenoiserTask<'a> {
     }
 
     /// Mean loss of a few pictures at each of the fixed levels, with fixed noise.
-    fn fixed_losses<B>(&self, model: &TextToImage<B>, latents: &Tensor<4>, tokens: &Tokens) -> Vec<f64>
+    fn fixed_losses<B>(
+        &self,
+        model: &TextToImage<B>,
+        latents: &Tensor<4>,
+        tokens: &Tokens,
+    ) -> Result<Vec<f64>>
     where
         B: Network,
     {
@@ -153,14 +158,17 @@ impl<'a> DenoiserTask<'a> {
             let losses = self.objective.losses(network, latents.clone(), eps, &at, &cond);
             losses.mean().into_scalar::<f64>()
         };
-        fixed_levels(&self.process).iter().map(loss).collect()
+        Ok(fixed_levels(&self.process)?.iter().map(loss).collect())
     }
 }
 
-/// Levels at which losses are followed over a run.
-pub fn fixed_levels(process: &Process) -> Vec<Level> {
-    let grid = levels(process, 2 * HELD_OUT_LEVELS);
-    grid.into_iter().skip(1).step_by(2).collect::<Vec<_>>().into_iter().rev().collect()
+/// Levels at which losses are followed over a run, the cleanest first.
+///
+/// # Errors
+/// If the process has no such levels.
+pub fn fixed_levels(process: &Process) -> Result<Vec<Level>> {
+    let grid = levels(process, 2 * HELD_OUT_LEVELS)?;
+    Ok(grid.into_iter().skip(1).step_by(2).collect::<Vec<_>>().into_iter().rev().collect())
 }
 
 impl<B: Network> Task<TextToImage<B>> for DenoiserTask<'_> {
@@ -184,12 +192,12 @@ impl<B: Network> Task<TextToImage<B>> for DenoiserTask<'_> {
         let some = self.data.trained.dims()[0].min(32);
         let first: Vec<usize> = (0..some).collect();
         let trained = self.data.trained.clone().narrow(0, 0, some);
-        let (drawn, found) = self.draw_measured(average);
+        let (drawn, found) = self.draw_measured(average)?;
         let row = DenoiserRow {
             images,
-            times: fixed_levels(&self.process).iter().map(|level| level.time).collect(),
-            trained: self.fixed_losses(average, &trained, &self.data.trained_tokens.select(&first)),
-            held_out: self.fixed_losses(average, &self.data.held_out, &self.data.held_out_tokens),
+            times: fixed_levels(&self.process)?.iter().map(|level| level.time).collect(),
+            trained: self.fixed_losses(average, &trained, &self.data.trained_tokens.select(&first))?,
+            held_out: self.fixed_losses(average, &self.data.held_out, &self.data.held_out_tokens)?,
             retrieval: [found.top1, found.top5],
         };
         let path = self.folder.join("evaluation.jsonl");
@@ -212,16 +220,16 @@ impl<B: Network> Task<TextToImage<B>> for DenoiserTask<'_> {
 
 impl DenoiserTask<'_> {
     /// Quick drawings of the measured prompts, and how often the right picture is the nearest.
-    fn draw_measured<B: Network>(&self, average: &TextToImage<B>) -> (Vec<RgbImage>, Retrieval) {
+    fn draw_measured<B: Network>(&self, average: &TextToImage<B>) -> Result<(Vec<RgbImage>, Retrieval)> {
         let rows = measured_rows(self.set);
         let numbers: Vec<u64> = rows.iter().map(|&row| row as u64).collect();
         let tokens = self.data.trained_tokens.select(&rows);
         let drawn =
-            self.painter(average).draw(&tokens, &self.data.null, &numbers, &draw_options(self.config, 10));
+            self.painter(average).draw(&tokens, &self.data.null, &numbers, &draw_options(self.config, 10))?;
         let gallery: Vec<RgbImage> = self.set.trained().map(|emoji| emoji.picture.clone()).collect();
         let answers: Vec<(usize, RgbImage)> = rows.into_iter().zip(drawn.iter().cloned()).collect();
         let found = retrieval(&answers, &gallery);
-        (drawn, found)
+        Ok((drawn, found))
     }
 
     /// A sheet of some of the drawings, beside the checkpoints.

@@ -66,7 +66,7 @@ pub fn draw<B: Network>(
     };
     let null = tokenizer.tokenize(&[""])?.tokens;
     let numbers: Vec<u64> = (0..prompts.len() as u64).collect();
-    let drawn = painter.draw(&encoded.tokens, &null, &numbers, options);
+    let drawn = painter.draw(&encoded.tokens, &null, &numbers, options)?;
 
     let cells: Vec<Cell> =
         drawn.iter().zip(&request.prompts).map(|(picture, label)| Cell { picture, label }).collect();

@@ -101,7 +101,7 @@ fn measure_trained<B: Network>(
 
     let numbers: Vec<u64> = rows.iter().map(|&row| row as u64).collect();
     let tokens = trained.data.trained_tokens.select(&rows);
-    let drawn = painter.draw(&tokens, &trained.data.null, &numbers, &draw_options(config, STEPS));
+    let drawn = painter.draw(&tokens, &trained.data.null, &numbers, &draw_options(config, STEPS))?;
     let cells: Vec<Cell> =
         drawn.iter().zip(&rows).map(|(picture, &row)| Cell { picture, label: &items[row].caption }).collect();
     save_png(
@@ -136,7 +136,7 @@ fn measure_held_out<B: Network>(
     let rows: Vec<usize> = (0..items.len()).flat_map(|row| [row; DRAWINGS]).collect();
     let numbers: Vec<u64> = (0..rows.len() as u64).map(|number| 1_000_000 + number).collect();
     let tokens = trained.data.held_out_tokens.select(&rows);
-    let drawn = painter.draw(&tokens, &trained.data.null, &numbers, &draw_options(config, STEPS));
+    let drawn = painter.draw(&tokens, &trained.data.null, &numbers, &draw_options(config, STEPS))?;
 
     let mut each = Vec::new();
     let mut both = 0;

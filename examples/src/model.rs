@@ -162,16 +162,15 @@ impl<B: Network> Painter<'_, B> {
         null: &Tokens,
         numbers: &[u64],
         options: &DrawOptions,
-    ) -> Vec<RgbImage> {
+    ) -> Result<Vec<RgbImage>> {
         const BATCH: usize = 32;
         let rows: Vec<usize> = (0..numbers.len()).collect();
         let batches = rows.chunks(BATCH);
-        batches
-            .flat_map(|rows| {
-                let numbers: Vec<u64> = rows.iter().map(|&row| numbers[row]).collect();
-                self.draw_batch(&prompts.select(rows), null, numbers, options)
-            })
-            .collect()
+        let drawn = batches.map(|rows| {
+            let numbers: Vec<u64> = rows.iter().map(|&row| numbers[row]).collect();
+            self.draw_batch(&prompts.select(rows), null, numbers, options)
+        });
+        Ok(drawn.collect::<Result<Vec<_>>>()?.concat())
     }
 
     fn draw_batch(
@@ -180,26 +179,28 @@ impl<B: Network> Painter<'_, B> {
         null: &Tokens,
         numbers: Vec<u64>,
         options: &DrawOptions,
-    ) -> Vec<RgbImage> {
+    ) -> Result<Vec<RgbImage>> {
         let (batch, [channels, height, width]) = (numbers.len(), self.latent);
         let cond = self.model.text.encode(prompts);
         let null = self.model.text.encode(null).spread(batch);
         let guided = Cfg::new(self.process.denoiser(&self.model.backbone), null, options.guidance);
-        let levels = levels(self.process, options.steps);
+        let levels = levels(self.process, options.steps)?;
 
         let mut noise = Seeded::new(canvas_core::seed_for(options.seed, "draw"), numbers);
         let blank = Tensor::<4>::zeros([batch, channels, height, width], &cond.tokens.device());
         let start = noise.normal_like(&blank) * levels[0].sigma;
-        let run = Run::new(&*options.sampler, &*self.process.schedule, &levels, &mut noise)
-            .unwrap_or_else(|error| panic!("the sampler was checked when its name was read: {error}"));
+        let run = Run::new(&*options.sampler, &*self.process.schedule, &levels, &mut noise)?;
         let latents = run.sample(|x, level| guided.denoise(x, &[level], &cond), start);
-        picture::from_tensor(self.autoencoder.decode(self.scale.restore(latents)))
+        Ok(picture::from_tensor(self.autoencoder.decode(self.scale.restore(latents))))
     }
 }
 
 /// The levels of a run of this many steps: evenly in time, except where only EDM's spacing makes sense.
-pub fn levels(process: &Process, steps: usize) -> Vec<Level> {
+///
+/// # Errors
+/// If there are no such levels: a run of 0 steps.
+pub fn levels(process: &Process, steps: usize) -> Result<Vec<Level>> {
     let edm = process.schedule.level(1.0).alpha == 1.0;
     let grid = if edm { Timesteps::edm() } else { Timesteps::uniform() };
-    grid.levels(&*process.schedule, steps)
+    Ok(grid.levels(&*process.schedule, steps)?)
 }

@@ -1,6 +1,7 @@
 //! Multi-head attention.
 
 use super::{dense, init::xavier_linear};
+use crate::trace;
 use burn::nn::Linear;
 use burn::prelude::*;
 use burn::tensor::activation::softmax;
@@ -48,7 +49,7 @@ pub struct Attention {
 }
 
 impl Attention {
-    /// Attention of `x` to `context`.
+    /// Attention of `x` to `context`. Its map is tapped as `map`.
     ///
     /// # Shapes
     /// - `x`: `[B, N, W]`, `context`: `[B, T, C]`
@@ -67,7 +68,8 @@ impl Attention {
             let hidden = mask.bool_not().reshape([batch, 1, 1, length]).expand(scores.dims());
             scores = scores.mask_fill(hidden, f32::MIN);
         }
-        let mixed = softmax(scores, 3).matmul(value); // [B, H, N, W/H]
+        let map = trace::tap(|| "map".into(), softmax(scores, 3)); // [B, H, N, T]
+        let mixed = map.matmul(value); // [B, H, N, W/H]
         dense(&self.output, mixed.swap_dims(1, 2).flatten(2, 3)) // [B, N, W]
     }
 

@@ -11,6 +11,7 @@ mod params;
 mod picture;
 mod sampler;
 mod text;
+mod torch_noise;
 mod trace;
 mod weights;
 

@@ -46,7 +46,7 @@ fn a_copy_continues_as_the_original_does() {
 }
 
 /// Mean, variance, skewness and excess kurtosis against their standard errors for `n` normal values.
-fn assert_standard_normal(values: &[f32]) {
+pub(crate) fn assert_standard_normal(values: &[f32]) {
     let n = values.len() as f64;
     let moment = |k: i32| values.iter().map(|v| f64::from(*v).powi(k)).sum::<f64>() / n;
     let found = [moment(1), moment(2) - 1.0, moment(3), moment(4) - 3.0];

@@ -34,7 +34,7 @@ pub use dpmpp_3m_sde::DpmPp3mSde;
 pub use dpmpp_sde::DpmPpSde;
 pub use euler::Euler;
 pub use euler_ancestral::EulerAncestral;
-pub use flow_sde::{FlowNoise, FlowSde};
+pub use flow_sde::FlowSde;
 pub use heun::Heun;
 pub use lcm::Lcm;
 pub use sa_solver::SaSolver;

@@ -56,4 +56,11 @@ impl NoiseSchedule for Edm {
         let time = ((sigma.powf(1.0 / self.rho) - low) / (high - low)).clamp(0.0, 1.0);
         Level { time, alpha: 1.0, sigma }
     }
+
+    /// Closed form: `(0, rho (high - low) ramp^(rho - 1))`.
+    fn slope(&self, t: f64) -> (f64, f64) {
+        check_time(t);
+        let (low, high) = self.ends();
+        (0.0, self.rho * (high - low) * (low + t * (high - low)).powf(self.rho - 1.0))
+    }
 }

@@ -32,6 +32,21 @@ impl Default for Flow {
 }
 
 impl Flow {
+    /// `s = e^mu / (e^mu + 1/t - 1)`: `shift = exp(mu)`, what Flux, SD3.5 and Qwen-Image do. See [`mu`](super::mu).
+    pub fn exponential(mu: f64) -> Self {
+        Self { shift: mu.exp() }
+    }
+
+    /// `s = mu / (mu + 1/t - 1)`: `shift = mu`, what CogView4 does.
+    pub fn linear(mu: f64) -> Self {
+        Self { shift: mu }
+    }
+
+    /// `1 + (shift - 1) t`, so that `s` is exactly 1 at `t = 1` and never above.
+    fn weight(&self, t: f64) -> f64 {
+        (1.0 - t) + self.shift * t
+    }
+
     fn at(s: f64) -> Level {
         Level { time: s, alpha: 1.0 - s, sigma: s }
     }
@@ -40,11 +55,18 @@ impl Flow {
 impl NoiseSchedule for Flow {
     fn level(&self, t: f64) -> Level {
         check_time(t);
-        Self::at(self.shift * t / (1.0 + (self.shift - 1.0) * t))
+        Self::at(self.shift * t / self.weight(t))
     }
 
     /// Closed form: `s = ratio / (1 + ratio)`, whatever the shift.
     fn level_at_ratio(&self, ratio: f64) -> Level {
         Self::at(1.0 / (1.0 + 1.0 / ratio)) // finite at a ratio of 0 and of infinity
+    }
+
+    /// Closed form: `s' = shift / (1 + (shift - 1) t)^2`, as `(-s', s')`.
+    fn slope(&self, t: f64) -> (f64, f64) {
+        check_time(t);
+        let rate = self.shift / self.weight(t).powi(2);
+        (-rate, rate)
     }
 }

@@ -5,7 +5,7 @@ use burn::prelude::*;
 use canvas_core::{Estimate, Evaluation, Hop, Level, NoiseSchedule, Prediction, Run, Sampler, Step};
 use canvas_sched::schedule::{Vp, betas};
 use canvas_sched::{
-    ConsistencyModel, Ddpm, DpmPp2mSde, DpmPp3mSde, Lcm, SaSolver, SdeDpmSolver, Slope, Tcd, Variance,
+    ConsistencyModel, Ddim, Ddpm, DpmPp2mSde, DpmPp3mSde, Lcm, SaSolver, SdeDpmSolver, Slope, Tcd, Variance,
     Window,
     predict::{Boundary, Consistency, Epsilon},
 };
@@ -317,4 +317,31 @@ fn ddpm_with_learned_variances() {
     }
     println!("DDPM: {checked} runs agree");
     assert!(checked >= 4, "{checked}");
+}
+
+/// A clipped estimate keeps the network's own noise, unless `use_clipped_model_output`.
+#[test]
+fn ddim_with_clipped_estimates() {
+    let mut checked = 0;
+    for case in cases("DDIMScheduler") {
+        let call = &case["call"];
+        if !only(&case["config"], &["clip_sample_range"]) {
+            continue;
+        }
+        let (count, eta) = (steps(&case), call["eta"].as_f64().unwrap_or(0.0));
+        let (vp, range) = (Vp::linear(1000), case["config"]["clip_sample_range"].as_f64().unwrap_or(1.0));
+        let clean = Level { time: 0.0, alpha: 1.0, sigma: 0.0 };
+        let step = |i: usize| vp.training_step((count - 1 - i) * (1000 / count));
+        let levels: Vec<Level> = (0..count).map(step).chain([clean]).collect();
+        let denoise = |x: Tensor<4>, level: Level| {
+            let eps = network(x.clone(), (level.time * 1000.0).round());
+            let x0 = ((x - eps.clone() * level.sigma) / level.alpha).clamp(-range, range);
+            let eps = (call["use_clipped_model_output"] != true).then_some(eps);
+            Estimate { x0, eps, variance: None }
+        };
+        agrees(&case, deviation(&case, &Ddim { eta }, &vp, &levels, denoise));
+        checked += 1;
+    }
+    println!("DDIM: {checked} runs agree");
+    assert!(checked > 8, "{checked}");
 }

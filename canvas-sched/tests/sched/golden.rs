@@ -51,12 +51,12 @@ fn run(
 
 #[test]
 fn ddim() {
-    let levels = Timesteps::leading(1000, 0).levels(&Vp::linear(1000), 10);
+    let levels = Timesteps::leading(1000, 0).levels(&Vp::linear(1000), 10).unwrap();
     let ddim = Ddim { eta: 0.0 };
     close(sum(&run(&ddim, &Epsilon, &levels, 1000.0, sample())), 172.0067, 1e-2);
     close(sum(&run(&ddim, &Velocity, &levels, 1000.0, sample())), 52.5302, 1e-2);
     let other = Vp::from_betas(&betas::linear(1000, 0.01, 0.02));
-    let mut levels = Timesteps::leading(1000, 0).levels(&other, 10);
+    let mut levels = Timesteps::leading(1000, 0).levels(&other, 10).unwrap();
     close(sum(&run(&ddim, &Epsilon, &levels, 1000.0, sample())), 149.8295, 1e-2);
     levels[10] = other.training_step(0); // set_alpha_to_one = False
     close(sum(&run(&ddim, &Epsilon, &levels, 1000.0, sample())), 149.0784, 1e-2);
@@ -76,7 +76,7 @@ fn dpmpp_2m() {
     close(mean(&Velocity, &levels), 0.2251, 1e-3);
 
     // Karras over all training steps, then the told steps rounded; the last ratio stands twice.
-    let mut karras = Timesteps::linspace(1000).karras().levels(&vp, 10);
+    let mut karras = Timesteps::linspace(1000).karras().levels(&vp, 10).unwrap();
     karras.iter_mut().for_each(|level| level.time = (level.time * 1000.0).round() / 1000.0);
     karras[10] = vp.training_step(0);
     close(mean(&Velocity, &karras), 0.2096, 1e-3);
@@ -105,16 +105,16 @@ fn unscaled(levels: &[Level]) -> Vec<Level> {
 #[test]
 fn euler_and_heun() {
     let vp = Vp::linear(1100);
-    let levels = unscaled(&Timesteps::linspace(1100).levels(&vp, 10));
+    let levels = unscaled(&Timesteps::linspace(1100).levels(&vp, 10).unwrap());
     close(scaled_back(&Euler, &levels), 10.0807, 1e-2);
     close(scaled_back(&Heun, &levels), 0.1233, 1e-2);
-    let karras = unscaled(&Timesteps::linspace(1100).karras().levels(&vp, 10));
+    let karras = unscaled(&Timesteps::linspace(1100).karras().levels(&vp, 10).unwrap());
     close(scaled_back(&Euler, &karras), 124.5230, 1e-2);
 }
 
 #[test]
 fn edm_euler() {
-    let levels = Timesteps::edm().levels(&Edm::default(), 10);
+    let levels = Timesteps::edm().levels(&Edm::default(), 10).unwrap();
     let x = sample() * 80f64.hypot(1.0);
     close(sum(&run(&Euler, &predict::Edm::default(), &levels, 1.0, x)), 34.1855, 1e-3);
 }
@@ -123,7 +123,7 @@ fn edm_euler() {
 #[test]
 fn flow_euler() {
     let total = |flow: Flow, grid: Timesteps| {
-        sum(&run(&Euler, &predict::Flow, &grid.levels(&flow, 10), 1000.0, sample()))
+        sum(&run(&Euler, &predict::Flow, &grid.levels(&flow, 10).unwrap(), 1000.0, sample()))
     };
     close(total(Flow { shift: 1.0 }, Timesteps::linspace(1000)), 133.36204, 1e-3);
     close(total(Flow { shift: 3.0 }, Timesteps::linspace(1000)), 129.15329, 1e-3);

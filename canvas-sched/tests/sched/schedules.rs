@@ -1,13 +1,18 @@
 use crate::close;
 use canvas_core::{Level, NoiseSchedule};
 use canvas_sched::by_name::{self, SCHEDULES};
-use canvas_sched::schedule::{Edm, Flow, Vp, betas};
+use canvas_sched::schedule::{Edm, Flow, Gvp, Shifted, SubVp, Vp, VpSde, betas};
 
 fn all() -> Vec<(String, Box<dyn NoiseSchedule>)> {
     let mut all: Vec<(String, Box<dyn NoiseSchedule>)> =
         SCHEDULES.iter().map(|name| ((*name).to_owned(), by_name::schedule(name).unwrap())).collect();
     all.push(("shifted flow".to_owned(), Box::new(Flow { shift: 3.0 })));
     all.push(("cosine of 10 steps".to_owned(), Box::new(Vp::cosine(10))));
+    all.push(("shifted gvp".to_owned(), Box::new(Shifted::for_resolution(Gvp, 64.0, 256.0))));
+    all.push(("shifted linear".to_owned(), Box::new(Shifted { inner: Vp::linear(1000), shift: 1.0 })));
+    let from_zero = VpSde { beta_min: 0.0, beta_max: 20.0 };
+    all.push(("vp sde from 0".to_owned(), Box::new(from_zero)));
+    all.push(("sub-vp from 0".to_owned(), Box::new(SubVp(from_zero))));
     all
 }
 
@@ -26,7 +31,7 @@ fn noise_grows_and_signal_falls_with_time() {
             assert!(pair[0].snr() > pair[1].snr(), "{name}: {pair:?}");
         }
         let clean = levels[0];
-        assert!(clean.sigma < 0.00201 && clean.alpha == 1.0, "{name}: {clean:?}");
+        assert!(clean.sigma < 0.01001 && clean.alpha == 1.0, "{name}: {clean:?}");
     }
 }
 
@@ -86,6 +91,15 @@ fn regression_cosine_betas_are_not_zero_as_in_diffusers_rs_and_candle() {
     close(Vp::cosine(1000).training_step(499).alpha.powi(2), 0.4938, 1e-3);
 }
 
+/// `1 + (shift - 1) t` rounds so that `s` was `1 + 2e-16`, and `alpha` negative, for some shifts.
+#[test]
+fn regression_a_shifted_flow_starts_at_exactly_pure_noise() {
+    for shift in (1..4000).map(|i| f64::from(i) * 0.00237) {
+        let level = Flow { shift }.level(1.0);
+        assert_eq!((level.alpha, level.sigma), (0.0, 1.0), "{shift}");
+    }
+}
+
 #[test]
 fn tables_begin_and_end_as_published() {
     let (linear, scaled) = (betas::linear(1000, 1e-4, 0.02), betas::scaled_linear(1000, 8.5e-4, 0.012));
@@ -133,7 +147,7 @@ fn a_time_outside_is_refused() {
 }
 
 #[test]
-#[should_panic(expected = "beta 1 must lie strictly between 0 and 1, found 1")]
+#[should_panic(expected = "beta 1 must lie strictly between 0 and 1 (the last may be 1), found 1")]
 fn a_beta_of_one_is_refused() {
-    Vp::from_betas(&[0.5, 1.0]);
+    Vp::from_betas(&[0.5, 1.0, 0.5]);
 }

@@ -19,7 +19,7 @@ fn ddim_with_eta_1_is_ddpm() {
     for name in by_name::SCHEDULES {
         let schedule = by_name::schedule(name).unwrap();
         let denoise = |x: Tensor<2>, level: Level| DATA.denoise(x, level).into();
-        for pair in Timesteps::linspace(1000).levels(&schedule, 9).windows(2) {
+        for pair in Timesteps::linspace(1000).levels(&schedule, 9).unwrap().windows(2) {
             let mut noise = Seeded::new(0, [0, 1]);
             let x = x() * pair[0].alpha.hypot(pair[0].sigma);
             let ddpm = Ddpm::default()
@@ -99,7 +99,7 @@ fn an_image_does_not_depend_on_its_batch() {
         ("ddim", Box::new(Ddim { eta: 0.7 })),
         ("churned heun", Box::new(churned)),
     ];
-    let levels = Timesteps::edm().levels(&schedule, 10);
+    let levels = Timesteps::edm().levels(&schedule, 10).unwrap();
     for (name, sampler) in samplers {
         let draw = |images: &[u64]| {
             let mut noise = Seeded::new(9, images);
@@ -117,7 +117,7 @@ fn an_image_does_not_depend_on_its_batch() {
 #[test]
 fn churn_is_what_makes_heun_stochastic() {
     let schedule = Edm::default();
-    let levels = Timesteps::edm().levels(&schedule, 10);
+    let levels = Timesteps::edm().levels(&schedule, 10).unwrap();
     let draw = |amount, seed| {
         let sampler = Churned { inner: Heun, amount, range: (0.05, 50.0), noise: 1.0 };
         let mut noise = Seeded::new(seed, [0, 1]);

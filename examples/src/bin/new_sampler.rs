@@ -104,7 +104,7 @@ fn exact(x: f64, from: Level, to: Level) -> f64 {
 fn measure(sampler: &dyn Sampler<1>, steps: usize) -> (f64, usize) {
     let device = Device::flex();
     let schedule = schedule::Flow::default();
-    let levels = Timesteps::uniform().levels(&schedule, steps);
+    let levels = Timesteps::uniform().levels(&schedule, steps).expect("a grid of at least one step");
     let starts: Vec<f64> = (-16..=16).map(|i| f64::from(i) / 8.0).collect();
     let calls = Cell::new(0);
     let oracle = |x: Tensor<1>, level: Level| {

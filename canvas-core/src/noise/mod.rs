@@ -1,4 +1,13 @@
 //! Randomness that is a function of what it is for, not of how often a generator was called.
+//!
+//! The exception is PyTorch's: [`TorchCpu`] and [`TorchCuda`] go on from call to call, as its generators do.
+
+mod cephes;
+mod torch_cpu;
+mod torch_cuda;
+
+pub use torch_cpu::TorchCpu;
+pub use torch_cuda::TorchCuda;
 
 use burn::prelude::*;
 use burn::tensor::Distribution;

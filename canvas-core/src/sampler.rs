@@ -44,7 +44,8 @@ impl<const D: usize> Evaluation<D> {
         if let Some(eps) = &self.estimate.eps {
             return x0 * to.alpha + eps.clone() * to.sigma;
         }
-        let ratio = to.sigma / self.level.sigma;
+        // From clean to clean nothing is left to estimate, and the ratio is 0/0.
+        let ratio = if to.sigma == 0.0 { 0.0 } else { to.sigma / self.level.sigma };
         self.x.clone() * ratio + x0 * (to.alpha - self.level.alpha * ratio)
     }
 

@@ -48,14 +48,13 @@ pub(super) fn forward_variance(from: Level, to: Level) -> f64 {
 
 impl<const D: usize> Sampler<D> for Ddpm {
     fn step(&self, x: Tensor<D>, hop: &mut Hop<'_, D>) -> Step<D> {
-        let (from, to) = (hop.from, hop.to);
-        let here = hop.start(x);
+        let (from, to, here) = (hop.from, hop.to, hop.start(x));
         let added = forward_variance(from, to);
         let shrink = (to.sigma / from.sigma).powi(2);
         let (of_x, of_x0) = (from.alpha / to.alpha * shrink, to.alpha * added / from.sigma.powi(2));
         let mean = here.x.clone() * of_x + here.x0() * of_x0;
-        let (large, small, learned) = (added, added * shrink, here.estimate.variance.clone());
-        let std = match (self.variance, learned) {
+        let (large, small) = (added, added * shrink);
+        let std = match (self.variance, here.estimate.variance.clone()) {
             _ if small == 0.0 => Std::Same(0.0),
             (Variance::FixedSmall, _) => Std::Same(small.sqrt()),
             (Variance::FixedLarge, _) => Std::Same(large.sqrt()),

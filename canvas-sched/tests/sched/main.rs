@@ -17,6 +17,7 @@ mod predictions;
 mod properties;
 mod reach;
 mod references;
+mod replay;
 mod runs;
 mod schedules;
 mod sde;

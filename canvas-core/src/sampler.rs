@@ -68,7 +68,7 @@ pub struct Hop<'a, const D: usize> {
     pub index: usize,
     /// Hops in the run.
     pub count: usize,
-    /// What finished steps kept, oldest first.
+    /// What the last finished steps kept, oldest first: as many as [`Sampler::memory`] asks for, if there were.
     pub past: &'a [Evaluation<D>],
     /// What makes levels between those of the run.
     pub schedule: &'a dyn NoiseSchedule,
@@ -207,10 +207,15 @@ impl<const D: usize> Step<D> {
     }
 }
 
-/// A sampler: one stateless step from level to level. A new one is a file under 40 lines.
+/// A sampler: one stateless step from level to level. A new one is a file under 40 lines beside its imports.
 pub trait Sampler<const D: usize>: Send + Sync {
     /// Proposes the state at `hop.to`, given `x` at `hop.from`.
     fn step(&self, x: Tensor<D>, hop: &mut Hop<'_, D>) -> Step<D>;
+
+    /// How many earlier steps it looks back at: what [`Hop::past`] holds, and what a run keeps in memory.
+    fn memory(&self) -> usize {
+        0
+    }
 
     /// Whether this sampler can run along these levels. By default noise must not rise.
     ///
@@ -225,6 +230,9 @@ impl<const D: usize, S: Sampler<D> + ?Sized> Sampler<D> for Box<S> {
     fn step(&self, x: Tensor<D>, hop: &mut Hop<'_, D>) -> Step<D> {
         (**self).step(x, hop)
     }
+    fn memory(&self) -> usize {
+        (**self).memory()
+    }
     fn check(&self, levels: &[Level]) -> Result<(), GridError> {
         (**self).check(levels)
     }
@@ -233,6 +241,9 @@ impl<const D: usize, S: Sampler<D> + ?Sized> Sampler<D> for Box<S> {
 impl<const D: usize, S: Sampler<D> + ?Sized> Sampler<D> for &S {
     fn step(&self, x: Tensor<D>, hop: &mut Hop<'_, D>) -> Step<D> {
         (**self).step(x, hop)
+    }
+    fn memory(&self) -> usize {
+        (**self).memory()
     }
     fn check(&self, levels: &[Level]) -> Result<(), GridError> {
         (**self).check(levels)

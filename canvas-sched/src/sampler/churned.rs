@@ -52,6 +52,10 @@ impl<const D: usize, S: Sampler<D>> Sampler<D> for Churned<S> {
         self.inner.step(x, &mut hop.between(from, to))
     }
 
+    fn memory(&self) -> usize {
+        self.inner.memory()
+    }
+
     fn check(&self, levels: &[Level]) -> Result<(), GridError> {
         self.inner.check(levels)
     }

@@ -41,9 +41,14 @@ pub struct Ddpm {
     pub variance: Variance,
 }
 
+/// `a/a'`: the part of the signal at `to` that is left at `from`, the noisier of the two.
+fn kept(from: Level, to: Level) -> f64 {
+    if to.alpha == 0.0 { 1.0 } else { from.alpha / to.alpha }
+}
+
 /// Variance of `q(x_from | x_to)`, `s^2 - (a/a')^2 s'^2`, for `to` the cleaner of the two.
 pub(super) fn forward_variance(from: Level, to: Level) -> f64 {
-    (from.sigma.powi(2) - (from.alpha / to.alpha * to.sigma).powi(2)).max(0.0)
+    (from.sigma.powi(2) - (kept(from, to) * to.sigma).powi(2)).max(0.0)
 }
 
 impl<const D: usize> Sampler<D> for Ddpm {
@@ -51,7 +56,7 @@ impl<const D: usize> Sampler<D> for Ddpm {
         let (from, to, here) = (hop.from, hop.to, hop.start(x));
         let added = forward_variance(from, to);
         let shrink = (to.sigma / from.sigma).powi(2);
-        let (of_x, of_x0) = (from.alpha / to.alpha * shrink, to.alpha * added / from.sigma.powi(2));
+        let (of_x, of_x0) = (kept(from, to) * shrink, to.alpha * added / from.sigma.powi(2));
         let mean = here.x.clone() * of_x + here.x0() * of_x0;
         let (large, small) = (added, added * shrink);
         let std = match (self.variance, here.estimate.variance.clone()) {

@@ -75,4 +75,8 @@ impl<const D: usize> Sampler<D> for DpmSingle {
         let nodes = nodes(Level::half_log_snr, base.level, newest_first, used);
         Step::exact(dpm_carry(self.form, (how, false), base, hop.to, &nodes), here)
     }
+
+    fn memory(&self) -> usize {
+        self.order - 1
+    }
 }

@@ -50,4 +50,8 @@ impl<const D: usize> Sampler<D> for DpmSolver {
         let how = (self.solver, self.published);
         Step::exact(dpm_step(Form::Noise, how, order, &here, hop), here)
     }
+
+    fn memory(&self) -> usize {
+        self.order - 1
+    }
 }

@@ -64,4 +64,8 @@ impl<const D: usize> Sampler<D> for DpmPp {
         let how = (self.solver, self.published);
         Step::exact(dpm_step(Form::Data, how, order, &here, hop), here)
     }
+
+    fn memory(&self) -> usize {
+        self.order - 1
+    }
 }

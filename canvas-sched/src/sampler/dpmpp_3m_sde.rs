@@ -60,4 +60,8 @@ impl<const D: usize> Sampler<D> for DpmPp3mSde {
         }
         Step::random(mean, std * self.noise, here)
     }
+
+    fn memory(&self) -> usize {
+        2
+    }
 }

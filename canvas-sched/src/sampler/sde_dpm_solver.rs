@@ -56,6 +56,10 @@ impl<const D: usize> Sampler<D> for SdeDpmSolver {
         Step::random(mean, to.sigma * (2.0 * h).exp_m1().sqrt(), here)
     }
 
+    fn memory(&self) -> usize {
+        1
+    }
+
     fn check(&self, levels: &[Level]) -> Result<(), GridError> {
         falling_with_signal(levels)
     }

@@ -2,6 +2,7 @@
 //! the end.
 
 use crate::oracle::DATA;
+use crate::properties::config;
 use burn::prelude::*;
 use burn::tensor::DType;
 use canvas_core::{Run, Seeded};
@@ -24,7 +25,7 @@ fn grids() -> impl Strategy<Value = String> {
 #[test]
 fn every_run_is_refused_or_finite() {
     let (cases, ran) = (1000, Cell::new(0));
-    let mut runner = TestRunner::new(ProptestConfig { cases, ..ProptestConfig::default() });
+    let mut runner = TestRunner::new(config(cases));
     let what = (select(SAMPLERS), select(SCHEDULES), grids(), steps(), any::<u64>());
     let outcome = runner.run(&what, |(sampler, schedule, grid, steps, seed)| {
         let schedule = by_name::schedule(schedule).unwrap();

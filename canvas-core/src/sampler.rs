@@ -122,6 +122,7 @@ impl<'a, const D: usize> Hop<'a, D> {
 
 /// Standard deviation of a step's draw.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "one of these a step: a box would save nothing")]
 pub enum Std<const D: usize> {
     /// The same for every number of the batch, `>= 0`.
     Same(f64),

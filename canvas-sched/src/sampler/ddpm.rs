@@ -1,7 +1,8 @@
 //! Ancestral sampling, the reverse Markov chain of DDPM, for any schedule.
 
+use crate::ancestral::{forward_variance, kept};
 use burn::prelude::*;
-use canvas_core::{Hop, Level, Sampler, Std, Step};
+use canvas_core::{Hop, Sampler, Std, Step};
 
 /// Which variance a step of DDPM has. The two fixed ones agree as the number of steps grows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -39,16 +40,6 @@ pub enum Variance {
 pub struct Ddpm {
     /// The variance of each step. A step to clean data has none.
     pub variance: Variance,
-}
-
-/// `a/a'`: the part of the signal at `to` that is left at `from`, the noisier of the two.
-fn kept(from: Level, to: Level) -> f64 {
-    if to.alpha == 0.0 { 1.0 } else { from.alpha / to.alpha }
-}
-
-/// Variance of `q(x_from | x_to)`, `s^2 - (a/a')^2 s'^2`, for `to` the cleaner of the two.
-pub(super) fn forward_variance(from: Level, to: Level) -> f64 {
-    (from.sigma.powi(2) - (kept(from, to) * to.sigma).powi(2)).max(0.0)
 }
 
 impl<const D: usize> Sampler<D> for Ddpm {

@@ -147,7 +147,12 @@ impl<'a, const D: usize> Run<'a, D> {
             let step = self.sampler.step(x, &mut hop);
             x = step.draw(self.noise);
             watch(Progress { done: index + 1, count, x: &x, step: &step });
-            past.push(step.eval);
+            if past.len() == self.sampler.memory() {
+                past.drain(..past.len().min(1));
+            }
+            if self.sampler.memory() > 0 {
+                past.push(step.eval);
+            }
         }
         x
     }

@@ -44,7 +44,8 @@ impl<const D: usize> Evaluation<D> {
         if let Some(eps) = &self.estimate.eps {
             return x0 * to.alpha + eps.clone() * to.sigma;
         }
-        let ratio = to.sigma / self.level.sigma;
+        // From clean to clean nothing is left to estimate, and the ratio is 0/0.
+        let ratio = if to.sigma == 0.0 { 0.0 } else { to.sigma / self.level.sigma };
         self.x.clone() * ratio + x0 * (to.alpha - self.level.alpha * ratio)
     }
 
@@ -67,7 +68,7 @@ pub struct Hop<'a, const D: usize> {
     pub index: usize,
     /// Hops in the run.
     pub count: usize,
-    /// What finished steps kept, oldest first.
+    /// What the last finished steps kept, oldest first: as many as [`Sampler::memory`] asks for, if there were.
     pub past: &'a [Evaluation<D>],
     /// What makes levels between those of the run.
     pub schedule: &'a dyn NoiseSchedule,
@@ -121,6 +122,7 @@ impl<'a, const D: usize> Hop<'a, D> {
 
 /// Standard deviation of a step's draw.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "one of these a step: a box would save nothing")]
 pub enum Std<const D: usize> {
     /// The same for every number of the batch, `>= 0`.
     Same(f64),
@@ -206,10 +208,15 @@ impl<const D: usize> Step<D> {
     }
 }
 
-/// A sampler: one stateless step from level to level. A new one is a file under 40 lines.
+/// A sampler: one stateless step from level to level. A new one is a file under 40 lines beside its imports.
 pub trait Sampler<const D: usize>: Send + Sync {
     /// Proposes the state at `hop.to`, given `x` at `hop.from`.
     fn step(&self, x: Tensor<D>, hop: &mut Hop<'_, D>) -> Step<D>;
+
+    /// How many earlier steps it looks back at: what [`Hop::past`] holds, and what a run keeps in memory.
+    fn memory(&self) -> usize {
+        0
+    }
 
     /// Whether this sampler can run along these levels. By default noise must not rise.
     ///
@@ -224,6 +231,9 @@ impl<const D: usize, S: Sampler<D> + ?Sized> Sampler<D> for Box<S> {
     fn step(&self, x: Tensor<D>, hop: &mut Hop<'_, D>) -> Step<D> {
         (**self).step(x, hop)
     }
+    fn memory(&self) -> usize {
+        (**self).memory()
+    }
     fn check(&self, levels: &[Level]) -> Result<(), GridError> {
         (**self).check(levels)
     }
@@ -232,6 +242,9 @@ impl<const D: usize, S: Sampler<D> + ?Sized> Sampler<D> for Box<S> {
 impl<const D: usize, S: Sampler<D> + ?Sized> Sampler<D> for &S {
     fn step(&self, x: Tensor<D>, hop: &mut Hop<'_, D>) -> Step<D> {
         (**self).step(x, hop)
+    }
+    fn memory(&self) -> usize {
+        (**self).memory()
     }
     fn check(&self, levels: &[Level]) -> Result<(), GridError> {
         (**self).check(levels)

@@ -102,6 +102,9 @@ impl<const D: usize> Noise<D> for Playback<'_, D> {
 impl<const D: usize> Trajectory<D> {
     /// Runs a sampler and keeps every step.
     ///
+    /// Record on a device without autodiff, or every state keeps its graph; [`to_device`](Self::to_device) takes
+    /// the run to where it is trained on.
+    ///
     /// # Errors
     /// As [`Run::new`].
     pub fn record<E: Into<Estimate<D>>>(

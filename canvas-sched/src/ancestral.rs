@@ -2,6 +2,16 @@
 
 use canvas_core::Level;
 
+/// `a/a'`: the part of the signal at `to` that is left at `from`, the noisier of the two.
+pub(crate) fn kept(from: Level, to: Level) -> f64 {
+    if to.alpha == 0.0 { 1.0 } else { from.alpha / to.alpha }
+}
+
+/// Variance of `q(x_from | x_to)`, `s^2 - (a/a')^2 s'^2`, for `to` the cleaner of the two.
+pub(crate) fn forward_variance(from: Level, to: Level) -> f64 {
+    (from.sigma.powi(2) - (kept(from, to) * to.sigma).powi(2)).max(0.0)
+}
+
 /// `(a s') / (a' s)`, the factor by which a hop shrinks `sigma / alpha`: `e^-h`, in `[0, 1]`.
 ///
 /// 0 at a start without signal and at a clean end, 1 if both ends are the same.

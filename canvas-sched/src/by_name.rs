@@ -2,9 +2,12 @@
 
 use crate::schedule::{Cosine, Edm, Flow, Gvp, Laplace, SubVp, Ve, Vp, VpSde, betas};
 use crate::{
-    Ays, Ddim, Ddpm, Deis, Dopri5, Dpm2, DpmPp, DpmSingle, DpmSolver, Ends, Euler, Heun, Ipndm, Lms,
-    Midpoint, Pndm, Rule, Spacing, Timesteps, Transform, UniPc, WarmUp, predict,
+    Ancestral, ConsistencyModel, Ddim, Ddpm, Deis, Dopri5, Dpm2, Dpm2Ancestral, DpmPp, DpmPp2mSde,
+    DpmPp2sAncestral, DpmPp3mSde, DpmPpSde, DpmSingle, DpmSolver, EdmHeun, Euler, EulerAncestral, FlowNoise,
+    FlowSde, Heun, Ipndm, Lcm, Lms, Midpoint, Pndm, SaSolver, SdeDpmSolver, SitEuler, SitHeun, SolverType,
+    Tcd, UniPc, WarmUp,
 };
+use crate::{Ays, Ends, Rule, Spacing, Timesteps, Transform, predict};
 use canvas_core::{NoiseSchedule, Prediction, Sampler};
 
 /// Names [`sampler`] knows.
@@ -13,6 +16,7 @@ pub const SAMPLERS: &[&str] = &[
     "ddim",
     "euler",
     "heun",
+    "edm-heun",
     "midpoint",
     "dpm2",
     "dopri5",
@@ -27,6 +31,24 @@ pub const SAMPLERS: &[&str] = &[
     "pndm",
     "plms",
     "ipndm",
+    "euler-ancestral",
+    "euler-ancestral-rf",
+    "dpm2-ancestral",
+    "dpmpp-2s-ancestral",
+    "dpmpp-sde",
+    "dpmpp-2m-sde",
+    "dpmpp-2m-sde-heun",
+    "dpmpp-3m-sde",
+    "sde-dpm-solver",
+    "sa-solver",
+    "sit-euler",
+    "sit-heun",
+    "flow-grpo",
+    "dance-grpo",
+    "cps",
+    "lcm",
+    "tcd",
+    "consistency-model",
 ];
 /// Names [`prediction`] knows.
 pub const PREDICTIONS: &[&str] = &["epsilon", "sample", "velocity", "flow", "edm"];
@@ -118,6 +140,7 @@ pub fn sampler<const D: usize>(name: &str) -> Result<Box<dyn Sampler<D>>, Unknow
         "ddim" => Box::new(Ddim::default()),
         "euler" => Box::new(Euler),
         "heun" => Box::new(Heun),
+        "edm-heun" => Box::new(EdmHeun),
         "midpoint" => Box::new(Midpoint),
         "dpm2" => Box::new(Dpm2),
         "dopri5" => Box::new(Dopri5::default()),
@@ -132,6 +155,24 @@ pub fn sampler<const D: usize>(name: &str) -> Result<Box<dyn Sampler<D>>, Unknow
         "pndm" => Box::new(Pndm { warm_up: WarmUp::RungeKutta, ..Pndm::default() }),
         "plms" => Box::new(Pndm::default()),
         "ipndm" => Box::new(Ipndm::default()),
+        "euler-ancestral" => Box::new(EulerAncestral::default()),
+        "euler-ancestral-rf" => Box::new(EulerAncestral(Ancestral::rectified_flow(1.0))),
+        "dpm2-ancestral" => Box::new(Dpm2Ancestral::default()),
+        "dpmpp-2s-ancestral" => Box::new(DpmPp2sAncestral::default()),
+        "dpmpp-sde" => Box::new(DpmPpSde::default()),
+        "dpmpp-2m-sde" => Box::new(DpmPp2mSde::default()),
+        "dpmpp-2m-sde-heun" => Box::new(DpmPp2mSde { solver: SolverType::Heun, ..Default::default() }),
+        "dpmpp-3m-sde" => Box::new(DpmPp3mSde::default()),
+        "sde-dpm-solver" => Box::new(SdeDpmSolver::default()),
+        "sa-solver" => Box::new(SaSolver::default()),
+        "sit-euler" => Box::new(SitEuler::default()),
+        "sit-heun" => Box::new(SitHeun::default()),
+        "flow-grpo" => Box::new(FlowSde(FlowNoise::FlowGrpo(0.7))),
+        "dance-grpo" => Box::new(FlowSde(FlowNoise::DanceGrpo(0.3))),
+        "cps" => Box::new(FlowSde(FlowNoise::Cps(0.7))),
+        "lcm" => Box::new(Lcm),
+        "tcd" => Box::new(Tcd::default()),
+        "consistency-model" => Box::new(ConsistencyModel::default()),
         _ => return Err(UnknownName::new("sampler", name, SAMPLERS)),
     })
 }

@@ -34,10 +34,11 @@ pub enum Diffusion {
 /// What SiT does in the step that ends in clean data. None adds noise.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LastStep {
-    /// The mean of one more step of the SDE. Here its diffusion needs a level with signal.
-    #[default]
+    /// The mean of one more step of the SDE. It lands on data only where the schedule is nearly a straight line in
+    /// `t` from the last level on, as SiT's are.
     Mean,
-    /// The clean estimate.
+    /// The clean estimate: right on every schedule.
+    #[default]
     Tweedie,
     /// Euler's step of the ODE.
     Euler,
@@ -58,9 +59,9 @@ pub struct SitSde {
 }
 
 impl Default for SitSde {
-    /// SiT's defaults: SBDM, scale 1, mean.
+    /// SBDM with scale 1 as in SiT, but [`LastStep::Tweedie`] where SiT's default is `Mean`.
     fn default() -> Self {
-        Self { diffusion: Diffusion::Sbdm, norm: 1.0, last: LastStep::Mean }
+        Self { diffusion: Diffusion::Sbdm, norm: 1.0, last: LastStep::Tweedie }
     }
 }
 
@@ -111,5 +112,23 @@ impl SitSde {
         };
         let dt = time_of(schedule, to) - time_of(schedule, here.level);
         here.x.clone() + Self::drift(schedule, here, rate) * dt
+    }
+}
+
+/// How much noise a step of [`FlowSde`](crate::FlowSde) has.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum FlowNoise {
+    /// `c = a sqrt(f / (1 - f))`, with the target's `f` in the denominator where `f = 1`. Flow-GRPO uses 0.7.
+    FlowGrpo(f64),
+    /// `c` itself, the same at every level. DanceGRPO uses 0.3.
+    DanceGrpo(f64),
+    /// The part `sin(a pi / 2)` of the target's noise is fresh: coefficients are preserved at any step size.
+    Cps(f64),
+}
+
+impl Default for FlowNoise {
+    /// Flow-GRPO's 0.7.
+    fn default() -> Self {
+        Self::FlowGrpo(0.7)
     }
 }

@@ -49,12 +49,14 @@ fn weighted<const D: usize>(slopes: &[Tensor<D>], weights: &[f64], by: f64) -> T
 fn first_step<const D: usize>(
     f: &dyn Fn(f64, Tensor<D>) -> Tensor<D>,
     (y, slope): (&Tensor<D>, &Tensor<D>),
-    (start, sign): (f64, f64),
+    (start, end): (f64, f64),
     tolerance: Tolerance,
 ) -> f64 {
     let norm = |z: Tensor<D>| tolerance.ratio(z, y, y);
     let (size, speed) = (norm(y.clone()), norm(slope.clone()));
-    let guess = if size < 1e-5 || speed < 1e-5 { 1e-6 } else { 0.01 * size / speed };
+    let (length, sign) = ((end - start).abs(), (end - start).signum());
+    // Never beyond the end: there may be no level there.
+    let guess = if size < 1e-5 || speed < 1e-5 { 1e-6 } else { 0.01 * size / speed }.min(length);
     let ahead = f(start + sign * guess, y.clone() + slope.clone() * (sign * guess));
     let bend = norm(ahead - slope.clone()) / guess;
     let most = speed.max(bend);
@@ -74,7 +76,7 @@ pub(crate) fn integrate<const D: usize>(
     tolerance: Tolerance,
 ) -> Tensor<D> {
     let (length, sign) = ((end - start).abs(), (end - start).signum());
-    let (mut done, mut step) = (0.0, first_step(f, (&y, &slope), (start, sign), tolerance));
+    let (mut done, mut step) = (0.0, first_step(f, (&y, &slope), (start, end), tolerance));
     while done < length {
         step = step.max(1e-5 * length);
         let last = done + step >= length * (1.0 - 1e-12);

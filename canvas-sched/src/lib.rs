@@ -58,7 +58,7 @@ mod within;
 
 pub use ancestral::{Ancestral, Downstep};
 pub use by_name::UnknownName;
-pub use diffusion::{Diffusion, LastStep, SitSde};
+pub use diffusion::{Diffusion, FlowNoise, LastStep, SitSde};
 pub use grid::{
     Ays, Between, Ends, Final, Grid, GridSpecError, Over, Round, Rule, Spacing, Timesteps, Told, Transform,
     start,
@@ -72,6 +72,6 @@ pub use pseudo::Extrapolated;
 pub use sampler::{
     Churned, ConsistencyModel, Ddim, DdimInversion, Ddpm, Deis, Dopri5, Dpm2, Dpm2Ancestral, DpmPp,
     DpmPp2mSde, DpmPp2sAncestral, DpmPp3mSde, DpmPpSde, DpmSingle, DpmSolver, EdmHeun, Euler, EulerAncestral,
-    FlowNoise, FlowSde, Heun, Interval, Inversion, Ipndm, Lcm, Lms, Midpoint, Pndm, Restart, SaSolver,
-    SdeDpmSolver, SitEuler, SitHeun, Tcd, UniPc, Variance, WarmUp, Window,
+    FlowSde, Heun, Interval, Inversion, Ipndm, Lcm, Lms, Midpoint, Pndm, Restart, SaSolver, SdeDpmSolver,
+    SitEuler, SitHeun, Tcd, UniPc, Variance, WarmUp, Window,
 };

@@ -16,16 +16,6 @@ pub enum Form {
     Noise,
 }
 
-/// How second order uses the slope of its estimate (`solver_type` in diffusers).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum SolverType {
-    /// The estimate half a hop ahead stands for the whole hop.
-    #[default]
-    Midpoint,
-    /// The line through the estimates is integrated exactly.
-    Heun,
-}
-
 /// The factor `B(h)` of UniPC.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Bh {
@@ -42,6 +32,16 @@ impl Bh {
         let z = if form == Form::Data { -h } else { h };
         if self == Self::One && h != 0.0 { 0.5 * z / z.exp_m1() } else { 0.5 }
     }
+}
+
+/// How second order uses the slope of its estimate (`solver_type` in diffusers).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SolverType {
+    /// The estimate half a hop ahead stands for the whole hop.
+    #[default]
+    Midpoint,
+    /// The line through the estimates is integrated exactly.
+    Heun,
 }
 
 /// From which hop the order of a multistep sampler falls. A hop to clean data is always first order, because
@@ -139,7 +139,7 @@ impl Form {
     }
 }
 
-/// DPM-Solver's hop: second order (one node) in the form of `solver`, third with half of the second difference
+/// DPM-Solver's hop: second order (one node) in the form of `slope`, third with half of the second difference
 /// if `published`.
 pub(crate) fn dpm_carry<const D: usize>(
     form: Form,

@@ -1,5 +1,6 @@
 //! Numbers that samplers share: weights of polynomials, their moments, and times of levels.
 
+use crate::locate::time_of;
 use canvas_core::{Level, NoiseSchedule};
 
 /// Weights of the polynomial through `(0, f_0)` and `(nodes[i], f_i)` against a measure of these moments.
@@ -57,21 +58,6 @@ fn unit_integrals(z: f64, count: usize) -> Vec<f64> {
         integrals.push((end - k as f64 * integrals[k - 1]) / z);
     }
     integrals
-}
-
-/// The schedule's `t` whose level has the noise-to-signal ratio of this one, by bisection.
-///
-/// [`Level::time`] is what a network is told and need not be `t`. A level beyond an end gives the end.
-fn time_of(schedule: &dyn NoiseSchedule, wanted: Level) -> f64 {
-    let (mut low, mut high) = (0.0f64, 1.0f64);
-    for _ in 0..60 {
-        let middle = 0.5 * (low + high);
-        let level = schedule.level(middle);
-        // Products, because a ratio may be infinite.
-        let below = level.sigma * wanted.alpha < wanted.sigma * level.alpha;
-        if below { low = middle } else { high = middle }
-    }
-    0.5 * (low + high)
 }
 
 /// The level halfway in the schedule's time.

@@ -179,9 +179,12 @@ pub fn block<const D: usize>(
         return run(x);
     }
     let path = full(name());
-    // Every hook is asked, so that each knows all blocks.
     let hooks = HOOKS.with_borrow(Vec::clone);
-    let skipped = hooks.iter().rev().fold(false, |skipped, hook| hook.skip(&path) || skipped);
+    // Every hook is asked, so that each knows all blocks.
+    let mut skipped = false;
+    for hook in hooks.iter().rev() {
+        skipped |= hook.skip(&path);
+    }
     let x = if skipped { x } else { scope(&name, || run(x)) };
     tap(name, x)
 }

@@ -128,6 +128,10 @@ impl Sampler<2> for Watcher {
         let here = hop.start(x);
         Step::random(here.x.clone() + 1.0, self.std, here)
     }
+
+    fn memory(&self) -> usize {
+        2
+    }
 }
 
 /// Runs a watcher over four levels; the final state, draws, and hops seen.
@@ -153,6 +157,17 @@ fn a_run_passes_history_and_counts() {
     assert_eq!(end, [3.5]);
 }
 
+/// A run keeps what its sampler looks back at, and no more.
+#[test]
+fn a_run_forgets_what_is_not_asked_for() {
+    let levels: Vec<Level> = (0..6).rev().map(|sigma| level(1.0, f64::from(sigma))).collect();
+    let (sampler, mut noise) = (Watcher { std: 0.0, hops: Mutex::default() }, Counting::default());
+    let run = Run::new(&sampler, &Exploding, &levels, &mut noise).unwrap();
+    run.sample(|x, _| x * 10.0, tensor(&[0.5], [1, 1]));
+    let kept: Vec<usize> = sampler.hops.lock().unwrap().iter().map(|hop| hop.2).collect();
+    assert_eq!(kept, [0, 1, 2, 2, 2]);
+}
+
 #[test]
 fn noise_is_drawn_once_a_step_and_only_with_spread() {
     assert_eq!(watch(0.0).1, 0);
@@ -170,7 +185,7 @@ impl<S: Sampler<2>> Sampler<2> for Churned<S> {
         let x = x.clone() + hop.fresh_noise(&x);
         let to = hop.to;
         let mut hop = hop.between(higher, to);
-        assert_eq!((hop.from, hop.count, hop.past.len()), (higher, 3, hop.index));
+        assert_eq!((hop.from, hop.count, hop.past.len()), (higher, 3, 0));
         self.0.step(x, &mut hop)
     }
 }

@@ -63,6 +63,10 @@ impl<const D: usize> Sampler<D> for PndmCalls {
         }
     }
 
+    fn memory(&self) -> usize {
+        3
+    }
+
     fn check(&self, levels: &[Level]) -> Result<(), GridError> {
         Sampler::<D>::check(&self.inner, levels)
     }

@@ -70,6 +70,9 @@ impl<const D: usize, S: Sampler<D>> Sampler<D> for Changed<S> {
         let changed = |x, level| self.estimate(Bound(denoise), x, level);
         self.inner.step(x, &mut hop.denoised_by(&changed))
     }
+    fn memory(&self) -> usize {
+        self.inner.memory()
+    }
     fn check(&self, levels: &[Level]) -> Result<(), GridError> {
         self.inner.check(levels)
     }
@@ -89,6 +92,9 @@ impl<const D: usize, S: Sampler<D>> Sampler<D> for Strided<S> {
         let to = timestep.checked_sub(train / hop.count).map_or(self.end, |step| self.table.step(step));
         self.inner.step(x, &mut hop.between(from, to))
     }
+    fn memory(&self) -> usize {
+        self.inner.memory()
+    }
     fn check(&self, levels: &[Level]) -> Result<(), GridError> {
         self.inner.check(levels)
     }
@@ -104,6 +110,9 @@ impl<const D: usize, S: Sampler<D>> Sampler<D> for Drawing<S> {
             hop.fresh_noise(&step.mean);
         }
         step
+    }
+    fn memory(&self) -> usize {
+        self.0.memory()
     }
     fn check(&self, levels: &[Level]) -> Result<(), GridError> {
         self.0.check(levels)
@@ -150,6 +159,9 @@ impl<const D: usize, S: Sampler<D>, F: Sampler<D>> Sampler<D> for Finished<S, F>
     fn step(&self, x: Tensor<D>, hop: &mut Hop<'_, D>) -> Step<D> {
         let first = self.finish.order(2, hop.to, hop.index, hop.count) == 1;
         if first { self.first.step(x, hop) } else { self.inner.step(x, hop) }
+    }
+    fn memory(&self) -> usize {
+        self.inner.memory().max(self.first.memory())
     }
     fn check(&self, levels: &[Level]) -> Result<(), GridError> {
         self.inner.check(levels)

@@ -67,12 +67,16 @@ fn where_level<const D: usize>(
     yes: Tensor<D>,
     no: Tensor<D>,
 ) -> Tensor<D> {
-    if at.iter().all(|&level| kind(level)) {
-        return yes;
+    match at.iter().filter(|&&level| kind(level)).count() {
+        0 => no,
+        count if count == at.len() => yes,
+        _ => {
+            let like = (&no.device(), no.dtype());
+            let one = |level| f64::from(u8::from(kind(level)));
+            let mask = per_sample::<D>(at, like, one).greater_elem(0.5).expand(no.dims());
+            no.mask_where(mask, yes)
+        }
     }
-    let like = (&no.device(), no.dtype());
-    let mask = per_sample::<D>(at, like, |level| f64::from(u8::from(kind(level)))).greater_elem(0.5);
-    no.clone().mask_where(mask.expand(no.dims()), yes)
 }
 
 /// The noise estimate: the denoiser's own, or the one that its clean estimate implies (0 on clean data).

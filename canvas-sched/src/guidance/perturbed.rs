@@ -27,14 +27,15 @@ impl Worse {
         cond: &N::Cond,
     ) -> Estimate<D> {
         let run = || denoiser.denoise(x.clone(), at, cond);
-        fn hooked<T>(hook: Rc<impl Perturbation + 'static>, run: impl FnOnce() -> T) -> T {
+        fn hooked<T>(hook: impl Perturbation + 'static, run: impl FnOnce() -> T) -> T {
+            let hook = Rc::new(hook);
             let said = trace::with_hook(hook.clone(), run);
             hook.verify();
             said
         }
         match self {
-            Self::IdentityMaps(names) => hooked(Rc::new(IdentityMaps::new(names)), run),
-            Self::SkippedBlocks(names) => hooked(Rc::new(SkippedBlocks::new(names)), run),
+            Self::IdentityMaps(names) => hooked(IdentityMaps::new(names), run),
+            Self::SkippedBlocks(names) => hooked(SkippedBlocks::new(names), run),
         }
     }
 }

@@ -48,10 +48,12 @@ impl<S> Churned<S> {
 impl<const D: usize, S: Sampler<D>> Sampler<D> for Churned<S> {
     fn step(&self, x: Tensor<D>, hop: &mut Hop<'_, D>) -> Step<D> {
         let to = hop.to;
-        match self.raise(&x, hop) {
-            Some((raised, x)) => self.inner.step(x, &mut hop.between(raised, to)),
-            None => self.inner.step(x, hop),
-        }
+        let (from, x) = self.raise(&x, hop).unwrap_or((hop.from, x));
+        self.inner.step(x, &mut hop.between(from, to))
+    }
+
+    fn memory(&self) -> usize {
+        self.inner.memory()
     }
 
     fn check(&self, levels: &[Level]) -> Result<(), GridError> {

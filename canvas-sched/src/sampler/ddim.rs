@@ -1,6 +1,6 @@
 //! DDIM: from deterministic to ancestral with one number.
 
-use super::ddpm::forward_variance;
+use crate::ancestral::forward_variance;
 use burn::prelude::*;
 use canvas_core::{Hop, Sampler, Step};
 

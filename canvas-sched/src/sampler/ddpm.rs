@@ -1,7 +1,8 @@
 //! Ancestral sampling, the reverse Markov chain of DDPM, for any schedule.
 
+use crate::ancestral::{forward_variance, kept};
 use burn::prelude::*;
-use canvas_core::{Hop, Level, Sampler, Std, Step};
+use canvas_core::{Hop, Sampler, Std, Step};
 
 /// Which variance a step of DDPM has. The two fixed ones agree as the number of steps grows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -41,21 +42,15 @@ pub struct Ddpm {
     pub variance: Variance,
 }
 
-/// Variance of `q(x_from | x_to)`, `s^2 - (a/a')^2 s'^2`, for `to` the cleaner of the two.
-pub(super) fn forward_variance(from: Level, to: Level) -> f64 {
-    (from.sigma.powi(2) - (from.alpha / to.alpha * to.sigma).powi(2)).max(0.0)
-}
-
 impl<const D: usize> Sampler<D> for Ddpm {
     fn step(&self, x: Tensor<D>, hop: &mut Hop<'_, D>) -> Step<D> {
-        let (from, to) = (hop.from, hop.to);
-        let here = hop.start(x);
+        let (from, to, here) = (hop.from, hop.to, hop.start(x));
         let added = forward_variance(from, to);
         let shrink = (to.sigma / from.sigma).powi(2);
-        let (of_x, of_x0) = (from.alpha / to.alpha * shrink, to.alpha * added / from.sigma.powi(2));
+        let (of_x, of_x0) = (kept(from, to) * shrink, to.alpha * added / from.sigma.powi(2));
         let mean = here.x.clone() * of_x + here.x0() * of_x0;
-        let (large, small, learned) = (added, added * shrink, here.estimate.variance.clone());
-        let std = match (self.variance, learned) {
+        let (large, small) = (added, added * shrink);
+        let std = match (self.variance, here.estimate.variance.clone()) {
             _ if small == 0.0 => Std::Same(0.0),
             (Variance::FixedSmall, _) => Std::Same(small.sqrt()),
             (Variance::FixedLarge, _) => Std::Same(large.sqrt()),

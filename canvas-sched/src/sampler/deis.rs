@@ -46,4 +46,8 @@ impl<const D: usize> Sampler<D> for Deis {
         let moments = Form::Noise.moments(h, nodes.len() + 1);
         Step::exact(Form::Noise.carry(&here, hop.to, &nodes, &moments), here)
     }
+
+    fn memory(&self) -> usize {
+        self.order - 1
+    }
 }

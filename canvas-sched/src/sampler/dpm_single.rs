@@ -1,6 +1,7 @@
 //! DPM-Solver and DPM-Solver++, singlestep: blocks of hops that each start anew.
 
-use crate::multistep::{Form, SolverType, dpm_carry, nodes};
+use crate::SolverType;
+use crate::multistep::{Form, dpm_carry, nodes};
 use burn::prelude::*;
 use canvas_core::{Hop, Level, Sampler, Step};
 
@@ -73,5 +74,9 @@ impl<const D: usize> Sampler<D> for DpmSingle {
         let newest_first = std::iter::once(&here).chain(inner.iter().rev());
         let nodes = nodes(Level::half_log_snr, base.level, newest_first, used);
         Step::exact(dpm_carry(self.form, (how, false), base, hop.to, &nodes), here)
+    }
+
+    fn memory(&self) -> usize {
+        self.order - 1
     }
 }

@@ -1,6 +1,7 @@
 //! DPM-Solver, multistep: the same on the noise estimate.
 
-use crate::multistep::{Finish, Form, SolverType, dpm_step};
+use crate::SolverType;
+use crate::multistep::{Finish, Form, dpm_step};
 use burn::prelude::*;
 use canvas_core::{Hop, Sampler, Step};
 
@@ -48,5 +49,9 @@ impl<const D: usize> Sampler<D> for DpmSolver {
         let order = self.finish.order(self.order, hop.to, hop.index, hop.count);
         let how = (self.solver, self.published);
         Step::exact(dpm_step(Form::Noise, how, order, &here, hop), here)
+    }
+
+    fn memory(&self) -> usize {
+        self.order - 1
     }
 }

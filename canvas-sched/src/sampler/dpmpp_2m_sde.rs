@@ -47,4 +47,8 @@ impl<const D: usize> Sampler<D> for DpmPp2mSde {
         }
         Step::random(mean, std * self.noise, here)
     }
+
+    fn memory(&self) -> usize {
+        1
+    }
 }

@@ -10,6 +10,9 @@ use canvas_core::{Hop, Sampler, Step};
 ///
 /// Two estimates in the second hop, one in the first, after `alpha = 0` and to clean data.
 ///
+/// It wants short hops near the data: with `eta = 1`, on Stable Diffusion's schedule with evenly spaced steps, data of
+/// width 0.40 comes out 0.91 wide in 50 steps, 0.48 in 150 and 0.41 in 300 (2M: 0.49, 0.42, 0.41).
+///
 /// # Differs from exact interpolation
 /// The parabola through three estimates has `d2` where Taylor's formula has half the second derivative, and
 /// the published weight of `d2` is half of what the parabola's integral has. So the order in `h` is 2, not
@@ -56,5 +59,9 @@ impl<const D: usize> Sampler<D> for DpmPp3mSde {
             mean = mean + first * (scale * moment(1, rate) / rate);
         }
         Step::random(mean, std * self.noise, here)
+    }
+
+    fn memory(&self) -> usize {
+        2
     }
 }

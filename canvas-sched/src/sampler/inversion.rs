@@ -37,6 +37,10 @@ impl<const D: usize, S: Sampler<D>> Sampler<D> for Inversion<S> {
         if hop.from.sigma == 0.0 { from_the_end(x, hop) } else { self.inner.step(x, hop) }
     }
 
+    fn memory(&self) -> usize {
+        self.inner.memory()
+    }
+
     /// Noise must not fall, and the sampler must be able to run down the same levels. The first hop from clean
     /// data may not end without signal.
     fn check(&self, levels: &[Level]) -> Result<(), GridError> {

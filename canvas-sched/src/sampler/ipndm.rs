@@ -40,4 +40,8 @@ impl<const D: usize> Sampler<D> for Ipndm {
         let here = hop.start(x);
         Step::exact(Extrapolated::Noise.adams_bashforth(self.order, &here, hop), here)
     }
+
+    fn memory(&self) -> usize {
+        self.order - 1
+    }
 }

@@ -45,4 +45,8 @@ impl<const D: usize> Sampler<D> for Lms {
         let moments = even_moments(h, nodes.len() + 1);
         Step::exact(Form::Noise.carry(&here, hop.to, &nodes, &moments), here)
     }
+
+    fn memory(&self) -> usize {
+        self.order - 1
+    }
 }

@@ -55,7 +55,7 @@ pub use dpmpp_sde::DpmPpSde;
 pub use edm_heun::EdmHeun;
 pub use euler::Euler;
 pub use euler_ancestral::EulerAncestral;
-pub use flow_sde::{FlowNoise, FlowSde};
+pub use flow_sde::FlowSde;
 pub use heun::Heun;
 pub use inversion::Inversion;
 pub use ipndm::Ipndm;

@@ -57,4 +57,8 @@ impl<const D: usize> Sampler<D> for Pndm {
         };
         Step::exact(mean, here)
     }
+
+    fn memory(&self) -> usize {
+        3
+    }
 }

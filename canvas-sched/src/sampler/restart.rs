@@ -56,6 +56,10 @@ impl<const D: usize, S: Sampler<D>> Sampler<D> for Restart<S> {
         step
     }
 
+    fn memory(&self) -> usize {
+        self.inner.memory()
+    }
+
     fn check(&self, levels: &[Level]) -> Result<(), GridError> {
         self.inner.check(levels)
     }

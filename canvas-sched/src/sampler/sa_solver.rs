@@ -64,4 +64,8 @@ impl<F: Fn(Level) -> f64 + Send + Sync, const D: usize> Sampler<D> for SaSolver<
         let sum = along(Some(&here), hop.past, ends, order, eta);
         Step::random(here.x.clone() * of_x + sum, std, here)
     }
+
+    fn memory(&self) -> usize {
+        self.predictor.max(self.corrector)
+    }
 }

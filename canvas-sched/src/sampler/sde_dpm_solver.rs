@@ -9,9 +9,9 @@ use canvas_core::{GridError, Hop, Level, Sampler, Step, falling_with_signal};
 /// `x' ~ N((a'/a) x - 2 s' (e^h - 1) eps - w (h / h_prev) (eps - eps_prev), s'^2 (e^2h - 1))`, `w` either
 /// `s' (e^h - 1)` or `2 s' ((e^h - 1) / h - 1)`.
 ///
-/// First order in the first hop; to clean data [`Ddim`](super::Ddim) without noise. It needs signal at the
-/// start. With more than few steps left [`DpmPp2mSde`](super::DpmPp2mSde) is the better one: this one's last
-/// steps carry much noise.
+/// First order in the first hop; to clean data [`Ddim`](super::Ddim) without noise. It needs signal at the start, and
+/// enough of it: rounding errors of the noise estimate grow by `s / a`, so beyond some hundreds 32 bits do not do.
+/// [`DpmPp2mSde`](super::DpmPp2mSde) has no such limit.
 ///
 /// # Differs from diffusers
 /// `sde-dpmsolver` refuses a clean end (`final_sigmas_type = "zero"`).
@@ -54,6 +54,10 @@ impl<const D: usize> Sampler<D> for SdeDpmSolver {
             mean = mean - (here.eps() - past.eps()) * (to.sigma * weight / h_prev);
         }
         Step::random(mean, to.sigma * (2.0 * h).exp_m1().sqrt(), here)
+    }
+
+    fn memory(&self) -> usize {
+        1
     }
 
     fn check(&self, levels: &[Level]) -> Result<(), GridError> {

@@ -73,4 +73,8 @@ impl<const D: usize> Sampler<D> for UniPc {
         let moments = self.form.unipc_moments(self.bh, h, nodes.len() + 1);
         Step::exact(self.form.carry(&here, hop.to, &nodes, &moments), here)
     }
+
+    fn memory(&self) -> usize {
+        self.order
+    }
 }

@@ -24,6 +24,10 @@ impl<const D: usize, S: Sampler<D>, O: Sampler<D>> Sampler<D> for Window<S, O> {
         if self.hops.contains(&hop.index) { self.inner.step(x, hop) } else { self.otherwise.step(x, hop) }
     }
 
+    fn memory(&self) -> usize {
+        self.inner.memory().max(self.otherwise.memory())
+    }
+
     /// Each sampler is asked about its own stretch of the levels.
     fn check(&self, levels: &[Level]) -> Result<(), GridError> {
         falling(levels)?;

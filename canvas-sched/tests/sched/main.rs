@@ -17,6 +17,8 @@ mod predictions;
 mod properties;
 mod reach;
 mod references;
+mod replay;
+mod runs;
 mod schedules;
 mod sde;
 mod stochastic;

@@ -127,24 +127,24 @@ fn samplers() -> Vec<(String, f64, Box<dyn Sampler<1>>)> {
 }
 
 /// Slopes of the error between 192 and 384 hops, on every path and for both oracles.
-fn slopes(error: impl Fn(Oracle, &dyn NoiseSchedule, &[Level]) -> f64) -> Vec<f64> {
+fn solvers(error: impl Fn(Oracle, &dyn NoiseSchedule, &[Level]) -> f64) -> Vec<f64> {
     let both = [Oracle::Gaussian, Oracle::Bumps];
-    let mut slopes = Vec::new();
+    let mut solvers = Vec::new();
     for (_, schedule, ends) in paths() {
         for oracle in both {
             let errors = [192, 384].map(|n| error(oracle, &schedule, &even(&schedule, ends, n)));
-            slopes.push((errors[0] / errors[1]).log2());
+            solvers.push((errors[0] / errors[1]).log2());
         }
     }
-    slopes
+    solvers
 }
 
 /// The median must be near what is claimed, and on each path one of the two oracles not far below: the error for
-/// Gaussian data is one number, which changes its sign somewhere, and there its slope says nothing.
+/// Gaussian data is one number, which changes its sign somewhere, and there its solver says nothing.
 #[track_caller]
-fn check(name: &str, claimed: f64, slopes: &[f64], above: f64) {
-    let shown = slopes.iter().map(|slope| format!(" {slope:.2}")).collect::<String>();
-    let mut sorted = slopes.to_vec();
+fn check(name: &str, claimed: f64, solvers: &[f64], above: f64) {
+    let shown = solvers.iter().map(|solver| format!(" {solver:.2}")).collect::<String>();
+    let mut sorted = solvers.to_vec();
     sorted.sort_by(f64::total_cmp);
     let median = sorted[sorted.len() / 2];
     println!("{name:34} claims {claimed}, median {median:.2}:{shown}");
@@ -152,7 +152,7 @@ fn check(name: &str, claimed: f64, slopes: &[f64], above: f64) {
         median > claimed - 0.3 && median < claimed + above,
         "{name}: {median:.2}, claimed {claimed}:{shown}"
     );
-    for pair in slopes.chunks(2) {
+    for pair in solvers.chunks(2) {
         assert!(pair[0].max(pair[1]) > claimed - 0.6, "{name}: claimed {claimed}:{shown}");
     }
 }
@@ -161,8 +161,8 @@ fn check(name: &str, claimed: f64, slopes: &[f64], above: f64) {
 #[test]
 fn methods_have_their_order() {
     for (name, claimed, sampler) in samplers() {
-        let slopes = slopes(|oracle, schedule, levels| oracle.error_warm(&sampler, schedule, levels));
-        check(&name, claimed, &slopes, 0.3);
+        let solvers = solvers(|oracle, schedule, levels| oracle.error_warm(&sampler, schedule, levels));
+        check(&name, claimed, &solvers, 0.3);
     }
 }
 
@@ -170,8 +170,8 @@ fn methods_have_their_order() {
 #[test]
 fn runs_have_second_order_at_least() {
     for (name, claimed, sampler) in samplers() {
-        let slopes = slopes(|oracle, schedule, levels| oracle.error(&sampler, schedule, levels).0);
-        check(&format!("run of {name}"), f64::min(claimed, 2.0), &slopes, 3.0);
+        let solvers = solvers(|oracle, schedule, levels| oracle.error(&sampler, schedule, levels).0);
+        check(&format!("run of {name}"), f64::min(claimed, 2.0), &solvers, 3.0);
     }
 }
 
@@ -179,15 +179,15 @@ fn runs_have_second_order_at_least() {
 #[test]
 fn published_third_order_is_second_order() {
     let flow = Flow::default();
-    let slope = |published| {
+    let solver = |published| {
         let sampler = DpmPp { published, ..DpmPp::three_m() };
         let error = |n| Oracle::Bumps.error_warm(&sampler, &flow, &even(&flow, (0.98, 0.02), n));
         let (coarse, fine) = (error(960), error(3840));
         println!("published {published}: errors {coarse:e} {fine:e}");
         (coarse / fine).log2() / 2.0
     };
-    crate::close(slope(false), 3.0, 0.1);
-    crate::close(slope(true), 2.0, 0.25);
+    crate::close(solver(false), 3.0, 0.1);
+    crate::close(solver(true), 2.0, 0.25);
 }
 
 /// Pure noise at the start, clean data at the end, levels that stand twice: finite for every sampler and

@@ -6,6 +6,7 @@ use canvas_sched::{
     Ays, Between, Ends, Final, GridSpecError, Over, Round, Rule, Spacing, Timesteps, Told, Transform,
 };
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 use std::fmt::{Debug, Formatter};
 
 /// A schedule that says what it is.
@@ -129,8 +130,15 @@ fn sound(levels: &[Level]) -> Result<(), TestCaseError> {
     Ok(())
 }
 
+/// The same cases every time, so that CI fails for a change only; `PROPTEST_RNG_SEED=7` tries others.
+pub fn config(cases: u32) -> ProptestConfig {
+    let given = ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() };
+    let random = given.rng_seed == RngSeed::Random;
+    ProptestConfig { rng_seed: if random { RngSeed::Fixed(0) } else { given.rng_seed }, ..given }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1500, failure_persistence: None, ..Default::default() })]
+    #![proptest_config(config(1500))]
 
     #[test]
     fn grids_are_sound_or_refused(
@@ -177,7 +185,8 @@ proptest! {
         prop_assert!((again.alpha - level.alpha).abs() < 1e-9 * level.alpha, "{again:?} {level:?}");
         prop_assert!((again.sigma - level.sigma).abs() < 1e-9 * level.sigma, "{again:?} {level:?}");
         prop_assert!((again.time - level.time).abs() < 1e-7, "{again:?} {level:?}");
-        // Differences on both sides: at a corner of a table the slope is one of the two.
+        // Differences on both sides: at a corner of a table the slope is one of the two, and where the schedule
+        // bends within 1e-7 it lies between them.
         let (slope, h) = (schedule.slope(t), 1e-7);
         let (before, after) = (schedule.level(t - h), schedule.level(t + h));
         for (slope, low, middle, high) in [
@@ -186,7 +195,7 @@ proptest! {
         ] {
             let (left, right) = ((middle - low) / h, (high - middle) / h);
             let slack = 1e-3 * (left.abs() + right.abs()) + 1e-6 * (1.0 + middle / 1e-1);
-            let off = (slope - left).abs().min((slope - right).abs());
+            let off = (slope - slope.clamp(left.min(right), left.max(right))).abs();
             prop_assert!(off <= slack, "slope {slope}, differences {left} and {right}");
         }
     }

@@ -71,7 +71,12 @@ fn every_combination_reaches_the_data() {
     let bounds = |sampler: &str| match sampler {
         "heun" => (64, 0.005),
         "dpmpp-2m" => (150, 0.01),
-        "ddpm" => (150, 0.035),
+        "ddpm" | "euler-ancestral" | "euler-ancestral-rf" => (150, 0.035),
+        // Wide hops near the data cost them most: with 150 of these steps a width of 0.40 becomes 0.48.
+        "dpmpp-2m-sde" | "dpmpp-2m-sde-heun" | "dpmpp-3m-sde" => (300, 0.03),
+        name if name.contains("ancestral") || name.contains("sde") || name.contains("grpo") => (150, 0.03),
+        "sa-solver" => (150, 0.03),
+        "sit-euler" | "sit-heun" => (150, 0.03),
         _ => (150, 0.015),
     };
     for schedule_name in SCHEDULES {
@@ -79,6 +84,12 @@ fn every_combination_reaches_the_data() {
         for prediction_name in PREDICTIONS {
             let prediction = by_name::prediction(prediction_name).unwrap();
             for name in SAMPLERS {
+                // These want a distilled network, this one is biased, and this one's noise has no bound where
+                // the first level is nearly pure noise.
+                let other = ["lcm", "tcd", "consistency-model", "cps"].contains(name);
+                if other || (*name == "flow-grpo" && *schedule_name != "flow") {
+                    continue;
+                }
                 let sampler = by_name::sampler(name).unwrap();
                 let (steps, allowed) = bounds(name);
                 let (mut levels, steps) = match schedule_name.starts_with("laplace") {
@@ -91,6 +102,18 @@ fn every_combination_reaches_the_data() {
                     // Runge-Kutta warm-up, even in time, is far off there: std 2.3 too large at the end. So in
                     // diffusers, whose numbers it has.
                     levels.drain(..4);
+                }
+                if Sampler::<2>::check(&sampler, &levels).is_err() {
+                    assert_eq!(levels[0].alpha, 0.0, "{name}");
+                    levels[0] = schedule.level(0.9995);
+                }
+                // Explicit steps in the schedule's own time, and Laplace's slope is infinite at both ends of it.
+                if name.starts_with("sit-") && schedule_name.starts_with("laplace") {
+                    continue;
+                }
+                // It multiplies the network's rounding by sigma / alpha, and 20 000 is too much for 32 bits.
+                if *name == "sde-dpm-solver" && levels[0].sigma / levels[0].alpha > 200.0 {
+                    continue;
                 }
                 let off = errors(&sampler, &schedule, &prediction, &levels);
                 let allowed = allowed + last_hop(last);

@@ -14,6 +14,7 @@ use canvas_sched::{
 };
 use std::f64::consts::PI;
 
+type Boxed = Box<dyn Sampler<1>>;
 type Named<const D: usize> = (&'static str, Box<dyn Sampler<D>>);
 
 fn sit(diffusion: Diffusion, norm: f64) -> SitSde {
@@ -262,7 +263,10 @@ fn every_step_is_finite() {
     all.push(("tcd", Box::new(Tcd::default())));
     all.push(("tcd gamma 1", Box::new(Tcd { gamma: 1.0, whole: None })));
     all.push(("consistency model", Box::new(ConsistencyModel::default())));
-    all.push(("sit-euler mean", Box::new(SitEuler::default())));
+    all.push((
+        "sit-euler mean",
+        Box::new(SitEuler(SitSde { last: LastStep::Mean, ..sit(Diffusion::Sbdm, 1.0) })),
+    ));
     let euler = SitSde { last: LastStep::Euler, ..sit(Diffusion::Sigma, 1.0) };
     all.push(("sit-heun euler", Box::new(SitHeun(euler))));
     for (path, schedule) in schedules() {
@@ -294,7 +298,7 @@ fn every_step_is_finite() {
 fn without_noise_they_are_their_deterministic_counterparts() {
     let tau = |_: Level| 0.0;
     let sde = DpmPp2mSde { eta: 0.0, ..Default::default() };
-    let pairs: Vec<(&str, Box<dyn Sampler<1>>, Box<dyn Sampler<1>>)> = vec![
+    let pairs: Vec<(&str, Boxed, Boxed)> = vec![
         ("euler-ancestral", Box::new(EulerAncestral(Ancestral::new(0.0))), Box::new(Euler)),
         ("euler-ancestral-rf", Box::new(EulerAncestral(Ancestral::rectified_flow(0.0))), Box::new(Euler)),
         ("dpmpp-2m-sde", Box::new(sde), by_name::sampler("dpmpp-2m").unwrap()),
@@ -319,8 +323,8 @@ fn without_noise_they_are_their_deterministic_counterparts() {
     ];
     for (path, schedule) in schedules() {
         for (name, ours, other) in &pairs {
-            let levels = Timesteps::linspace(1000).levels(&schedule, 12);
-            let levels = reachable(ours, &schedule, reachable(other, &schedule, levels.unwrap()));
+            let levels = Timesteps::linspace(1000).levels(&schedule, 12).unwrap();
+            let levels = reachable(ours, &schedule, reachable(other, &schedule, levels));
             let end = |sampler: &dyn Sampler<1>| {
                 let start = f64s(&[-1.0, 0.2, 2.0]) * levels[0].alpha.hypot(levels[0].sigma);
                 let mut noise = Fixed;
@@ -383,7 +387,7 @@ fn densities_are_those_of_the_papers() {
     };
     let sbdm = t + t * t / (1.0 - t);
     let euler = |diffusion, norm| -> Box<dyn Sampler<1>> { Box::new(SitEuler(sit(diffusion, norm))) };
-    let cases: Vec<(&str, Box<dyn Sampler<1>>, (f64, f64))> = vec![
+    let cases: Vec<(&str, Boxed, (f64, f64))> = vec![
         ("flow-grpo", Box::new(FlowSde::default()), sde(0.7 * (t / (1.0 - t)).sqrt())),
         ("dance-grpo", Box::new(FlowSde(FlowNoise::DanceGrpo(0.3))), dance),
         ("dance-grpo as flow-grpo", Box::new(FlowSde(FlowNoise::DanceGrpo(0.3))), sde(0.3)),

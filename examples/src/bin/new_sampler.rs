@@ -51,6 +51,10 @@ impl<const D: usize> Sampler<D> for Bashforth {
         }
         Step::exact(next, here)
     }
+
+    fn memory(&self) -> usize {
+        1
+    }
 }
 
 /// One-dimensional data of two bumps: (weight, mean, standard deviation) of each.

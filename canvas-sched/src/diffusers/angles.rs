@@ -86,6 +86,7 @@ impl Places for Circle {
     /// diffusers' defaults: the angles 1.5708 and 1.3 for two steps, evenly else. Its 1.5708 lies 4e-6 above
     /// pi/2, where `alpha` is negative; here an angle is at most pi/2.
     fn place(&self, ask: &Ask<'_>) -> Result<Placed, AskError> {
+        #[expect(clippy::approx_constant, reason = "diffusers' own number")]
         const MOST: f64 = 1.57080;
         let class = "SCMScheduler";
         ask.lists(class, false, true)?;

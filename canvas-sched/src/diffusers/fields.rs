@@ -23,6 +23,7 @@ impl Fields {
         self.values.get(field).filter(|value| !value.is_null())
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "numbers, words and JSON values alike")]
     pub(super) fn refuse(
         &self,
         field: &str,

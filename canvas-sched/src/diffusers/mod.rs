@@ -66,6 +66,9 @@ pub const CLASSES: &[&str] = &[
     "UniPCMultistepScheduler",
 ];
 
+/// A schedule, and a rule that places levels on it.
+pub type OnSchedule = (Box<dyn NoiseSchedule>, Timesteps);
+
 /// How large the noise is that a run starts from: `init_noise_sigma`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Start {
@@ -180,10 +183,7 @@ impl<const D: usize> Scheduler<D> {
     ///
     /// # Errors
     /// As [`levels`](Self::levels).
-    pub fn timesteps<'a>(
-        &self,
-        ask: impl Into<Ask<'a>>,
-    ) -> Result<Option<(Box<dyn NoiseSchedule>, Timesteps)>, AskError> {
+    pub fn timesteps<'a>(&self, ask: impl Into<Ask<'a>>) -> Result<Option<OnSchedule>, AskError> {
         let placed = self.grid.place(&ask.into())?;
         Ok(placed.plain().then_some((placed.on, placed.timesteps)))
     }

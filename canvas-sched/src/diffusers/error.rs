@@ -102,6 +102,14 @@ pub enum AskError {
         /// Training steps in the table.
         train: usize,
     },
+    /// The grid has no such levels.
+    #[error("{class}: {source}")]
+    Grid {
+        /// The scheduler class.
+        class: &'static str,
+        /// What is wrong.
+        source: crate::GridSpecError,
+    },
     /// The resolution-dependent shift was not given.
     #[error("use_dynamic_shifting is on: ask with `mu` (for a number of tokens: Scheduler::mu)")]
     NoMu,

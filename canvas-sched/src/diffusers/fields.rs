@@ -23,6 +23,7 @@ impl Fields {
         self.values.get(field).filter(|value| !value.is_null())
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "numbers, words and JSON values alike")]
     pub(super) fn refuse(
         &self,
         field: &str,
@@ -130,4 +131,27 @@ impl Fields {
         let (origin, class) = (self.origin.clone(), self.class.clone());
         Err(DiffusersError::UnknownFields { origin, class, fields, known })
     }
+}
+
+/// Puts quotes around `Infinity` and `NaN` outside of strings: Python writes them, JSON has not got them.
+pub(super) fn quoted(text: &str) -> String {
+    let (mut out, mut rest, mut inside) = (String::new(), text, false);
+    while let Some(next) = rest.chars().next() {
+        let word =
+            ["-Infinity", "Infinity", "NaN"].into_iter().find(|word| !inside && rest.starts_with(word));
+        if let Some(word) = word {
+            out.extend(["\"", word, "\""]);
+            rest = &rest[word.len()..];
+            continue;
+        }
+        let length = if next == '\\' && rest.len() > 1 {
+            1 + rest[1..].chars().next().map_or(0, char::len_utf8)
+        } else {
+            next.len_utf8()
+        };
+        inside ^= next == '"';
+        out.push_str(&rest[..length]);
+        rest = &rest[length..];
+    }
+    out
 }

@@ -1,10 +1,12 @@
 //! Grids of straight-line sigmas: the flow-matching classes, and `use_flow_sigmas` of the others.
 
+use super::ask::{Placed, Places, listed};
 use super::fields::Fields;
-use super::sigmas::{End, SigmaGrid, Transform};
-use super::steps::falling;
-use super::{Ask, AskError, Compat, DiffusersError, Rule};
-use canvas_core::Level;
+use super::sigmas::SigmaGrid;
+use super::{Ask, AskError, Compat, DiffusersError};
+use crate::schedule::Flow;
+use crate::{Between, Ends, Final, Over, Round, Spacing, Timesteps, Told, Transform};
+use canvas_core::{Level, NoiseSchedule};
 
 /// How sigmas are moved towards noise.
 #[derive(Clone, Debug)]
@@ -37,79 +39,55 @@ impl ShiftKind {
         })
     }
 
-    fn factor(self, mu: Option<f64>) -> Result<f64, AskError> {
+    fn schedule(self, mu: Option<f64>) -> Result<Flow, AskError> {
         match self {
-            Self::Static(shift) => Ok(shift),
-            Self::Exponential => mu.map(f64::exp).ok_or(AskError::NoMu),
-            Self::Linear => mu.ok_or(AskError::NoMu),
+            Self::Static(shift) => Ok(Flow { shift }),
+            Self::Exponential => mu.map(Flow::exponential).ok_or(AskError::NoMu),
+            Self::Linear => mu.map(Flow::linear).ok_or(AskError::NoMu),
         }
     }
 }
 
-fn shifted(factor: f64, sigma: f64) -> f64 {
-    factor * sigma / (1.0 + (factor - 1.0) * sigma)
+/// Flow sigmas of the caller's, before any shift.
+fn sigmas_listed(sigmas: &[f64]) -> Result<Spacing, AskError> {
+    let within = ("a flow sigma, in (0, 1]", |sigma: f64| sigma > 0.0 && sigma <= 1.0);
+    listed("sigmas", sigmas, within).map(Spacing::Times)
 }
 
-/// Moves sigmas so that the last becomes `terminal`, and 1 stays.
-fn stretch(sigmas: &mut [f64], terminal: f64) -> Result<(), AskError> {
-    let index = sigmas.len() - 1;
-    let scale = (1.0 - sigmas[index]) / (1.0 - terminal);
-    if scale == 0.0 {
-        let expected =
-            "a last sigma below 1, or shift_terminal cannot stretch to it: ask for two steps or more";
-        return Err(AskError::Entry { what: "sigmas", index, value: 1.0, expected });
-    }
-    sigmas.iter_mut().for_each(|sigma| *sigma = 1.0 - (1.0 - *sigma) / scale);
-    Ok(())
-}
-
-/// The level of a flow sigma, told a time in `[0, 1]`.
-fn level(sigma: f64, time: f64) -> Level {
-    Level { time, alpha: 1.0 - sigma, sigma }
-}
-
-/// `count` points of the Beta(0.6, 0.6) distribution from 1 to 0.
-pub(super) fn beta_points(count: usize) -> impl Iterator<Item = f64> {
-    (0..count).map(move |i| crate::grid::beta::quantile(1.0 - i as f64 / (count - 1).max(1) as f64, 0.6, 0.6))
-}
-
-impl Shift {
+impl SigmaGrid {
     /// The grid of a training-table class that runs on straight-line sigmas.
-    pub(super) fn told_levels(&self, ask: &Ask<'_>, grid: &SigmaGrid) -> Result<Vec<Level>, AskError> {
-        ask.only_flow_lists(grid.class, self.from_noise)?;
-        let (table, steps) = (&grid.table, ask.sigmas.map_or(ask.steps, <[f64]>::len));
-        let least = 1.0 / table.train() as f64;
-        let part = |i: usize| i as f64 / steps as f64;
-        let whole = (table.ratio(table.train() - 1), table.ratio(0));
-        let (high, low) = (grid.ends.1.unwrap_or(whole.0), grid.ends.0.unwrap_or(whole.1));
-        let mut sigmas: Vec<f64> = match (grid.transform.ratios(high, low, steps), ask.sigmas) {
-            (Some(ratios), _) => ratios.into_iter().map(|ratio| ratio / (1.0 + ratio)).collect(),
-            (None, Some(sigmas)) => sigmas.to_vec(),
-            (None, None) if self.from_noise => (0..steps).map(|i| 1.0 + part(i) * (least - 1.0)).collect(),
-            (None, None) => (0..steps).map(|i| part(steps - i) * (1.0 - least)).collect(),
+    pub(super) fn straight(&self, shift: &Shift, ask: &Ask<'_>) -> Result<Placed, AskError> {
+        ask.lists(self.class, shift.from_noise, false)?;
+        let (train, first) = (self.table.train(), self.table.first());
+        let flow = match self.transform {
+            Transform::None => shift.kind.schedule(ask.mu)?,
+            _ => Flow::default(), // its ends come from the table, and are not shifted
         };
-        if grid.transform == Transform::None {
-            let factor = self.kind.factor(ask.mu)?;
-            sigmas.iter_mut().for_each(|sigma| *sigma = shifted(factor, *sigma));
-            if let Some(terminal) = self.terminal {
-                stretch(&mut sigmas, terminal)?;
-            }
-            if (sigmas[0] - 1.0).abs() < 1e-6 {
-                sigmas[0] -= 1e-6; // these solvers take a logarithm of 1 - sigma
-            }
-        }
-        let told = |sigma: f64| match grid.told {
-            super::sigmas::Told::Exact => sigma,
-            _ => (sigma * table.train() as f64).trunc() / table.train() as f64,
+        let (high, low) = self.table.ends();
+        let spacing = match ask.sigmas {
+            Some(sigmas) => sigmas_listed(sigmas)?,
+            None if shift.from_noise => Spacing::Open { first: 1.0, last: first },
+            None => Spacing::Open { first: 1.0 - first, last: 0.0 },
         };
-        let mut levels: Vec<Level> = sigmas.iter().map(|&sigma| level(sigma, told(sigma))).collect();
-        levels.push(match grid.end {
-            End::Clean => level(0.0, 0.0),
-            End::First if self.from_noise => levels[steps - 1],
-            End::First => level(table.ratio(0), 0.0),
-            End::Repeat => levels[steps - 1],
-        });
-        Ok(levels)
+        let timesteps = Timesteps {
+            terminal: shift.terminal.filter(|_| self.transform == Transform::None),
+            transform: self.transform,
+            ends: Ends::Between { high: self.ends.1.unwrap_or(high), low: self.ends.0.unwrap_or(low) },
+            told: Some(Told { train, between: Between::Schedule, round: Round::Down }),
+            last: match self.last {
+                // The table's least ratio, taken for a flow sigma: at the time that the shift moves there.
+                Final::At(_) => Final::At(Flow { shift: 1.0 / flow.shift }.level(low).sigma),
+                last => last,
+            },
+            ..Timesteps::new(spacing)
+        };
+        Ok(Placed::new(self.class, flow, timesteps, ask.steps).then(move |levels| {
+            // These solvers take a logarithm of 1 - sigma.
+            if levels[0].alpha < 1e-6 {
+                let (sigma, train) = (levels[0].sigma - 1e-6, train as f64);
+                levels[0] = Level { time: (sigma * train).floor() / train, alpha: 1.0 - sigma, sigma };
+            }
+        }))
     }
 }
 
@@ -117,7 +95,9 @@ impl Shift {
 pub(super) struct FlowGrid {
     pub(super) class: &'static str,
     pub(super) train: usize,
-    pub(super) shift: Shift,
+    pub(super) kind: ShiftKind,
+    /// The last sigma after stretching: `shift_terminal`.
+    pub(super) terminal: Option<f64>,
     pub(super) transform: Transform,
     /// Told `1 - sigma` and running the other way: `invert_sigmas`.
     pub(super) inverted: bool,
@@ -129,58 +109,53 @@ pub(super) struct FlowGrid {
 }
 
 impl FlowGrid {
-    /// The sigmas before any shift.
-    fn base(&self, ask: &Ask<'_>) -> Result<Vec<f64>, AskError> {
+    fn spacing(&self, ask: &Ask<'_>) -> Result<Spacing, AskError> {
         let train = self.train as f64;
         if let Some(sigmas) = ask.sigmas {
-            falling("sigmas", sigmas)?;
-            return Ok(sigmas.to_vec());
+            return sigmas_listed(sigmas);
         }
         if let Some(timesteps) = ask.timesteps {
-            falling("timesteps", timesteps)?;
-            return Ok(timesteps.iter().map(|timestep| timestep / train).collect());
-        }
-        let steps = ask.steps;
-        if steps == 0 {
-            return Err(AskError::NoSteps);
+            let within = ("above 0 and at most num_train_timesteps", |t: f64| t > 0.0 && t <= train);
+            let times = listed("timesteps", timesteps, within)?;
+            return Ok(Spacing::Times(times.into_iter().map(|timestep| timestep / train).collect()));
         }
         if self.uniform {
-            return Ok((0..steps).map(|i| 1.0 - i as f64 / steps as f64).collect());
+            return Ok(Spacing::Uniform);
         }
         // diffusers takes the ends of its default grid from a table that is shifted already, and shifts again
         // (huggingface/diffusers issue 13243).
-        let low = match (self.compat, self.shift.kind) {
-            (Compat::Diffusers, ShiftKind::Static(shift)) => shifted(shift, 1.0 / train),
+        let last = match (self.compat, self.kind) {
+            (Compat::Diffusers, ShiftKind::Static(shift)) => Flow { shift }.level(1.0 / train).sigma,
             _ => 1.0 / train,
         };
-        Ok((0..steps).map(|i| 1.0 + i as f64 * ((low - 1.0) / (steps - 1).max(1) as f64)).collect())
+        Ok(Spacing::Linspace { first: 1.0, last })
     }
 }
 
-impl Rule for FlowGrid {
-    fn levels(&self, ask: &Ask<'_>) -> Result<Vec<Level>, AskError> {
-        if !self.custom {
-            ask.only_lists(self.class, false, false)?;
-        }
-        let mut sigmas = self.base(ask)?;
-        let factor = self.shift.kind.factor(ask.mu)?;
-        sigmas.iter_mut().for_each(|sigma| *sigma = shifted(factor, *sigma));
-        if let Some(terminal) = self.shift.terminal {
-            stretch(&mut sigmas, terminal)?;
-        }
-        let ends = (sigmas[0], sigmas[sigmas.len() - 1]);
-        if let Some(moved) = self.transform.ratios(ends.0, ends.1, sigmas.len()) {
-            sigmas = moved;
-        }
-        let time = |index: usize, sigma: f64| match ask.timesteps {
-            Some(timesteps) if !self.inverted && !self.uniform => timesteps[index] / self.train as f64,
-            _ => sigma,
+impl Places for FlowGrid {
+    fn place(&self, ask: &Ask<'_>) -> Result<Placed, AskError> {
+        ask.lists(self.class, self.custom, self.custom)?;
+        let timesteps = Timesteps {
+            terminal: self.terminal,
+            transform: self.transform,
+            over: Over::Flow,
+            ..Timesteps::new(self.spacing(ask)?)
         };
-        let told = |(index, &sigma): (usize, &f64)| {
-            if self.inverted { level(sigma, 1.0 - sigma) } else { level(sigma, time(index, sigma)) }
-        };
-        let mut levels: Vec<Level> = sigmas.iter().enumerate().map(told).collect();
-        levels.push(level(0.0, if self.inverted { 1.0 } else { 0.0 }));
-        Ok(levels)
+        let placed = Placed::new(self.class, self.kind.schedule(ask.mu)?, timesteps, ask.steps);
+        if self.inverted {
+            return Ok(
+                placed.then(|levels| levels.iter_mut().for_each(|level| level.time = 1.0 - level.time))
+            );
+        }
+        // Told as they were given, not as they were shifted.
+        Ok(match ask.timesteps {
+            Some(timesteps) if !self.uniform => {
+                let times: Vec<f64> = timesteps.iter().map(|t| t / self.train as f64).collect();
+                placed.then(move |levels| {
+                    levels.iter_mut().zip(times).for_each(|(level, time)| level.time = time);
+                })
+            }
+            _ => placed,
+        })
     }
 }

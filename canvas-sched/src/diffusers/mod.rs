@@ -8,21 +8,27 @@
 //! is the same run. `canvas-sched/tests/sched/diffusers.rs` compares about a thousand runs with diffusers 0.42.1.
 
 mod angles;
+mod ask;
 mod classes;
 mod error;
 mod fields;
 mod flow;
+mod options;
 mod pndm;
 mod predictions;
 mod sigmas;
-mod steps;
+mod spacing;
 mod table;
 mod wrap;
 
+pub use ask::Ask;
 pub use error::{AskError, DiffusersError};
+pub use options::{Compat, Options};
 
+use crate::Timesteps;
+use ask::Places;
 use canvas_core::{Level, NoiseSchedule, Prediction, Sampler};
-use fields::Fields;
+use fields::{Fields, quoted};
 use serde_json::Value;
 use std::path::Path;
 
@@ -60,120 +66,8 @@ pub const CLASSES: &[&str] = &[
     "UniPCMultistepScheduler",
 ];
 
-/// What to do where diffusers differs from the method's paper by mistake.
-///
-/// | class | diffusers | corrected |
-/// |---|---|---|
-/// | FlowMatchEuler, FlowMatchHeun, FlowMatchLCM | a static `shift` acts twice on the default grid (issue 13243) | once |
-/// | DDIM, PNDM | a step goes to `t - T/N`, whatever the grid's next step is | to the grid's next step |
-/// | PNDM | half steps are whole training steps; velocities of several times are mixed before they are read at one | halfway; each read at its own |
-/// | DDIMInverse | the network's output is read at the level before the one it was told | at the one it was told |
-/// | DDPM, `learned` | the standard deviation is the root of the network's output | the output is the variance's logarithm |
-/// | DPMSolverMultistep, `sde-dpmsolver++` of order 3 | refused: a sign is wrong there | DPM++ 3M SDE |
-/// | SASolver | draws noise in steps that add none, so a stream of noise is ahead | does not |
-/// | Euler, EDMEuler with churn | the network is asked before the churn, at `sigma` | after it, at `sigma_hat` |
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Compat {
-    /// As diffusers 0.42.1 computes it.
-    #[default]
-    Diffusers,
-    /// As the papers have it.
-    Corrected,
-}
-
-/// What diffusers takes at each call of `step` instead of from the file.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Options {
-    /// What to do where diffusers differs from the papers by mistake.
-    pub compat: Compat,
-    /// `eta` of DDIM (0 unless given) and TCD (0.3 unless given), in `[0, 1]`.
-    pub eta: Option<f64>,
-    /// DDIM: whether the noise is taken from the clipped estimate, too.
-    pub use_clipped_model_output: bool,
-    /// Euler and EDMEuler: total churn of the run (`s_churn`), `>= 0`.
-    pub s_churn: f64,
-    /// Churn only while `sigma` lies in this range (`s_tmin`, `s_tmax`).
-    pub s_range: (f64, f64),
-    /// Scale of the churn's noise, and of all noise of DPMSolverSDE (`s_noise`).
-    pub s_noise: f64,
-    /// LMS: its order, at least 1.
-    pub order: usize,
-    /// SASolver: a constant `tau_func`, in `[0, 1]`, instead of 1 within training steps 200 to 800 and 0 outside.
-    pub tau: Option<f64>,
-    /// LCM and TCD: `original_inference_steps` of the call.
-    pub original_inference_steps: Option<usize>,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            compat: Compat::default(),
-            eta: None,
-            use_clipped_model_output: false,
-            s_churn: 0.0,
-            s_range: (0.0, f64::INFINITY),
-            s_noise: 1.0,
-            order: 4,
-            tau: None,
-            original_inference_steps: None,
-        }
-    }
-}
-
-/// What a run asks of a scheduler's grid: diffusers' `set_timesteps`.
-///
-/// A number of steps is one by `into()`.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Ask<'a> {
-    /// Steps of the run. Ignored where a list is given.
-    pub steps: usize,
-    /// The resolution-dependent shift of flow models: see [`Scheduler::mu`].
-    pub mu: Option<f64>,
-    /// Training steps of one's own, noisiest first.
-    pub timesteps: Option<&'a [f64]>,
-    /// Sigmas of one's own, noisiest first: `sigma / alpha` with their end for Euler, flow sigmas without it.
-    pub sigmas: Option<&'a [f64]>,
-    /// LCM and TCD: the part of the distillation's steps to use, in `(0, 1]`.
-    pub strength: f64,
-}
-
-impl From<usize> for Ask<'_> {
-    fn from(steps: usize) -> Self {
-        Self { steps, mu: None, timesteps: None, sigmas: None, strength: 1.0 }
-    }
-}
-
-impl Ask<'_> {
-    fn refuse(class: &'static str, what: &'static str) -> Result<(), AskError> {
-        Err(AskError::Unsupported { class, what })
-    }
-
-    /// Refuses what only flow models and sigma grids take.
-    fn only_timesteps(&self, class: &'static str, timesteps: bool) -> Result<(), AskError> {
-        self.only_lists(class, false, timesteps)
-    }
-
-    fn only_lists(&self, class: &'static str, sigmas: bool, timesteps: bool) -> Result<(), AskError> {
-        match self {
-            Ask { sigmas: Some(_), .. } if !sigmas => Self::refuse(class, "sigmas"),
-            Ask { timesteps: Some(_), .. } if !timesteps => Self::refuse(class, "timesteps"),
-            _ => Ok(()),
-        }
-    }
-
-    fn only_flow_lists(&self, class: &'static str, sigmas: bool) -> Result<(), AskError> {
-        self.only_lists(class, sigmas, false)?;
-        if self.steps == 0 && self.sigmas.is_none_or(<[f64]>::is_empty) {
-            return Err(AskError::NoSteps);
-        }
-        Ok(())
-    }
-}
-
-/// A rule that places the levels of a run.
-trait Rule: Send + Sync {
-    fn levels(&self, ask: &Ask<'_>) -> Result<Vec<Level>, AskError>;
-}
+/// A schedule, and a rule that places levels on it.
+pub type OnSchedule = (Box<dyn NoiseSchedule>, Timesteps);
 
 /// How large the noise is that a run starts from: `init_noise_sigma`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -220,32 +114,9 @@ pub struct Scheduler<const D: usize> {
     /// EDM, IPNDM and SCM.
     pub steps_per_time: f64,
     start: Start,
-    rule: Box<dyn Rule>,
+    grid: Box<dyn Places>,
     /// Image tokens and shifts at two sizes: `base_image_seq_len` and its kin.
     sizes: Option<[(f64, f64); 2]>,
-}
-
-/// Puts quotes around `Infinity` and `NaN` outside of strings: Python writes them, JSON has not got them.
-fn quoted(text: &str) -> String {
-    let (mut out, mut rest, mut inside) = (String::new(), text, false);
-    while let Some(next) = rest.chars().next() {
-        let word =
-            ["-Infinity", "Infinity", "NaN"].into_iter().find(|word| !inside && rest.starts_with(word));
-        if let Some(word) = word {
-            out.extend(["\"", word, "\""]);
-            rest = &rest[word.len()..];
-            continue;
-        }
-        let length = if next == '\\' && rest.len() > 1 {
-            1 + rest[1..].chars().next().map_or(0, char::len_utf8)
-        } else {
-            next.len_utf8()
-        };
-        inside ^= next == '"';
-        out.push_str(&rest[..length]);
-        rest = &rest[length..];
-    }
-    out
 }
 
 impl<const D: usize> std::fmt::Debug for Scheduler<D> {
@@ -303,7 +174,18 @@ impl<const D: usize> Scheduler<D> {
     /// If there are no steps or too many, a list goes the wrong way, `mu` is missing, or the class cannot be
     /// asked for what is asked.
     pub fn levels<'a>(&self, ask: impl Into<Ask<'a>>) -> Result<Vec<Level>, AskError> {
-        self.rule.levels(&ask.into())
+        self.grid.place(&ask.into())?.levels()
+    }
+
+    /// The grid of a run in this crate's own values: [`levels`](Self::levels) are those of the [`Timesteps`] on
+    /// the schedule beside it, which is the scheduler's own but for a shift. `None` where the class has levels
+    /// that only diffusers makes (`interpolation_type: log_linear`, say).
+    ///
+    /// # Errors
+    /// As [`levels`](Self::levels).
+    pub fn timesteps<'a>(&self, ask: impl Into<Ask<'a>>) -> Result<Option<OnSchedule>, AskError> {
+        let placed = self.grid.place(&ask.into())?;
+        Ok(placed.plain().then_some((placed.on, placed.timesteps)))
     }
 
     /// What unit noise is multiplied by to start at the first level.

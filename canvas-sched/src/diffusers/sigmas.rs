@@ -1,191 +1,204 @@
 //! Grids of `sigma / alpha` on the training table: the Euler and the DPM-Solver families.
 
+use super::ask::{Placed, Places, listed, steps_listed};
 use super::fields::Fields;
-use super::flow::{Shift, beta_points};
-use super::steps::{Spacing, falling};
+use super::flow::Shift;
+use super::spacing::{Kind, Spaced, Variant};
 use super::table::Table;
-use super::{Ask, AskError, DiffusersError, Rule};
+use super::{Ask, AskError, DiffusersError};
+use crate::{Between, Ends, Final, Over, Round, Spacing, Timesteps, Told, Transform};
 use canvas_core::Level;
 
-/// How the ratios run between their ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Transform {
-    None,
-    Karras,
-    Exponential,
-    Beta,
-    /// Even in the logarithm over the whole table: `use_lu_lambdas`.
-    Lu,
-}
+const NONE: Transform = Transform::None;
+const KARRAS: Transform = Transform::Karras { rho: 7.0 };
+const BETA: Transform = Transform::Beta { alpha: 0.6, beta: 0.6 };
 
-impl Transform {
-    /// Reads `use_karras_sigmas` and its kin, of which only one may be on.
-    pub(super) fn read(fields: &Fields, lu: bool) -> Result<Self, DiffusersError> {
-        let mut on = Vec::new();
-        let known = [
-            ("use_karras_sigmas", Self::Karras),
-            ("use_exponential_sigmas", Self::Exponential),
-            ("use_beta_sigmas", Self::Beta),
-            ("use_lu_lambdas", Self::Lu),
-        ];
-        for &(field, transform) in &known[..3 + usize::from(lu)] {
-            if fields.flag(field, false)? {
-                on.push((field, transform));
-            }
-        }
-        match on[..] {
-            [] => Ok(Self::None),
-            [(_, transform)] => Ok(transform),
-            [(first, _), (second, _), ..] => {
-                Err(fields.refuse(second, format!("false beside {first}"), true))
-            }
+/// Reads `use_karras_sigmas` and its kin, of which only one may be on, and says which it was.
+pub(super) fn transform(
+    fields: &Fields,
+    lu: bool,
+) -> Result<(Transform, Option<&'static str>), DiffusersError> {
+    let mut on = Vec::new();
+    let known = [
+        ("use_karras_sigmas", KARRAS),
+        ("use_exponential_sigmas", Transform::Exponential),
+        ("use_beta_sigmas", BETA),
+        ("use_lu_lambdas", Transform::Exponential),
+    ];
+    for &(field, transform) in &known[..3 + usize::from(lu)] {
+        if fields.flag(field, false)? {
+            on.push((field, transform));
         }
     }
-
-    /// `count` ratios from `high` to `low`, or `None` where they stay as spaced.
-    pub(super) fn ratios(self, high: f64, low: f64, count: usize) -> Option<Vec<f64>> {
-        let part = |i: usize| i as f64 / (count - 1).max(1) as f64;
-        let (rho, root) = (7.0, |ratio: f64| ratio.powf(1.0 / 7.0));
-        Some(match self {
-            Self::None => return None,
-            Self::Karras => {
-                (0..count).map(|i| (root(high) + part(i) * (root(low) - root(high))).powf(rho)).collect()
-            }
-            Self::Exponential | Self::Lu => {
-                (0..count).map(|i| (high.ln() + part(i) * (low.ln() - high.ln())).exp()).collect()
-            }
-            Self::Beta => beta_points(count).map(|point| low + point * (high - low)).collect(),
-        })
+    match on[..] {
+        [] => Ok((NONE, None)),
+        [(field, transform)] => Ok((transform, Some(field))),
+        [(first, _), (second, _), ..] => Err(fields.refuse(second, format!("false beside {first}"), true)),
     }
-}
-
-/// What happens to a training step that is not whole before the network is told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Told {
-    Exact,
-    Rounded,
-    /// Cast to an integer.
-    Truncated,
-    /// `ln(sigma / alpha) / 4` instead: `timestep_type: continuous`.
-    LogRatio,
-}
-
-/// Where a run ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum End {
-    Clean,
-    /// The first training step.
-    First,
-    /// The last level once more: a hop of no length.
-    Repeat,
 }
 
 /// A grid of ratios.
+#[derive(Clone)]
 pub(super) struct SigmaGrid {
     pub(super) class: &'static str,
     pub(super) table: Table,
-    pub(super) spacing: Spacing,
-    /// Whether spaced training steps are made whole first.
-    pub(super) whole: bool,
+    pub(super) spaced: Spaced,
     pub(super) transform: Transform,
-    /// Whether a transform runs over the whole table, instead of over what was spaced.
-    pub(super) full: bool,
+    /// What becomes of a training step that is not whole after a transform.
+    pub(super) round: Round,
     /// Ends of the transform that the configuration gives: `sigma_min`, `sigma_max`.
     pub(super) ends: (Option<f64>, Option<f64>),
+    pub(super) last: Final,
     /// `interpolation_type: log_linear`.
     pub(super) log_linear: bool,
-    pub(super) told: Told,
-    pub(super) end: End,
+    /// Told `ln(sigma / alpha) / 4` instead of a training step: `timestep_type: continuous`.
+    pub(super) continuous: bool,
     /// Straight-line sigmas instead of the table: `use_flow_sigmas`.
     pub(super) flow: Option<Shift>,
     /// From data to noise.
     pub(super) rising: bool,
+    /// Whether the caller may list sigmas.
     pub(super) custom: bool,
 }
 
 impl SigmaGrid {
-    fn tell(&self, ratio: f64, timestep: f64) -> Level {
-        let timestep = match self.told {
-            Told::Exact => timestep,
-            Told::Rounded => timestep.round_ties_even(),
-            Told::Truncated => timestep.trunc(),
-            Told::LogRatio => 0.25 * ratio.ln(),
-        };
-        self.table.told(ratio, timestep)
+    /// The settings of the Euler family.
+    pub(super) fn new(class: &'static str, table: &Table, spaced: Spaced) -> Self {
+        Self {
+            class,
+            table: table.clone(),
+            spaced,
+            transform: NONE,
+            round: Round::Keep,
+            ends: (None, None),
+            last: Final::Clean,
+            log_linear: false,
+            continuous: false,
+            flow: None,
+            rising: false,
+            custom: false,
+        }
     }
 
-    /// Ratios and the training steps that go with them, before rounding.
-    fn ratios(&self, ask: &Ask<'_>) -> Result<Vec<(f64, f64)>, AskError> {
-        let (table, steps) = (&self.table, ask.steps);
-        let of_ratio = |ratio: f64| (ratio, table.timestep_of(ratio));
-        if let Some(sigmas) = ask.sigmas {
-            falling("sigmas", sigmas)?;
-            return Ok(sigmas.iter().copied().map(of_ratio).collect());
+    /// The ends of a transform: of the whole table in the DPM-Solver family, else of what is spaced.
+    fn ends(&self, spacing: &Spacing, steps: usize) -> Result<Ends, AskError> {
+        let whole = self.spaced.variant == Variant::Open || self.log_linear;
+        let ends = if whole { Ends::Times { first: 1.0, last: self.table.first() } } else { Ends::Spaced };
+        if self.ends == (None, None) || self.transform == NONE {
+            return Ok(ends);
         }
-        let mut timesteps = match ask.timesteps {
-            Some(timesteps) => {
-                falling("timesteps", timesteps)?;
-                timesteps.to_vec()
-            }
-            None if self.rising => self.spacing.rising(steps, table.train()),
-            None => self.spacing.timesteps(steps, table.train()),
+        let own = if whole {
+            self.table.ends()
+        } else {
+            let spaced = Timesteps::new(spacing.clone());
+            let levels = Placed::new(self.class, self.table.clone(), spaced, steps).levels()?;
+            let ratio = |level: Level| level.sigma / level.alpha;
+            (ratio(levels[0]), ratio(levels[levels.len() - 2]))
         };
-        if self.whole {
-            timesteps.iter_mut().for_each(|timestep| *timestep = timestep.round_ties_even());
-        }
-        let spaced = |timestep: &f64| (table.ratio_at(*timestep), *timestep);
-        let mut spaced: Vec<(f64, f64)> = timesteps.iter().map(spaced).collect();
-        let whole = (table.ratio(table.train() - 1), table.ratio(0));
-        if self.log_linear {
-            let ratios = Transform::Exponential.ratios(whole.0, whole.1, steps + 1).expect("it moves them");
-            spaced.iter_mut().zip(ratios).for_each(|(pair, ratio)| pair.0 = ratio);
-        }
-        let own =
-            if self.full || self.log_linear { whole } else { (spaced[0].0, spaced[spaced.len() - 1].0) };
-        let (high, low) = match self.transform {
-            Transform::Lu => own,
-            _ if self.rising => (own.1, own.0),
-            _ => (self.ends.1.unwrap_or(own.0), self.ends.0.unwrap_or(own.1)),
-        };
-        Ok(match self.transform.ratios(high, low, spaced.len()) {
-            Some(ratios) => ratios.into_iter().map(of_ratio).collect(),
-            None => spaced,
+        Ok(Ends::Between { high: self.ends.1.unwrap_or(own.0), low: self.ends.0.unwrap_or(own.1) })
+    }
+
+    /// The rule, before what only diffusers has.
+    fn rule(&self, spacing: Spacing, steps: usize) -> Result<Timesteps, AskError> {
+        let train = self.table.train();
+        let told = Told { train, between: Between::Schedule, round: self.round };
+        Ok(Timesteps {
+            ends: self.ends(&spacing, steps)?,
+            transform: self.transform,
+            told: (self.transform != NONE && self.round != Round::Keep).then_some(told),
+            last: self.last,
+            ..Timesteps::new(spacing)
         })
     }
 
-    fn last(&self, levels: &[Level]) -> Level {
-        match self.end {
-            // diffusers makes one ratio more than it has steps here, and ends on it.
-            _ if self.log_linear && self.transform == Transform::None => {
-                self.table.told(self.table.ratio(0), 0.0)
-            }
-            _ if self.rising && self.transform == Transform::None => self.table.step(self.spacing.last - 1),
-            End::Clean => Level { time: 0.0, alpha: 1.0, sigma: 0.0 },
-            End::First => self.table.told(self.table.ratio(0), 0.0),
-            End::Repeat => levels[levels.len() - 1],
+    /// Ratios of the caller's, with their end.
+    fn listed(&self, sigmas: &[f64]) -> Result<Placed, AskError> {
+        let sigmas = listed(
+            "sigmas",
+            sigmas,
+            ("a finite number, not negative", |sigma: f64| sigma.is_finite() && sigma >= 0.0),
+        )?;
+        if sigmas.len() < 2 {
+            return Err(AskError::NoSteps);
         }
+        let spacing = Spacing::Sigmas { of: Over::Ratio, sigmas };
+        let timesteps = Timesteps::new(spacing).ending(Final::Nothing);
+        Ok(Placed::new(self.class, self.table.clone(), timesteps, 0))
+    }
+
+    /// From data to noise: the cleanest training step, what was spaced but for the noisiest, and that.
+    fn rising(&self, steps: usize) -> Result<Placed, AskError> {
+        let last = match self.spaced.kind {
+            Kind::Linspace if self.transform == NONE => Final::At(self.table.first()),
+            Kind::Leading if self.transform == NONE => {
+                Final::At((self.spaced.offset + 1) as f64 * self.table.first())
+            }
+            _ => Final::Nothing,
+        };
+        let timesteps = self.rule(self.spaced.spacing(steps), steps)?.ending(last);
+        let noisiest = self.table.step(self.spaced.used - 1);
+        Ok(Placed::new(self.class, self.table.clone(), timesteps, steps).then(move |levels| {
+            levels.reverse();
+            let end = levels.len() - 1;
+            match last {
+                Final::Nothing => levels.push(levels[end]), // a hop of no length
+                _ => levels[end] = noisiest,
+            }
+        }))
+    }
+
+    /// diffusers makes one ratio more than it has steps, over the whole table, and ends on it; told are the
+    /// times of the spacing.
+    fn log_linear(&self, spacing: Spacing, steps: usize) -> Result<Placed, AskError> {
+        let (class, table) = (self.class, self.table.clone());
+        let told = Placed::new(class, table.clone(), Timesteps::new(spacing), steps);
+        let told: Vec<f64> = told.levels()?[..].iter().map(|level| level.time).collect();
+        let timesteps = Timesteps::linspace(table.train()).exponential().ending(Final::Nothing);
+        Ok(Placed::new(class, table, timesteps, told.len()).then(move |levels| {
+            levels.iter_mut().zip(told).for_each(|(level, time)| level.time = time);
+        }))
     }
 }
 
-impl Rule for SigmaGrid {
-    fn levels(&self, ask: &Ask<'_>) -> Result<Vec<Level>, AskError> {
-        if ask.steps == 0 && ask.sigmas.is_none() && ask.timesteps.is_none() {
-            return Err(AskError::NoSteps);
-        }
+impl Places for SigmaGrid {
+    fn place(&self, ask: &Ask<'_>) -> Result<Placed, AskError> {
+        let (class, table, steps) = (self.class, &self.table, ask.steps);
         if let Some(shift) = &self.flow {
-            return shift.told_levels(ask, self);
+            return self.straight(shift, ask);
         }
-        ask.only_lists(self.class, self.custom, self.transform == Transform::None)?;
-        let mut ratios = self.ratios(ask)?;
-        if ask.sigmas.is_some() {
-            // The caller's list has its own end.
-            let end = ratios.pop().ok_or(AskError::NoSteps)?.0;
-            let mut levels: Vec<Level> = ratios.iter().map(|&(ratio, t)| self.tell(ratio, t)).collect();
-            levels.push(self.table.told(end, 0.0));
-            return Ok(levels);
+        ask.lists(class, self.custom, self.transform == NONE && !self.rising)?;
+        let train = table.train() as f64;
+        let beyond = if ask.timesteps.is_none() { self.spaced.beyond(steps) } else { None };
+        let spacing = match ask.timesteps {
+            Some(timesteps) if self.spaced.variant == Variant::Open => {
+                let whole: Vec<f64> = timesteps.iter().map(|timestep| timestep.round_ties_even()).collect();
+                steps_listed(&whole, table.train())?
+            }
+            Some(timesteps) => steps_listed(timesteps, table.train())?,
+            None => match &beyond {
+                Some(list) => {
+                    let steps = list.iter().map(|step| step.min(train - 1.0)).collect();
+                    Spacing::Steps { train: table.train(), steps }
+                }
+                None => self.spaced.spacing(steps),
+            },
+        };
+        let mut placed = match ask.sigmas {
+            Some(sigmas) => self.listed(sigmas)?,
+            None if self.rising => self.rising(steps)?,
+            None if self.log_linear && self.transform == NONE => self.log_linear(spacing, steps)?,
+            None => Placed::new(class, table.clone(), self.rule(spacing, steps)?, steps),
+        };
+        if let Some(list) = beyond.filter(|_| self.transform == NONE && ask.sigmas.is_none()) {
+            placed = placed.then(move |levels| {
+                levels.iter_mut().zip(list).for_each(|(level, step)| level.time = step / train);
+            });
         }
-        let mut levels: Vec<Level> = ratios.iter().map(|&(ratio, t)| self.tell(ratio, t)).collect();
-        levels.push(self.last(&levels));
-        Ok(levels)
+        if self.continuous {
+            placed = placed.then(move |levels| {
+                levels.iter_mut().for_each(|level| level.time = -0.25 * level.half_log_snr() / train);
+            });
+        }
+        Ok(placed)
     }
 }

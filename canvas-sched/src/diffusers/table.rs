@@ -2,15 +2,18 @@
 
 use super::DiffusersError;
 use super::fields::Fields;
+use crate::Final;
+use crate::grid::told::index_of;
 use crate::schedule::{Vp, betas};
 use canvas_core::{Level, NoiseSchedule};
 
-/// Betas and what follows from them. As a schedule it is [`Vp`], except that a ratio is turned into a training
-/// step as diffusers does: linearly in its logarithm, and never beyond the table.
+/// [`Vp`], except that a `sigma / alpha` may lie beyond the table, and is told a training step as diffusers
+/// does: linearly in its logarithm, and never beyond the table.
 #[derive(Clone, Debug)]
 pub(super) struct Table {
-    pub(super) alphas_cumprod: Vec<f64>,
     vp: Vp,
+    /// `ln(sigma / alpha)` of every training step.
+    logs: Vec<f64>,
 }
 
 /// The betas a class has unless its file says otherwise: schedule, first, last.
@@ -51,63 +54,59 @@ impl Table {
             return Err(fields.refuse("trained_betas", "numbers strictly between 0 and 1", found));
         }
         let rescaled = fields.flag("rescale_betas_zero_snr", false)?;
-        let betas = if rescaled { betas::rescale_zero_terminal_snr(&betas) } else { betas };
-        let product = |bar: &mut f64, beta: &f64| {
-            *bar *= 1.0 - beta;
-            Some(*bar)
-        };
-        let mut alphas_cumprod: Vec<f64> = betas.iter().scan(1.0, product).collect();
-        if rescaled && floor {
-            // The smallest 16-bit number: where sigma / alpha must stay finite.
-            *alphas_cumprod.last_mut().expect("at least one beta") = 2f64.powi(-24);
+        if rescaled && betas.len() < 2 {
+            return Err(fields.refuse("rescale_betas_zero_snr", "false with a single training step", true));
         }
-        let vp = Vp::from_alphas_cumprod(&alphas_cumprod)
-            .map_err(|error| fields.refuse("trained_betas", "a table that falls", error))?;
-        Ok(Self { vp, alphas_cumprod })
+        let falls = |error| fields.refuse("trained_betas", "a table that falls", error);
+        let vp = Vp::try_from_betas(&betas).map_err(falls)?;
+        Ok(Self::new(match (rescaled, floor) {
+            (false, _) => vp,
+            (true, false) => vp.zero_terminal_snr(),
+            // The smallest 16-bit number: where sigma / alpha must stay finite.
+            (true, true) => vp.zero_terminal_snr().with_last_alpha_bar(2f64.powi(-24)).map_err(falls)?,
+        }))
+    }
+
+    fn new(vp: Vp) -> Self {
+        let log = |step| -vp.training_step(step).half_log_snr();
+        let logs = (0..vp.steps()).map(log).collect();
+        Self { vp, logs }
     }
 
     /// Training steps.
     pub(super) fn train(&self) -> usize {
-        self.alphas_cumprod.len()
+        self.vp.steps()
+    }
+
+    /// The time of the first training step.
+    pub(super) fn first(&self) -> f64 {
+        1.0 / self.train() as f64
     }
 
     /// The level of a training step.
     pub(super) fn step(&self, index: usize) -> Level {
-        let bar = self.alphas_cumprod[index];
-        Level { time: index as f64 / self.train() as f64, alpha: bar.sqrt(), sigma: (1.0 - bar).sqrt() }
+        self.vp.training_step(index)
     }
 
-    /// `sigma / alpha` of a training step.
-    pub(super) fn ratio(&self, index: usize) -> f64 {
-        ((1.0 - self.alphas_cumprod[index]) / self.alphas_cumprod[index]).sqrt()
+    /// `sigma / alpha` of the last training step and of the first.
+    pub(super) fn ends(&self) -> (f64, f64) {
+        let ratio = |level: Level| level.sigma / level.alpha;
+        (ratio(self.step(self.train() - 1)), ratio(self.step(0)))
     }
 
-    /// `sigma / alpha` at a training step that need not be whole: linear in between, constant beyond.
-    pub(super) fn ratio_at(&self, timestep: f64) -> f64 {
-        let last = self.train() - 1;
-        let position = timestep.clamp(0.0, last as f64);
-        let below = (position as usize).min(last.saturating_sub(1));
-        let above = (below + 1).min(last);
-        let part = position - below as f64;
-        self.ratio(below) + part * (self.ratio(above) - self.ratio(below))
+    /// How many training steps have `ln(alpha / sigma)` of at least this.
+    pub(super) fn steps_above(&self, half_log_snr: f64) -> usize {
+        self.vp.steps_above(half_log_snr)
     }
 
-    /// The training step of a ratio, linear in its logarithm and clipped to the table.
-    pub(super) fn timestep_of(&self, ratio: f64) -> f64 {
-        let log = ratio.max(1e-10).ln();
-        let (mut low, mut high) = (0, self.train() - 1);
-        while high - low > 1 {
-            let middle = (low + high) / 2;
-            if self.ratio(middle).ln() <= log { low = middle } else { high = middle }
-        }
-        let (below, above) = (self.ratio(low).ln(), self.ratio(high).ln());
-        low as f64 + ((log - below) / (above - below)).clamp(0.0, 1.0)
+    /// Where a run ends: `set_alpha_to_one`.
+    pub(super) fn last(&self, clean: bool) -> Final {
+        if clean { Final::Clean } else { Final::At(self.first()) }
     }
 
-    /// The level of a ratio, told a training step.
-    pub(super) fn told(&self, ratio: f64, timestep: f64) -> Level {
-        let alpha = 1.0 / ratio.hypot(1.0);
-        Level { time: timestep / self.train() as f64, alpha, sigma: ratio * alpha }
+    /// The level there.
+    pub(super) fn end(&self, clean: bool) -> Level {
+        if clean { self.vp.level(0.0) } else { self.step(0) }
     }
 }
 
@@ -116,7 +115,9 @@ impl NoiseSchedule for Table {
         self.vp.level(t)
     }
     fn level_at_ratio(&self, ratio: f64) -> Level {
-        self.told(ratio, self.timestep_of(ratio))
+        let time = index_of(&self.logs, ratio.max(1e-10).ln()) / self.train() as f64;
+        let alpha = 1.0 / ratio.hypot(1.0);
+        Level { time, alpha, sigma: ratio * alpha }
     }
     fn slope(&self, t: f64) -> (f64, f64) {
         self.vp.slope(t)

@@ -6,7 +6,7 @@ mod error;
 mod part;
 mod place;
 mod spacing;
-mod told;
+pub(crate) mod told;
 mod transform;
 
 pub use ays::Ays;

@@ -137,11 +137,14 @@ impl Spacing {
             Places::Times(times) => times.into_iter().enumerate().map(|(i, t)| at(schedule, i, t)).collect(),
             Places::Ratios(ratios) => {
                 let (least, most) = (ratio(schedule.level(0.0)), ratio(schedule.level(1.0)));
-                // Published lists are rounded: 14.615 for 14.6146.
-                let near = |ratio: f64| ratio >= least * 0.999 && ratio <= most * 1.001;
-                let level = |(index, ratio): (usize, f64)| match near(ratio) || matches!(self, Self::Ays(_)) {
-                    true => Ok(schedule.level_at_ratio(ratio)),
-                    false => Err(GridSpecError::OutOfRange { index, ratio, least, most }),
+                // Published lists are rounded: 14.615 for 14.6146. Some schedules go on beyond their ends.
+                let near = |asked: f64, found: f64| found >= asked * 0.999 && found <= asked * 1.001;
+                let level = |(index, asked): (usize, f64)| {
+                    let level = schedule.level_at_ratio(asked);
+                    match near(asked, ratio(level)) || matches!(self, Self::Ays(_)) {
+                        true => Ok(level),
+                        false => Err(GridSpecError::OutOfRange { index, ratio: asked, least, most }),
+                    }
                 };
                 ratios.into_iter().enumerate().map(level).collect()
             }

@@ -76,7 +76,7 @@ impl Told {
 }
 
 /// Where a value lies in a rising table, as an index with a fraction.
-fn index_of(table: &[f64], value: f64) -> f64 {
+pub(crate) fn index_of(table: &[f64], value: f64) -> f64 {
     let above = table.partition_point(|&entry| entry <= value);
     if above == 0 || above == table.len() {
         return above.saturating_sub(1) as f64;

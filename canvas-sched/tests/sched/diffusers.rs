@@ -126,6 +126,7 @@ fn options(call: &Value) -> Options {
 }
 
 /// SCM's angles, which its own arguments make.
+#[expect(clippy::approx_constant, reason = "diffusers' own number")]
 fn angles(case: &Value) -> Option<Vec<f64>> {
     let (call, steps) = (&case["call"], case["steps"].as_u64()? as usize);
     let most = call["max_timesteps"].as_f64().unwrap_or(1.57080);

@@ -1,129 +1,121 @@
 //! Exponential integrators of the reverse SDE: what multistep SDE samplers share.
 
+use crate::Form;
 use crate::ancestral::shrink;
+use crate::multistep::{Node, nodes};
+use crate::numeric::exponential_moments;
 use burn::prelude::*;
 use canvas_core::{Evaluation, Level};
 
-/// One hop of the reverse SDE `dx = .. dt + sqrt(eta) g dw` in `lambda = ln(alpha/sigma)`, solved exactly for a
-/// constant estimate: `x' ~ N(of_x x + of_x0 x0, std^2)`.
-///
-/// Written in `e^-h`, which is finite wherever `h` is not.
+/// One hop of the reverse SDE `dx = .. dt + sqrt(eta) g dw` in `lambda = ln(alpha/sigma)`, solved exactly for an
+/// estimate (clean or noise) that is a polynomial in `lambda`: `x' ~ N(of_x x + of m, std^2)`, `m` the polynomial's
+/// mean over the hop.
 pub(crate) struct Reverse {
-    /// `(s'/s) e^(-eta h)`.
+    form: Form,
+    eta: f64,
+    /// `(s'/s) e^(-eta h)`; of noise estimates `a'/a`.
     pub of_x: f64,
-    /// `a' (1 - e^(-(1 + eta) h))`.
-    pub of_x0: f64,
-    /// `s' sqrt(1 - e^(-2 eta h))`.
+    /// `a' (1 - e^(-(1 + eta) h))`; of noise estimates `-(1 + eta) s' (e^h - 1)`.
+    pub of: f64,
+    /// `s' sqrt(1 - e^(-2 eta h))`; of noise estimates `sqrt(eta) s' sqrt(e^(2 h) - 1)`.
     pub std: f64,
-    /// `lambda' - lambda`; infinite at `alpha = 0` and at clean data.
+    /// `lambda' - lambda`; infinite at `alpha = 0` and at clean data, where only clean estimates have a limit.
     pub h: f64,
 }
 
 impl Reverse {
-    pub(crate) fn new(from: Level, to: Level, eta: f64) -> Self {
+    pub(crate) fn new(form: Form, from: Level, to: Level, eta: f64) -> Self {
+        // In `e^-h`, which is finite wherever `h` is not.
         let q = shrink(from, to);
         let h = -q.ln();
         // By `expm1`, because hops may be short; by a power where `eta h` would be 0 times infinity.
         let decayed = |rate: f64| if rate == 0.0 { 0.0 } else { -(-rate * h).exp_m1() };
-        Self {
-            of_x: to.sigma / from.sigma * q.powf(eta),
-            of_x0: to.alpha * decayed(1.0 + eta),
-            std: to.sigma * decayed(2.0 * eta).sqrt(),
-            h,
+        let (of_x, of, std) = match form {
+            Form::Data => (
+                to.sigma / from.sigma * q.powf(eta),
+                to.alpha * decayed(1.0 + eta),
+                to.sigma * decayed(2.0 * eta).sqrt(),
+            ),
+            Form::Noise => (
+                to.alpha / from.alpha,
+                -(1.0 + eta) * to.sigma * h.exp_m1(),
+                to.sigma * (eta * (2.0 * h).exp_m1()).sqrt(),
+            ),
+        };
+        Self { form, eta, of_x, of, std, h }
+    }
+
+    /// Evaluations that an interpolation from `base` may use: the first `count` of these, if the hop has a length.
+    pub(crate) fn nodes<'a, const D: usize>(
+        &self,
+        base: Level,
+        evaluations: impl IntoIterator<Item = &'a Evaluation<D>>,
+        count: usize,
+    ) -> Vec<Node<'a, D>> {
+        let count = if self.h.is_finite() && self.h > 0.0 { count } else { 0 };
+        nodes(Level::half_log_snr, base, evaluations, count)
+    }
+
+    /// Means of `(lambda - lambda_base)^k`, `k < count`, over the hop under this form's exponential weight. One
+    /// alone is 1, also over an infinite hop.
+    pub(crate) fn moments(&self, count: usize) -> Vec<f64> {
+        match (self.form, count) {
+            (_, 1) => vec![1.0],
+            (Form::Data, _) => exponential_moments(self.h, 1.0 + self.eta, count),
+            (Form::Noise, _) => exponential_moments(self.h, -1.0, count),
         }
     }
+
+    /// `of_x x + of m` from `base` along the polynomial through it and `nodes`.
+    pub(crate) fn carry<const D: usize>(
+        &self,
+        base: &Evaluation<D>,
+        nodes: &[Node<'_, D>],
+        moments: &[f64],
+    ) -> Tensor<D> {
+        base.x.clone() * self.of_x + self.form.mean(base, nodes, moments) * self.of
+    }
 }
 
-/// `integral_0^H e^-(H - v) v^k dv`.
+/// SA-Solver's predictor: from `base` to a level along the estimates there and at the first `count - 1` of
+/// `others`; mean and standard deviation. `how` is the form of the estimates and `eta` over the hop.
 ///
-/// By its series where the closed form cancels, by the closed form where the series is long.
-pub(crate) fn moment(k: usize, h: f64) -> f64 {
-    if h > 2.0 {
-        return (1..=k).fold(-(-h).exp_m1(), |below, j| h.powi(j as i32) - j as f64 * below);
-    }
-    let mut term = (1..=k + 1).fold(1.0, |product, j| product * h / j as f64) * factorial(k);
-    let mut sum = 0.0;
-    for j in 0..30 {
-        sum += term;
-        term *= -h / (k + 2 + j) as f64;
-    }
-    sum
-}
-
-fn factorial(k: usize) -> f64 {
-    (1..=k).map(|j| j as f64).product()
-}
-
-/// Coefficients of the polynomial through `(nodes[i], 1)` and 0 at the other nodes, lowest power first.
-fn basis(nodes: &[f64], i: usize) -> Vec<f64> {
-    let mut coefficients = vec![1.0];
-    for (_, &other) in nodes.iter().enumerate().filter(|(j, _)| *j != i) {
-        let scale = 1.0 / (nodes[i] - other);
-        let mut next = vec![0.0; coefficients.len() + 1];
-        for (power, &c) in coefficients.iter().enumerate() {
-            next[power] -= c * other * scale;
-            next[power + 1] += c * scale;
-        }
-        coefficients = next;
-    }
-    coefficients
-}
-
-/// Weights of estimates at `nodes` (in `lambda` from the start of a hop of length `h`) under the kernel
-/// `rate e^(-rate (h - u))`: exact for polynomials of a degree below the number of nodes.
-///
-/// With two nodes the first moment is `rate h^2 / 2`, its leading term, as in SA-Solver's published code.
-fn weights(nodes: &[f64], h: f64, rate: f64) -> Vec<f64> {
-    let moments: Vec<f64> = (0..nodes.len())
-        .map(|k| {
-            if nodes.len() == 2 && k == 1 {
-                rate * h * h / 2.0
-            } else {
-                moment(k, rate * h) / rate.powi(k as i32)
-            }
-        })
-        .collect();
-    let weight = |i| basis(nodes, i).iter().zip(&moments).map(|(c, m)| c * m).sum();
-    (0..nodes.len()).map(weight).collect()
-}
-
-/// The newest estimates that an interpolation in `lambda` may use, newest first, with their distances from
-/// `origin`: at most `count`, none without signal and no level twice.
-pub(crate) fn usable<'a, const D: usize>(
-    newest_first: impl Iterator<Item = &'a Evaluation<D>>,
-    origin: f64,
+/// With two clean estimates the first moment is its leading term, as published.
+pub(crate) fn adams<'a, const D: usize>(
+    (form, eta): (Form, f64),
+    base: &Evaluation<D>,
+    to: Level,
+    others: impl IntoIterator<Item = &'a Evaluation<D>>,
     count: usize,
-) -> (Vec<f64>, Vec<Tensor<D>>) {
-    let (mut nodes, mut estimates) = (Vec::new(), Vec::new());
-    for evaluation in newest_first.take(count) {
-        let node = evaluation.level.half_log_snr() - origin;
-        // An estimate at lambda = -inf has weight 0 in the limit; one at the same lambda says nothing new.
-        if !node.is_finite() || nodes.contains(&node) {
-            break;
-        }
-        nodes.push(node);
-        estimates.push(evaluation.x0());
+) -> (Tensor<D>, f64) {
+    let reverse = Reverse::new(form, base.level, to, eta);
+    let nodes = reverse.nodes(base.level, others, count - 1);
+    let mut moments = reverse.moments(nodes.len() + 1);
+    if form == Form::Data && moments.len() == 2 {
+        let rate = (1.0 + eta) * reverse.h;
+        moments[1] = 0.5 * reverse.h * rate / -(-rate).exp_m1();
     }
-    (nodes, estimates)
+    (reverse.carry(base, &nodes, &moments), reverse.std)
 }
 
-/// `a' sum_i w_i x0_i` of a hop between two levels: estimates at most `count`, newest first, `here` before the
-/// past, under the kernel of the SDE with `eta`. A hop of infinite length takes the newest alone.
-pub(crate) fn along<const D: usize>(
-    here: Option<&Evaluation<D>>,
+/// SA-Solver's corrector: the state of `here`, had the hop that led here known the estimate made here. The
+/// orders are those of that hop's predictor and of the corrector, 0 for none; the hop's noise stays.
+pub(crate) fn adams_moulton<const D: usize>(
+    how: impl Fn(Level) -> (Form, f64),
+    here: &Evaluation<D>,
     past: &[Evaluation<D>],
-    (from, to): (Level, Level),
-    count: usize,
-    eta: f64,
+    (predictor, corrector): (usize, usize),
 ) -> Tensor<D> {
-    let newest_first = || here.into_iter().chain(past.iter().rev());
-    let newest = newest_first().next().expect("a hop starts at an evaluation");
-    let h = Reverse::new(from, to, eta).h;
-    if count < 2 || !h.is_finite() {
-        return newest.x0() * Reverse::new(from, to, eta).of_x0;
+    let Some((last, older)) = past.split_last() else { return here.x.clone() };
+    if corrector == 0 || last.level.alpha == 0.0 || last.level == here.level {
+        return here.x.clone();
     }
-    let (nodes, x0) = usable(newest_first(), from.half_log_snr(), count);
-    let terms =
-        weights(&nodes, h, 1.0 + eta).into_iter().zip(x0).map(|(weight, x0)| x0 * (to.alpha * weight));
-    terms.reduce(|sum, term| sum + term).unwrap_or_else(|| newest.x.zeros_like())
+    let (how, to) = (how(last.level), here.level);
+    let (predicted, _) = adams(how, last, to, older.iter().rev(), predictor);
+    let (corrected, _) = match corrector {
+        // The estimate made here, and no other.
+        1 => adams(how, &Evaluation { estimate: here.estimate.clone(), ..last.clone() }, to, [], 1),
+        _ => adams(how, last, to, std::iter::once(here).chain(older.iter().rev()), corrector),
+    };
+    here.x.clone() + corrected - predicted
 }

@@ -129,6 +129,22 @@ impl Form {
         if self == Self::Data { evaluation.x0() } else { evaluation.eps() }
     }
 
+    /// The mean over a hop of the polynomial through `base` and `nodes`: `moments` are those of
+    /// `lambda - lambda_base`.
+    pub(crate) fn mean<const D: usize>(
+        self,
+        base: &Evaluation<D>,
+        nodes: &[Node<'_, D>],
+        moments: &[f64],
+    ) -> Tensor<D> {
+        let at: Vec<f64> = nodes.iter().map(|node| node.0).collect();
+        let here = self.of(base);
+        let weighted = nodes.iter().zip(quadrature(&at, moments));
+        weighted.fold(here.clone(), |mean, ((_, evaluation), weight)| {
+            mean + (self.of(evaluation) - here.clone()) * weight
+        })
+    }
+
     /// Carries `base` to a level along the polynomial through it and `nodes`, whose mean over the hop follows
     /// from `moments`. Without nodes both forms are DDIM's step.
     pub(crate) fn carry<const D: usize>(
@@ -142,12 +158,7 @@ impl Form {
         if base.level.alpha == 0.0 || (self == Self::Data && nodes.is_empty()) {
             return base.carry(to);
         }
-        let at: Vec<f64> = nodes.iter().map(|node| node.0).collect();
-        let here = self.of(base);
-        let weighted = nodes.iter().zip(quadrature(&at, moments));
-        let mean = weighted.fold(here.clone(), |mean, ((_, evaluation), weight)| {
-            mean + (self.of(evaluation) - here.clone()) * weight
-        });
+        let mean = self.mean(base, nodes, moments);
         match self {
             Self::Data => base.carry_along(mean, to),
             Self::Noise => base.carry_eps(mean, to),
@@ -155,11 +166,26 @@ impl Form {
     }
 }
 
+/// The moments DPM-Solver uses with `moments.len() - 1` nodes over a hop of length `h`: the middle of the hop in
+/// second order's midpoint form, half of the second in third order if `published`.
+pub(crate) fn dpm_moments(
+    (solver, published): (SolverType, bool),
+    h: f64,
+    mut moments: Vec<f64>,
+) -> Vec<f64> {
+    match (moments.len(), solver) {
+        (2, SolverType::Midpoint) => moments[1] = 0.5 * h,
+        (3, _) if published => moments[2] *= 0.5,
+        _ => {}
+    }
+    moments
+}
+
 /// DPM-Solver's hop: second order (one node) in the form of `slope`, third with half of the second difference
 /// if `published`.
 pub(crate) fn dpm_carry<const D: usize>(
     form: Form,
-    (solver, published): (SolverType, bool),
+    how: (SolverType, bool),
     base: &Evaluation<D>,
     to: Level,
     nodes: &[Node<'_, D>],
@@ -168,13 +194,7 @@ pub(crate) fn dpm_carry<const D: usize>(
         return form.carry(base, to, &[], &[]); // h may be infinite
     }
     let h = to.half_log_snr() - base.level.half_log_snr();
-    let mut moments = form.moments(h, nodes.len() + 1);
-    match (nodes.len(), solver) {
-        (1, SolverType::Midpoint) => moments[1] = 0.5 * h,
-        (2, _) if published => moments[2] *= 0.5,
-        _ => {}
-    }
-    form.carry(base, to, nodes, &moments)
+    form.carry(base, to, nodes, &dpm_moments(how, h, form.moments(h, nodes.len() + 1)))
 }
 
 /// One hop of DPM-Solver's multistep method from `here`, `published` as the field `DpmPp::published`.

@@ -54,17 +54,22 @@ impl DpmSingle {
     pub const fn three_s() -> Self {
         Self { order: 3, solver: SolverType::Heun, ..Self::two_s() }
     }
+
+    /// How many nodes a hop uses beside the block's beginning, with some `between` that and the newest.
+    pub(super) fn used(&self, between: usize) -> (usize, SolverType) {
+        match (self.solver, between) {
+            // Third order's midpoint form integrates the line through the first and the newest exactly.
+            (SolverType::Midpoint, 1) => (1, SolverType::Heun),
+            (solver, between) => (between + 1, solver),
+        }
+    }
 }
 
 impl<const D: usize> Sampler<D> for DpmSingle {
     fn step(&self, x: Tensor<D>, hop: &mut Hop<'_, D>) -> Step<D> {
         let here = hop.start(x);
         let (base, inner) = block((self.order, self.finish), &here, hop);
-        // Third order's midpoint form integrates the line through the first and the newest exactly.
-        let (used, how) = match (self.solver, inner.len()) {
-            (SolverType::Midpoint, 1) => (1, SolverType::Heun),
-            (solver, between) => (between + 1, solver),
-        };
+        let (used, how) = self.used(inner.len());
         let newest_first = std::iter::once(&here).chain(inner.iter().rev());
         let nodes = nodes(Level::half_log_snr, base.level, newest_first, used);
         Step::exact(dpm_carry(self.form, (how, false), base, hop.to, &nodes), here)

@@ -1,9 +1,9 @@
 //! DPM-Solver++, singlestep and stochastic.
 
 use super::dpm_single::DpmSingle;
-use crate::SolverType;
-use crate::exponential::{Reverse, moment};
-use crate::multistep::block;
+use crate::Form;
+use crate::exponential::Reverse;
+use crate::multistep::{block, dpm_moments};
 use burn::prelude::*;
 use canvas_core::{Hop, Sampler, Step};
 
@@ -34,29 +34,11 @@ impl<const D: usize> Sampler<D> for DpmSingleSde {
     fn step(&self, x: Tensor<D>, hop: &mut Hop<'_, D>) -> Step<D> {
         let here = hop.start(x);
         let (base, inner) = block((self.0.order, self.0.finish), &here, hop);
-        let Reverse { of_x, of_x0, std, h } = Reverse::new(base.level, hop.to, 1.0);
-        let mut mean = base.x.clone() * of_x + base.x0() * of_x0;
-        let at = |node: f64| (node - base.level.half_log_snr()) / h;
-        let newest = at(here.level.half_log_snr());
-        if h.is_finite() && h > 0.0 && newest > 0.0 {
-            let (rate, scale) = (2.0 * h, hop.to.alpha);
-            let mut first = (here.x0() - base.x0()) / newest;
-            let w1 = match (self.0.solver, inner.len()) {
-                (SolverType::Midpoint, 0) => 0.5 * moment(0, rate),
-                _ => moment(1, rate) / rate,
-            };
-            if let (SolverType::Heun, Some(middle)) = (self.0.solver, inner.last())
-                && let node = at(middle.level.half_log_snr())
-                && node > 0.0
-                && node < newest
-            {
-                let bend = (first.clone() - (middle.x0() - base.x0()) / node) / (newest - node); // half of d2
-                first = first - bend.clone() * newest;
-                mean = mean + bend * (scale * moment(2, rate) / (rate * rate));
-            }
-            mean = mean + first * (scale * w1);
-        }
-        Step::random(mean, std, here)
+        let reverse = Reverse::new(Form::Data, base.level, hop.to, 1.0);
+        let (used, solver) = self.0.used(inner.len());
+        let nodes = reverse.nodes(base.level, std::iter::once(&here).chain(inner.iter().rev()), used);
+        let moments = dpm_moments((solver, false), reverse.h, reverse.moments(nodes.len() + 1));
+        Step::random(reverse.carry(base, &nodes, &moments), reverse.std, here)
     }
 
     fn memory(&self) -> usize {

@@ -1,7 +1,8 @@
 //! DPM-Solver++(2M) SDE: the multistep solver with fresh noise each step.
 
-use crate::SolverType;
-use crate::exponential::{Reverse, moment, usable};
+use crate::exponential::Reverse;
+use crate::multistep::dpm_moments;
+use crate::{Form, SolverType};
 use burn::prelude::*;
 use canvas_core::{Hop, Sampler, Step};
 
@@ -33,19 +34,11 @@ impl Default for DpmPp2mSde {
 
 impl<const D: usize> Sampler<D> for DpmPp2mSde {
     fn step(&self, x: Tensor<D>, hop: &mut Hop<'_, D>) -> Step<D> {
-        let Reverse { of_x, of_x0, std, h } = Reverse::new(hop.from, hop.to, self.eta);
+        let reverse = Reverse::new(Form::Data, hop.from, hop.to, self.eta);
         let here = hop.start(x);
-        let mut mean = here.x.clone() * of_x + here.x0() * of_x0;
-        let (nodes, past) = usable(hop.past.iter().rev(), hop.from.half_log_snr(), 1);
-        if h.is_finite() && h > 0.0 && nodes.first().is_some_and(|&node| node < 0.0) {
-            let rate = (1.0 + self.eta) * h;
-            let weight = match self.solver {
-                SolverType::Midpoint => 0.5 * moment(0, rate),
-                SolverType::Heun => moment(1, rate) / rate,
-            };
-            mean = mean + (here.x0() - past[0].clone()) * (hop.to.alpha * weight * h / -nodes[0]);
-        }
-        Step::random(mean, std * self.noise, here)
+        let nodes = reverse.nodes(hop.from, hop.past.iter().rev(), 1);
+        let moments = dpm_moments((self.solver, false), reverse.h, reverse.moments(nodes.len() + 1));
+        Step::random(reverse.carry(&here, &nodes, &moments), reverse.std * self.noise, here)
     }
 
     fn memory(&self) -> usize {

@@ -1,6 +1,8 @@
 //! DPM-Solver++(3M) SDE: two earlier estimates, and fresh noise each step.
 
-use crate::exponential::{Reverse, moment, usable};
+use crate::exponential::Reverse;
+use crate::multistep::dpm_moments;
+use crate::{Form, SolverType};
 use burn::prelude::*;
 use canvas_core::{Hop, Sampler, Step};
 
@@ -42,23 +44,11 @@ impl Default for DpmPp3mSde {
 
 impl<const D: usize> Sampler<D> for DpmPp3mSde {
     fn step(&self, x: Tensor<D>, hop: &mut Hop<'_, D>) -> Step<D> {
-        let Reverse { of_x, of_x0, std, h } = Reverse::new(hop.from, hop.to, self.eta);
+        let reverse = Reverse::new(Form::Data, hop.from, hop.to, self.eta);
         let here = hop.start(x);
-        let mut mean = here.x.clone() * of_x + here.x0() * of_x0;
-        let newest_first = std::iter::once(&here).chain(hop.past.iter().rev());
-        let (nodes, x0) = usable(newest_first, hop.from.half_log_snr(), 3);
-        if h.is_finite() && h > 0.0 && nodes.len() > 1 {
-            let rate = (1.0 + self.eta) * h;
-            let difference = |i: usize| (x0[i].clone() - x0[i + 1].clone()) * (h / (nodes[i] - nodes[i + 1]));
-            let (mut first, scale) = (difference(0), hop.to.alpha);
-            if nodes.len() > 2 {
-                let second = (first.clone() - difference(1)) * (h / (nodes[0] - nodes[2]));
-                first = first + second.clone() * (-nodes[1] / h);
-                mean = mean + second * (scale * moment(2, rate) / (2.0 * rate * rate));
-            }
-            mean = mean + first * (scale * moment(1, rate) / rate);
-        }
-        Step::random(mean, std * self.noise, here)
+        let nodes = reverse.nodes(hop.from, hop.past.iter().rev(), 2);
+        let moments = dpm_moments((SolverType::Heun, true), reverse.h, reverse.moments(nodes.len() + 1));
+        Step::random(reverse.carry(&here, &nodes, &moments), reverse.std * self.noise, here)
     }
 
     fn memory(&self) -> usize {

@@ -1,13 +1,16 @@
 //! SA-Solver: stochastic Adams predictor and corrector, with noise where a function says so.
 
-use crate::exponential::{Reverse, along};
+use crate::Form;
+use crate::exponential::{adams, adams_moulton};
 use burn::prelude::*;
-use canvas_core::{Evaluation, Hop, Level, Sampler, Step};
+use canvas_core::{GridError, Hop, Level, Sampler, Step, falling, falling_with_signal};
 
 /// Stochastic multistep, one evaluation a step: with `tau` at the start of the hop, `eta = tau^2` and
 /// `H = (1 + eta) h`, predicts `x' ~ N((s'/s) e^(-eta h) x + a' sum_i w_i x0_i, s'^2 (1 - e^(-2 eta h)))`, the
 /// `w_i` from the polynomial through the last estimates under the kernel `e^-(H - v)`; the next step replaces
 /// that sum by one that includes its own estimate, keeping the noise.
+///
+/// With noise estimates: `x' ~ N((a'/a) x - (1 + eta) s' sum_i w_i eps_i, eta s'^2 (e^(2h) - 1))` under `e^(h - u)`.
 ///
 /// Orders fall at both ends of the run, as published: the predictor's is at most the hops behind plus one and
 /// the hops left. First order after `alpha = 0` and to clean data; no correction there.
@@ -16,8 +19,8 @@ use canvas_core::{Evaluation, Hop, Level, Sampler, Step};
 /// 300 steps of shifted flow, modes of width 0.20 come out 0.27 wide. So the default has none there.
 ///
 /// # Differs from the paper
-/// As in its code, with two estimates the first moment of the kernel is replaced by its leading term
-/// `(1 + eta) h^2 / 2`. Only the data form is here, not the noise form.
+/// As in its code, with two clean estimates the first moment of the kernel is replaced by its leading term
+/// `(1 + eta) h^2 / 2`.
 ///
 /// # Reference
 /// Xue et al., "SA-Solver", 2023, Algorithm 1, <https://arxiv.org/abs/2309.05019>.
@@ -31,13 +34,15 @@ pub struct SaSolver<F = fn(Level) -> f64> {
     pub tau: F,
     /// Whether the orders fall at the end of the run, as published.
     pub lower: bool,
+    /// Clean estimates (`data_prediction`) or noise estimates, which need signal at the start.
+    pub form: Form,
 }
 
 impl Default for SaSolver {
     /// Orders 2 and 2, noise while the told time lies in `[0.2, 0.8]`: diffusers' defaults.
     fn default() -> Self {
         let tau = |level: Level| f64::from(u8::from((0.2..=0.8).contains(&level.time)));
-        Self { predictor: 2, corrector: 2, tau, lower: true }
+        Self { predictor: 2, corrector: 2, tau, lower: true, form: Form::Data }
     }
 }
 
@@ -45,27 +50,25 @@ impl<F: Fn(Level) -> f64 + Send + Sync, const D: usize> Sampler<D> for SaSolver<
     fn step(&self, x: Tensor<D>, hop: &mut Hop<'_, D>) -> Step<D> {
         // Far more than any order, so that nothing falls.
         let left = if self.lower { hop.count - hop.index } else { usize::MAX - 2 };
-        let behind = hop.past.len();
-        let eta = |level| (self.tau)(level).powi(2);
+        let how = |level| (self.form, (self.tau)(level).powi(2));
         let mut here = hop.start(x);
-        let moved = |last: &&Evaluation<D>| last.level.alpha > 0.0 && last.level != hop.from;
-        if let Some(last) = hop.past.last().filter(moved)
-            && self.corrector > 0
-        {
-            let (ends, eta) = ((last.level, hop.from), eta(last.level));
-            let order = self.predictor.min(left + 1).min(behind);
-            let predicted = along(None, hop.past, ends, order, eta);
-            let order = self.corrector.min(left + 2).min(behind + 1);
-            here.x = here.x.clone() + along(Some(&here), hop.past, ends, order, eta) - predicted;
+        // The corrector moves the state, not the estimate that was made before.
+        here.estimate.eps = (self.form == Form::Noise).then(|| here.eps());
+        let orders = (self.predictor.min(left + 1), self.corrector.min(left + 2));
+        here.x = adams_moulton(how, &here, hop.past, orders);
+        if hop.to.sigma == 0.0 && self.form == Form::Noise {
+            return Step::exact(here.carry(hop.to), here);
         }
-        let (ends, eta) = ((hop.from, hop.to), eta(hop.from));
-        let Reverse { of_x, std, .. } = Reverse::new(hop.from, hop.to, eta);
-        let order = self.predictor.min(left).min(behind + 1);
-        let sum = along(Some(&here), hop.past, ends, order, eta);
-        Step::random(here.x.clone() * of_x + sum, std, here)
+        let older = hop.past.iter().rev();
+        let (mean, std) = adams(how(hop.from), &here, hop.to, older, self.predictor.min(left));
+        Step::random(mean, std, here)
     }
 
     fn memory(&self) -> usize {
         self.predictor.max(self.corrector)
+    }
+
+    fn check(&self, levels: &[Level]) -> Result<(), GridError> {
+        if self.form == Form::Noise { falling_with_signal(levels) } else { falling(levels) }
     }
 }

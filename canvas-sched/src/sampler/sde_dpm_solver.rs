@@ -1,7 +1,8 @@
 //! SDE-DPM-Solver: the multistep SDE solver in the noise estimate.
 
 use crate::exponential::Reverse;
-use crate::{Finish, SolverType};
+use crate::multistep::dpm_moments;
+use crate::{Finish, Form, SolverType};
 use burn::prelude::*;
 use canvas_core::{GridError, Hop, Level, Sampler, Step, falling_with_signal};
 
@@ -37,23 +38,15 @@ impl Default for SdeDpmSolver {
 
 impl<const D: usize> Sampler<D> for SdeDpmSolver {
     fn step(&self, x: Tensor<D>, hop: &mut Hop<'_, D>) -> Step<D> {
-        let (to, Reverse { h, .. }) = (hop.to, Reverse::new(hop.from, hop.to, 1.0));
         let here = hop.start(x);
-        if to.sigma == 0.0 {
-            return Step::exact(here.carry(to), here);
+        if hop.to.sigma == 0.0 {
+            return Step::exact(here.carry(hop.to), here);
         }
-        let grown = h.exp_m1();
-        let mut mean = here.x.clone() * (to.alpha / hop.from.alpha) - here.eps() * (2.0 * to.sigma * grown);
-        let second = self.finish.order(self.order, to, hop.index, hop.count) > 1;
-        if let Some(past) = hop.past.last().filter(|past| second && past.level != hop.from && h > 0.0) {
-            let h_prev = hop.from.half_log_snr() - past.level.half_log_snr();
-            let weight = match self.solver {
-                SolverType::Midpoint => grown * h,
-                SolverType::Heun => 2.0 * (grown - h),
-            };
-            mean = mean - (here.eps() - past.eps()) * (to.sigma * weight / h_prev);
-        }
-        Step::random(mean, to.sigma * (2.0 * h).exp_m1().sqrt(), here)
+        let reverse = Reverse::new(Form::Noise, hop.from, hop.to, 1.0);
+        let order = self.finish.order(self.order, hop.to, hop.index, hop.count);
+        let nodes = reverse.nodes(hop.from, hop.past.iter().rev(), order - 1);
+        let moments = dpm_moments((self.solver, false), reverse.h, reverse.moments(nodes.len() + 1));
+        Step::random(reverse.carry(&here, &nodes, &moments), reverse.std, here)
     }
 
     fn memory(&self) -> usize {

@@ -281,7 +281,6 @@ const REFUSED: &[(&str, &str)] = &[
     ("FlowMatchEulerDiscreteScheduler", "s_churn"), // ignored by diffusers
     ("FlowMatchHeunDiscreteScheduler", "s_churn"), // not in the file; draws noise twice in diffusers
     ("FlowMapEulerDiscreteScheduler", "r_timestep"),
-    ("SASolverScheduler", "algorithm_type"),
     ("DPMSolverSinglestepScheduler", "solver_order"), // the same sign
 ];
 

@@ -9,8 +9,9 @@ use canvas_core::{Hop, Level, Noise, NoiseSchedule, Run, Sampler, Seeded, fallin
 use canvas_sched::schedule::{Edm, Flow, Vp};
 use canvas_sched::{
     Ancestral, Churned, ConsistencyModel, Ddim, Ddpm, Diffusion, Dpm2Ancestral, DpmPp2mSde, DpmPp2sAncestral,
-    DpmPp3mSde, DpmPpSde, DpmSingle, DpmSingleSde, Euler, EulerAncestral, FlowNoise, FlowSde, Heun, LastStep,
-    Lcm, SaSolver, SdeDpmSolver, SitEuler, SitHeun, SitSde, SolverType, Tcd, Timesteps, Window, by_name,
+    DpmPp3mSde, DpmPpSde, DpmSingle, DpmSingleSde, Euler, EulerAncestral, FlowNoise, FlowSde, Form, Heun,
+    LastStep, Lcm, SaSolver, SdeDpmSolver, SitEuler, SitHeun, SitSde, SolverType, Tcd, Timesteps, Window,
+    by_name,
 };
 use std::f64::consts::PI;
 
@@ -25,6 +26,7 @@ fn sit(diffusion: Diffusion, norm: f64) -> SitSde {
 pub fn marginal<const D: usize>() -> Vec<Named<D>> {
     let rectified = Ancestral::rectified_flow(1.0);
     let tau = |_: Level| 1.0;
+    let sa = SaSolver { predictor: 2, corrector: 2, tau, lower: true, form: Form::Data };
     vec![
         ("euler-ancestral", Box::new(EulerAncestral::default())),
         ("euler-ancestral eta 0.5", Box::new(EulerAncestral(Ancestral::new(0.5)))),
@@ -47,10 +49,12 @@ pub fn marginal<const D: usize>() -> Vec<Named<D>> {
         ("dpmpp-3m-sde", Box::new(DpmPp3mSde::default())),
         ("sde-dpm-solver", Box::new(SdeDpmSolver::default())),
         ("sde-dpm-solver heun", Box::new(SdeDpmSolver { solver: SolverType::Heun, ..Default::default() })),
-        ("sa-solver 1 0", Box::new(SaSolver { predictor: 1, corrector: 0, tau, lower: true })),
-        ("sa-solver 2 2", Box::new(SaSolver { predictor: 2, corrector: 2, tau, lower: true })),
-        ("sa-solver 3 3", Box::new(SaSolver { predictor: 3, corrector: 3, tau, lower: true })),
-        ("sa-solver 3 4", Box::new(SaSolver { predictor: 3, corrector: 4, tau, lower: true })),
+        ("sa-solver 1 0", Box::new(SaSolver { predictor: 1, corrector: 0, tau, ..sa })),
+        ("sa-solver 2 2", Box::new(SaSolver { predictor: 2, corrector: 2, tau, ..sa })),
+        ("sa-solver 3 3", Box::new(SaSolver { predictor: 3, corrector: 3, tau, ..sa })),
+        ("sa-solver 3 4", Box::new(SaSolver { predictor: 3, corrector: 4, tau, ..sa })),
+        ("sa-solver noise 1 0", Box::new(SaSolver { predictor: 1, corrector: 0, form: Form::Noise, ..sa })),
+        ("sa-solver noise 2 2", Box::new(SaSolver { form: Form::Noise, ..sa })),
         ("sa-solver default", Box::new(SaSolver::default())),
         ("sit-euler sbdm", Box::new(SitEuler(sit(Diffusion::Sbdm, 1.0)))),
         ("sit-euler sigma", Box::new(SitEuler(sit(Diffusion::Sigma, 1.0)))),
@@ -309,7 +313,11 @@ fn without_noise_they_are_their_deterministic_counterparts() {
         ("euler-ancestral", Box::new(EulerAncestral(Ancestral::new(0.0))), Box::new(Euler)),
         ("euler-ancestral-rf", Box::new(EulerAncestral(Ancestral::rectified_flow(0.0))), Box::new(Euler)),
         ("dpmpp-2m-sde", Box::new(sde), by_name::sampler("dpmpp-2m").unwrap()),
-        ("sa-solver", Box::new(SaSolver { predictor: 1, corrector: 0, tau, lower: true }), Box::new(Euler)),
+        (
+            "sa-solver",
+            Box::new(SaSolver { predictor: 1, corrector: 0, tau, lower: true, form: Form::Data }),
+            Box::new(Euler),
+        ),
         ("dance-grpo", Box::new(FlowSde(FlowNoise::DanceGrpo(0.0))), Box::new(Euler)),
         ("flow-grpo", Box::new(FlowSde(FlowNoise::FlowGrpo(0.0))), Box::new(Euler)),
         ("cps", Box::new(FlowSde(FlowNoise::Cps(0.0))), Box::new(Euler)),

@@ -245,7 +245,9 @@ pub(super) fn sa_solver<const D: usize>(fields: &Fields, class: &'static str, op
     solver.clip_lambda(fields)?;
     fields.only("variance_type", &json!(null))?;
     fields.only("tau_func", &json!(null))?;
-    fields.word("algorithm_type", "data_prediction", &["data_prediction"])?;
+    let algorithm =
+        fields.word("algorithm_type", "data_prediction", &["data_prediction", "noise_prediction"])?;
+    let form = if algorithm == "data_prediction" { Form::Data } else { Form::Noise };
     let (tau, train) = (options.tau, solver.table.train() as f64);
     let tau = move |level: Level| {
         let within = (200.0..=800.0).contains(&(level.time * train).round());
@@ -254,7 +256,7 @@ pub(super) fn sa_solver<const D: usize>(fields: &Fields, class: &'static str, op
     let predictor = fields.count("predictor_order", 2, 1, 9)?;
     let corrector = fields.count("corrector_order", 2, 0, 9)?;
     let lower = fields.flag("lower_order_final", true)?;
-    let inner = SaSolver { predictor, corrector, tau, lower };
+    let inner = SaSolver { predictor, corrector, tau, lower, form };
     let inner: Box<dyn Sampler<D>> = match options.compat {
         Compat::Diffusers => Box::new(Drawing(inner)),
         Compat::Corrected => Box::new(inner),

@@ -6,6 +6,7 @@ use crate::emoji_set::{Emoji, EmojiSet};
 use crate::measure::{Retrieval, retrieval};
 use crate::model::{DrawOptions, Network, Painter, TextToImage, levels, process};
 use crate::progress::Stage;
+use crate::scheduler::Scheduler;
 use crate::sheet::{Cell, save_png, sheet};
 use crate::train_loop::Task;
 use anyhow::Result;
@@ -271,7 +272,7 @@ pub fn measured_rows(set: &EmojiSet) -> Vec<usize> {
 /// The settings that sheets and measurements use: DPM-Solver++(2M), guidance 3; two steps in a smoke run.
 pub fn draw_options(config: &RunConfig, steps: usize) -> DrawOptions {
     DrawOptions {
-        sampler: Box::new(canvas_sched::DpmPp::two_m()),
+        scheduler: Scheduler::of(canvas_sched::DpmPp::two_m()),
         steps: if config.smoke { 2 } else { steps },
         guidance: 3.0,
         seed: config.seed,

@@ -17,9 +17,9 @@ use std::path::PathBuf;
 pub struct Request {
     /// At least one.
     pub prompts: Vec<String>,
-    /// What the sheet calls the sampler.
-    pub sampler: String,
-    /// Sampler, steps (at least 1), guidance and seed.
+    /// What the sheet calls the scheduler.
+    pub scheduler: String,
+    /// Scheduler, steps (at least 1), guidance and seed.
     pub options: DrawOptions,
     /// File to write.
     pub picture: PathBuf,
@@ -44,6 +44,11 @@ pub fn draw<B: Network>(
     if !options.guidance.is_finite() {
         bail!("--guidance {}: not a number", options.guidance);
     }
+    let (process, _) = process(&config.prediction)?;
+    options
+        .scheduler
+        .levels(&process, options.steps)
+        .with_context(|| format!("--scheduler {}", request.scheduler))?;
     let tokenizer = WordTokenizer::load(&folder.0.join("tokenizer.json"))?;
     let prompts: Vec<String> = request.prompts.iter().map(|prompt| normalise_caption(prompt)).collect();
     if let Some(empty) = prompts.iter().position(|prompt| prompt.is_empty()) {
@@ -56,7 +61,6 @@ pub fn draw<B: Network>(
     let path = folder.0.join("latent_scale.json");
     let text = std::fs::read(&path).with_context(|| path.display().to_string())?;
     let scale: LatentScale = serde_json::from_slice(&text).with_context(|| path.display().to_string())?;
-    let (process, _) = process(&config.prediction)?;
     let painter = Painter {
         model: &model,
         autoencoder: &autoencoder,
@@ -72,7 +76,7 @@ pub fn draw<B: Network>(
         drawn.iter().zip(&request.prompts).map(|(picture, label)| Cell { picture, label }).collect();
     let title = format!(
         "{}, {} steps, guidance {}, seed {}",
-        request.sampler, options.steps, options.guidance, options.seed
+        request.scheduler, options.steps, options.guidance, options.seed
     );
     save_png(&request.picture, &sheet(&title, &cells, 8, (256 / config.side).max(1))?)?;
     println!("{}", request.picture.display());

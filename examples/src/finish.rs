@@ -215,6 +215,7 @@ fn plot(folder: &Folder) -> Result<()> {
         title: title.into(),
         x_label: x.into(),
         y_label: y.into(),
+        log_x: false,
         log_y,
         curves,
     };

@@ -1,6 +1,7 @@
 //! What the example programs share: the emoji data set, the two training stages, drawing, measuring, reports.
 
 pub mod autoencoder;
+pub mod bumps;
 pub mod config;
 pub mod denoiser;
 pub mod device;
@@ -13,6 +14,7 @@ pub mod plot;
 pub mod progress;
 pub mod report;
 pub mod run;
+pub mod scheduler;
 pub mod sheet;
 pub mod train_loop;
 

@@ -1,12 +1,11 @@
 //! A text-to-image model: where the sibling crates meet.
 
+use crate::scheduler::Scheduler;
 use anyhow::Result;
 use burn::module::{Module, ModuleDisplay};
 use burn::prelude::*;
 use canvas_core::{Autoencoder, Condition, Level, picture};
-use canvas_core::{
-    Backbone, Denoiser, LatentScale, Noise, Process, Run, Sampler, Seeded, Text, TextEncoder, Tokens,
-};
+use canvas_core::{Backbone, Denoiser, LatentScale, Noise, Process, Run, Seeded, Text, TextEncoder, Tokens};
 use canvas_dit::{TextDit, TextDitConfig};
 use canvas_sched::{Cfg, Timesteps, predict, schedule};
 use canvas_text::TextTransformer;
@@ -130,8 +129,8 @@ pub fn process(prediction: &str) -> Result<(Process, LevelDistribution)> {
 
 /// How pictures are drawn.
 pub struct DrawOptions {
-    /// Steps along the process.
-    pub sampler: Box<dyn Sampler<4>>,
+    /// Steps along the process, and where they lie.
+    pub scheduler: Scheduler,
     /// Number of steps.
     pub steps: usize,
     /// Classifier-free guidance scale; 1 is off.
@@ -184,12 +183,12 @@ impl<B: Network> Painter<'_, B> {
         let cond = self.model.text.encode(prompts);
         let null = self.model.text.encode(null).spread(batch);
         let guided = Cfg::new(self.process.denoiser(&self.model.backbone), null, options.guidance);
-        let levels = levels(self.process, options.steps)?;
+        let levels = options.scheduler.levels(self.process, options.steps)?;
 
         let mut noise = Seeded::new(canvas_core::seed_for(options.seed, "draw"), numbers);
         let blank = Tensor::<4>::zeros([batch, channels, height, width], &cond.tokens.device());
-        let start = noise.normal_like(&blank) * levels[0].sigma;
-        let run = Run::new(&*options.sampler, &*self.process.schedule, &levels, &mut noise)?;
+        let start = noise.normal_like(&blank) * options.scheduler.start_scale(&levels);
+        let run = Run::new(options.scheduler.sampler(), &*self.process.schedule, &levels, &mut noise)?;
         let latents = run.sample(|x, level| guided.denoise(x, &[level], &cond), start);
         Ok(picture::from_tensor(self.autoencoder.decode(self.scale.restore(latents))))
     }

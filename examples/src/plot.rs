@@ -1,4 +1,4 @@
-//! Plots of a training run as PNG files: losses over images, losses by noise level.
+//! Plots as PNG files: losses over images, losses by noise level, errors over calls.
 //!
 //! Everything is drawn at twice its size and scaled down, which smooths lines and letters alike. Numbers that
 //! cannot be shown (NaN, infinite, not positive on a logarithmic axis) are left out, and never an error: a
@@ -15,6 +15,7 @@ use crate::sheet::{Type, register_fonts, save_png};
 use axis::{Axis, span};
 
 mod axis;
+mod shape;
 
 /// How the points of a [`Curve`] are shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -26,6 +27,8 @@ pub enum Mark {
     Faint,
     /// A bar per point; several such curves stand side by side.
     Bars,
+    /// A line whose points, and whose place in the legend, have a shape that no curve nearby has.
+    Shapes,
 }
 
 /// Points to show together under one name.
@@ -78,6 +81,8 @@ pub struct Panel {
     pub x_label: String,
     /// What the vertical axis shows, with its unit.
     pub y_label: String,
+    /// Whether the horizontal axis is logarithmic; values that are not positive are then left out.
+    pub log_x: bool,
     /// Whether the vertical axis is logarithmic; values that are not positive are then left out.
     pub log_y: bool,
     /// What is shown; later curves lie over earlier ones.
@@ -153,7 +158,7 @@ fn render(panel: &Panel, (wide, high): (u32, u32)) -> Result<RgbImage> {
         return Err(anyhow!("a plot has sides of 200 to 4096 pixels, found {wide}x{high}"));
     }
     let mut page = RgbImage::from_pixel(wide * SCALE, high * SCALE, Rgb([255; 3]));
-    let points: Vec<Points> = panel.curves.iter().map(|curve| shown(curve, panel.log_y)).collect();
+    let points: Vec<Points> = panel.curves.iter().map(|curve| shown(curve, panel)).collect();
     let top = heading(&mut page, panel, &points)?.min(high * SCALE / 2);
     let mut plot = RgbImage::from_pixel(wide * SCALE, high * SCALE - top, Rgb([255; 3]));
     draw(&mut plot, panel, &points)?;
@@ -183,14 +188,35 @@ fn heading(page: &mut RgbImage, panel: &Panel, points: &[Points]) -> Result<u32>
         if x > MARGIN && x + wide > right {
             (x, y) = (MARGIN, y + WORDS.line());
         }
-        let thick = if curve.mark == Mark::Bars { 11 * SCALE } else { 3 * SCALE };
-        let patch = RgbImage::from_pixel(swatch, thick, Rgb(colour(&panel.curves, n)));
-        imageops::replace(page, &patch, i64::from(x), i64::from(y + (WORDS.line() - thick) / 2));
+        let patch = swatch_of(&panel.curves, n, swatch)?;
+        let down = (WORDS.line() - patch.height().min(WORDS.line())) / 2;
+        imageops::replace(page, &patch, i64::from(x), i64::from(y + down));
         WORDS.draw(page, &name, x + swatch + gap, y)?;
         x += wide + 3 * gap;
         any = true;
     }
     Ok(if any { y + WORDS.line() } else { y })
+}
+
+/// What stands before a curve's name in the legend.
+fn swatch_of(curves: &[Curve], n: usize, wide: u32) -> Result<RgbImage> {
+    let ink = Rgb(colour(curves, n));
+    let thick = if curves[n].mark == Mark::Bars { 11 * SCALE } else { 3 * SCALE };
+    if curves[n].mark != Mark::Shapes {
+        return Ok(RgbImage::from_pixel(wide, thick, ink));
+    }
+    let size = (wide, 14 * SCALE);
+    let mut patch = RgbImage::from_pixel(size.0, size.1, Rgb([255; 3]));
+    imageops::replace(
+        &mut patch,
+        &RgbImage::from_pixel(wide, thick, ink),
+        0,
+        i64::from((size.1 - thick) / 2),
+    );
+    let area = BitMapBackend::with_buffer(&mut patch, size).into_drawing_area();
+    shape::draw(&area, (wide as i32 / 2, size.1 as i32 / 2), n, ink.0).map_err(plain)?;
+    drop(area);
+    Ok(patch)
 }
 
 /// Draws the axes and the curves over the whole of `plot`.
@@ -232,13 +258,19 @@ fn draw(plot: &mut RgbImage, panel: &Panel, points: &[Points]) -> Result<()> {
             draw_line(&mut chart, points, curve.mark, colour(&panel.curves, n))?;
         }
     }
+    for (n, points) in points.iter().enumerate().filter(|(n, _)| panel.curves[*n].mark == Mark::Shapes) {
+        for point in points {
+            let at = chart.backend_coord(point);
+            shape::draw(&area, at, n, colour(&panel.curves, n)).map_err(plain)?;
+        }
+    }
     Ok(())
 }
 
 /// Draws a curve that is a line, and its points where they are few.
 fn draw_line(chart: &mut Chart, points: &Points, mark: Mark, [r, g, b]: [u8; 3]) -> Result<()> {
     let colour = RGBColor(r, g, b);
-    let full = mark == Mark::Line;
+    let full = mark != Mark::Faint;
     let wide = if full { 2 * SCALE } else { SCALE };
     let thin = thinned(points);
     // Each piece by itself: where a wide line turns sharply, plotters draws its corner far beyond the point.
@@ -246,7 +278,7 @@ fn draw_line(chart: &mut Chart, points: &Points, mark: Mark, [r, g, b]: [u8; 3])
     chart.draw_series(thin.windows(2).map(piece)).map_err(plain)?;
     let few = points.len() == 1 || (full && points.len() <= FEW);
     let radius = if few { 3 * SCALE } else { SCALE };
-    if few || full {
+    if mark != Mark::Shapes && (few || full) {
         let dot = |&at: &(f64, f64)| Circle::new(at, radius as i32, colour.filled());
         chart.draw_series(thin.iter().map(dot)).map_err(plain)?;
     }
@@ -284,7 +316,9 @@ fn axes(panel: &Panel, points: &[Points], count: u32) -> (Axis, Axis) {
     let mut y = span(points.iter().flatten().map(|point| point.1), if panel.log_y { 0.0 } else { 0.1 });
     if !panel.curves.iter().any(|curve| curve.mark == Mark::Bars) {
         // Images are counted from zero, also where the first one plotted is the hundredth.
-        if x.start > 0.0 && x.start < 0.25 * x.end {
+        if panel.log_x {
+            x = x.start - 0.04 * (x.end - x.start)..x.end + 0.04 * (x.end - x.start);
+        } else if x.start > 0.0 && x.start < 0.25 * x.end {
             x.start = 0.0;
         }
     } else {
@@ -298,14 +332,16 @@ fn axes(panel: &Panel, points: &[Points], count: u32) -> (Axis, Axis) {
     let air = 0.06 * (y.end - y.start);
     let start = if !panel.log_y && y.start >= 0.0 { (y.start - air).max(0.0) } else { y.start - air };
     let y = start..y.end + air;
-    (Axis::linear(x, f64::from(count)), if panel.log_y { Axis::logarithmic(y) } else { Axis::linear(y, 6.0) })
+    let x = if panel.log_x { Axis::logarithmic(x) } else { Axis::linear(x, f64::from(count)) };
+    (x, if panel.log_y { Axis::logarithmic(y) } else { Axis::linear(y, 6.0) })
 }
 
-/// The points of a curve that can be shown, their height as a logarithm where the axis is logarithmic.
-fn shown(curve: &Curve, log_y: bool) -> Points {
+/// The points of a curve that can be shown, as logarithms along the axes that are logarithmic.
+fn shown(curve: &Curve, panel: &Panel) -> Points {
     // Beyond this the width of a range could overflow.
     let fits = |value: f64| value.abs() < 1e100;
-    let points = curve.points.iter().map(|&(x, y)| (x, if log_y { y.log10() } else { y }));
+    let scale = |value: f64, log: bool| if log { value.log10() } else { value };
+    let points = curve.points.iter().map(|&(x, y)| (scale(x, panel.log_x), scale(y, panel.log_y)));
     points.filter(|&(x, y)| fits(x) && fits(y)).collect()
 }
 
@@ -346,7 +382,8 @@ mod tests {
 
     fn panel(log_y: bool, points: Vec<(f64, f64)>) -> Panel {
         let curves = vec![Curve::new("loss", points)];
-        Panel { title: "Loss".into(), x_label: "images".into(), y_label: "loss".into(), log_y, curves }
+        let (title, x_label, y_label) = ("Loss".into(), "images".into(), "loss".into());
+        Panel { title, x_label, y_label, log_x: false, log_y, curves }
     }
 
     #[test]
@@ -367,9 +404,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("plot.png");
         for points in data {
-            for mark in [Mark::Line, Mark::Faint, Mark::Bars] {
-                for log_y in [false, true] {
-                    let mut panel = panel(log_y, points.clone());
+            for mark in [Mark::Line, Mark::Faint, Mark::Bars, Mark::Shapes] {
+                for (log_x, log_y) in [(false, false), (false, true), (true, true)] {
+                    let mut panel = Panel { log_x, ..panel(log_y, points.clone()) };
                     panel.curves[0].mark = mark;
                     line_plot(&path, &panel, (400, 300)).unwrap();
                     let picture = image::open(&path).unwrap().to_rgb8();

@@ -129,9 +129,18 @@ fn a_run_goes_from_data_to_report_and_draws_again() {
     };
     assert_eq!(draw("7", "heun", "a.png"), draw("7", "heun", "b.png"));
     assert_ne!(draw("7", "heun", "a.png"), draw("8", "heun", "b.png"));
-    for sampler in ["ddpm", "ddim", "euler", "dpmpp-2m"] {
+    for sampler in ["ddpm", "ddim", "euler", "dpmpp-2m", "dpmpp-2m-sde-karras", "euler-trailing"] {
         draw("7", sampler, "c.png");
     }
+    let config = home.path().join("scheduler_config.json");
+    let edm = r#"{"_class_name": "EDMEulerScheduler", "sigma_data": 1.0}"#;
+    fs::write(&config, edm).unwrap();
+    assert_ne!(draw("7", text(&config), "c.png"), draw("7", "heun", "b.png"));
+    assert_eq!(draw("7", text(&config), "c.png"), draw("7", text(home.path()), "c.png"));
+    fs::write(&config, r#"{"_class_name": "DDIMScheduler"}"#).unwrap();
+    let with = ["--sample", text(&folder), "--prompt", "red heart", "--scheduler", text(&config)];
+    let said = complaint(&with);
+    assert!(said.contains("--scheduler") && said.contains("Epsilon") && said.contains("Edm"), "{said}");
 
     bad_drawings(&folder);
     bad_folders(&folder);
@@ -146,7 +155,10 @@ fn bad_drawings(folder: &Path) {
     let said = sample(&["--prompt", &long]);
     assert!(said.contains("42") && said.contains("16"), "{said}");
     let said = sample(&["--prompt", "red heart", "--sampler", "hein"]);
-    assert!(said.contains("heun") && said.contains("ddim"), "{said}");
+    assert!(said.contains("--scheduler") && said.contains("heun") && said.contains("ddim"), "{said}");
+    let said = sample(&["--prompt", "red heart", "--scheduler", "heun-karas"]);
+    assert!(said.contains("--scheduler") && said.contains("karras"), "{said}");
+    assert!(sample(&["--prompt", "red heart", "--scheduler", "a/b.json"]).contains("a/b.json"));
     assert!(sample(&["--prompt", "red heart", "--steps", "0"]).contains("at least one step"));
     assert!(sample(&["--prompt", "red heart", "--guidance", "NaN"]).contains("not a number"));
     let nowhere = folder.join("no/such/folder/a.png");

@@ -8,7 +8,7 @@ use canvas_sched::diffusers::{Ask, Options, Scheduler};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/diffusers.json");
+const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../canvas-sched/tests/fixtures/diffusers.json");
 
 /// The formula network, told diffusers' timestep.
 struct Net<'a> {

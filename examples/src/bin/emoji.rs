@@ -6,6 +6,7 @@ use anyhow::{Context, Result, bail};
 use canvas_examples::config::RunConfig;
 use canvas_examples::model::{AnyBackbone, BACKBONES, DrawOptions, PREDICTIONS};
 use canvas_examples::run::{self, Folder};
+use canvas_examples::scheduler::Scheduler;
 use canvas_examples::{config, device, draw};
 use clap::Parser;
 use std::path::PathBuf;
@@ -62,9 +63,16 @@ struct Args {
     #[arg(long, value_name = "TEXT", requires = "sample")]
     prompt: Vec<String>,
 
-    /// How to draw: ddim, euler, heun, dpmpp-2m or another name of canvas_sched::by_name
-    #[arg(long, requires = "sample", default_value = "dpmpp-2m")]
-    sampler: String,
+    /// How to draw: a sampler and its grid (dpmpp-2m, heun, dpmpp-2m-karras, euler-trailing, ..., by the names of
+    /// canvas_sched::by_name), or a scheduler_config.json of diffusers or its folder
+    #[arg(
+        long,
+        visible_alias = "sampler",
+        value_name = "NAME|FILE",
+        requires = "sample",
+        default_value = "dpmpp-2m"
+    )]
+    scheduler: String,
 
     /// Steps of a drawing
     #[arg(long, requires = "sample", default_value_t = 20)]
@@ -145,12 +153,12 @@ fn new_config(args: &Args) -> Result<RunConfig> {
 fn sample(args: &Args, folder: &std::path::Path, device: &burn::prelude::Device) -> Result<()> {
     let config = RunConfig::read(folder)?;
     config.expect_program("emoji", folder)?;
-    let sampler = canvas_sched::by_name::sampler(&args.sampler).context("--sampler")?;
+    let scheduler = Scheduler::parse(&args.scheduler).context("--scheduler")?;
     let seed = args.seed.unwrap_or(0);
     let request = draw::Request {
         prompts: args.prompt.clone(),
-        sampler: args.sampler.clone(),
-        options: DrawOptions { sampler, steps: args.steps, guidance: args.guidance, seed },
+        scheduler: scheduler.title(&args.scheduler),
+        options: DrawOptions { scheduler, steps: args.steps, guidance: args.guidance, seed },
         picture: args.picture.clone().unwrap_or_else(|| folder.join("drawn.png")),
     };
     draw::draw(&Folder(folder.to_owned()), &config, backbone(&config.backbone), &request, device)

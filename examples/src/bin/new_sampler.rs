@@ -18,10 +18,12 @@
 use anyhow::Result;
 use burn::prelude::*;
 use canvas_core::{Hop, Level, Run, Sampler, Seeded, Step};
+use canvas_examples::bumps;
 use canvas_examples::config::RunConfig;
 use canvas_examples::draw::{Request, draw};
 use canvas_examples::model::{AnyBackbone, DrawOptions};
 use canvas_examples::run::Folder;
+use canvas_examples::scheduler::Scheduler;
 use canvas_sched::{DpmPp, Euler, Heun, Timesteps, schedule};
 use clap::Parser;
 use std::cell::Cell;
@@ -57,53 +59,6 @@ impl<const D: usize> Sampler<D> for Bashforth {
     }
 }
 
-/// One-dimensional data of two bumps: (weight, mean, standard deviation) of each.
-const BUMPS: [(f64, f64, f64); 2] = [(0.4, -1.0, 0.4), (0.6, 0.8, 0.3)];
-
-/// Mean and deviation of a bump once noised.
-fn noised((_, mean, std): (f64, f64, f64), level: Level) -> (f64, f64) {
-    (level.alpha * mean, (level.alpha * std).hypot(level.sigma))
-}
-
-/// The exact `E[x_0 | x_t]`: each bump's own, weighted by how likely it made `x`.
-fn denoise(x: f64, level: Level) -> f64 {
-    let (mut sum, mut total) = (0.0, 0.0);
-    for bump in BUMPS {
-        let (mean, std) = noised(bump, level);
-        let likely = bump.0 / std * (-0.5 * ((x - mean) / std).powi(2)).exp();
-        sum += likely * (bump.1 + level.alpha * bump.2 * bump.2 / (std * std) * (x - mean));
-        total += likely;
-    }
-    sum / total
-}
-
-/// The share of noised data below `x`.
-fn share_below(x: f64, level: Level) -> f64 {
-    let below = |bump: (f64, f64, f64)| {
-        let (mean, std) = noised(bump, level);
-        bump.0 * normal_cdf((x - mean) / std)
-    };
-    BUMPS.into_iter().map(below).sum()
-}
-
-/// The standard normal's distribution function, by Simpson's rule from 0.
-fn normal_cdf(z: f64) -> f64 {
-    let (count, density) = (400, |t: f64| (-0.5 * t * t).exp() / std::f64::consts::TAU.sqrt());
-    let weight = |i: u32| [2.0, 4.0][i as usize % 2] - f64::from(i == 0 || i == count);
-    let width = z / f64::from(count);
-    0.5 + (0..=count).map(|i| weight(i) * density(f64::from(i) * width)).sum::<f64>() * width / 3.0
-}
-
-/// Where the exact probability flow carries `x`: in one dimension it keeps the share of the data below.
-fn exact(x: f64, from: Level, to: Level) -> f64 {
-    let (share, mut low, mut high) = (share_below(x, from), -8.0, 8.0);
-    for _ in 0..60 {
-        let middle = 0.5 * (low + high);
-        if share_below(middle, to) < share { low = middle } else { high = middle }
-    }
-    0.5 * (low + high)
-}
-
 /// Root mean square distance from the exact ends, over starts spread evenly, and the calls it took.
 fn measure(sampler: &dyn Sampler<1>, steps: usize) -> (f64, usize) {
     let device = Device::flex();
@@ -113,14 +68,14 @@ fn measure(sampler: &dyn Sampler<1>, steps: usize) -> (f64, usize) {
     let calls = Cell::new(0);
     let oracle = |x: Tensor<1>, level: Level| {
         calls.set(calls.get() + 1);
-        let clean: Vec<f32> = x.into_data().iter::<f64>().map(|x| denoise(x, level) as f32).collect();
-        Tensor::from_data(clean.as_slice(), &device)
+        bumps::denoise(&x, level)
     };
     let x = Tensor::from_data(starts.iter().map(|&x| x as f32).collect::<Vec<_>>().as_slice(), &device);
     let mut noise = Seeded::new(0, []);
     let run = Run::new(sampler, &schedule, &levels, &mut noise).expect("a grid that falls");
     let ends = run.sample(oracle, x).into_data();
-    let distance = |(end, start): (f64, &f64)| (end - exact(*start, levels[0], levels[steps])).powi(2);
+    let exact = |&start: &f64| bumps::quantile(bumps::share_below(start, levels[0]), levels[steps]);
+    let distance = |(end, start): (f64, &f64)| (end - exact(start)).powi(2);
     let mean = ends.iter::<f64>().zip(&starts).map(distance).sum::<f64>() / starts.len() as f64;
     (mean.sqrt(), calls.get())
 }
@@ -171,8 +126,13 @@ fn draw_with(args: &Args, folder: &Path) -> Result<()> {
     config.expect_program("emoji", folder)?;
     let request = Request {
         prompts: args.prompt.clone(),
-        sampler: "bashforth".into(),
-        options: DrawOptions { sampler: Box::new(Bashforth), steps: args.steps, guidance: 3.0, seed: 0 },
+        scheduler: "bashforth".into(),
+        options: DrawOptions {
+            scheduler: Scheduler::of(Bashforth),
+            steps: args.steps,
+            guidance: 3.0,
+            seed: 0,
+        },
         picture: args.picture.clone().unwrap_or_else(|| folder.join("bashforth.png")),
     };
     let backbone = |sizes, device: &Device| AnyBackbone::new(&config.backbone, sizes, device);

@@ -115,7 +115,8 @@ fn grid(words: &str) -> Result<Timesteps> {
         Some((spacing, Some(transform))) => Ok(by_name::grid(&format!("{spacing} {transform}"))?),
         None if TRANSFORMS.contains(&words) => Ok(by_name::grid(&format!("linspace {words}"))?),
         None => {
-            let known: Vec<&str> = GRIDS.iter().chain(TRANSFORMS).copied().collect();
+            let transforms = TRANSFORMS.iter().filter(|name| !GRIDS.contains(name));
+            let known: Vec<&str> = GRIDS.iter().chain(transforms).copied().collect();
             Err(unknown("grid", words, &known))
         }
     }

@@ -2,6 +2,7 @@
 
 mod bumps;
 mod diffusers;
+mod diffusers_files;
 mod golden;
 mod golden_ode;
 mod grids;
@@ -15,6 +16,7 @@ mod oracle;
 mod orders;
 mod predictions;
 mod properties;
+mod published;
 mod reach;
 mod references;
 mod replay;

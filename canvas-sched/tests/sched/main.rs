@@ -1,6 +1,7 @@
 //! Schedules, predictions, samplers and guidance against closed forms and published numbers.
 
 mod bumps;
+mod compat;
 mod diffusers;
 mod diffusers_files;
 mod golden;

@@ -3,9 +3,9 @@
 use crate::schedule::{Cosine, Edm, Flow, Gvp, Laplace, SubVp, Ve, Vp, VpSde, betas};
 use crate::{
     Ancestral, ConsistencyModel, Ddim, Ddpm, Deis, Dopri5, Dpm2, Dpm2Ancestral, DpmPp, DpmPp2mSde,
-    DpmPp2sAncestral, DpmPp3mSde, DpmPpSde, DpmSingle, DpmSolver, EdmHeun, Euler, EulerAncestral, FlowNoise,
-    FlowSde, Heun, Ipndm, Lcm, Lms, Midpoint, Pndm, SaSolver, SdeDpmSolver, SitEuler, SitHeun, SolverType,
-    Tcd, UniPc, WarmUp,
+    DpmPp2sAncestral, DpmPp3mSde, DpmPpSde, DpmSingle, DpmSingleSde, DpmSolver, EdmHeun, Euler,
+    EulerAncestral, FlowNoise, FlowSde, Heun, Ipndm, Lcm, Lms, Midpoint, Pndm, SaSolver, SdeDpmSolver,
+    SitEuler, SitHeun, SolverType, Tcd, UniPc, WarmUp,
 };
 use crate::{Ays, Ends, Rule, Spacing, Timesteps, Transform, predict};
 use canvas_core::{NoiseSchedule, Prediction, Sampler};
@@ -36,6 +36,7 @@ pub const SAMPLERS: &[&str] = &[
     "dpm2-ancestral",
     "dpmpp-2s-ancestral",
     "dpmpp-sde",
+    "dpmpp-2s-sde",
     "dpmpp-2m-sde",
     "dpmpp-2m-sde-heun",
     "dpmpp-3m-sde",
@@ -160,6 +161,7 @@ pub fn sampler<const D: usize>(name: &str) -> Result<Box<dyn Sampler<D>>, Unknow
         "dpm2-ancestral" => Box::new(Dpm2Ancestral::default()),
         "dpmpp-2s-ancestral" => Box::new(DpmPp2sAncestral::default()),
         "dpmpp-sde" => Box::new(DpmPpSde::default()),
+        "dpmpp-2s-sde" => Box::new(DpmSingleSde(DpmSingle::two_s())),
         "dpmpp-2m-sde" => Box::new(DpmPp2mSde::default()),
         "dpmpp-2m-sde-heun" => Box::new(DpmPp2mSde { solver: SolverType::Heun, ..Default::default() }),
         "dpmpp-3m-sde" => Box::new(DpmPp3mSde::default()),

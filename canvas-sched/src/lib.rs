@@ -71,7 +71,7 @@ pub use multistep::{Bh, Finish, Form, SolverType};
 pub use pseudo::Extrapolated;
 pub use sampler::{
     Churned, ConsistencyModel, Ddim, DdimInversion, Ddpm, Deis, Dopri5, Dpm2, Dpm2Ancestral, DpmPp,
-    DpmPp2mSde, DpmPp2sAncestral, DpmPp3mSde, DpmPpSde, DpmSingle, DpmSolver, EdmHeun, Euler, EulerAncestral,
-    FlowSde, Heun, Interval, Inversion, Ipndm, Lcm, Lms, Midpoint, Pndm, Restart, SaSolver, SdeDpmSolver,
-    SitEuler, SitHeun, Tcd, UniPc, Variance, WarmUp, Window,
+    DpmPp2mSde, DpmPp2sAncestral, DpmPp3mSde, DpmPpSde, DpmSingle, DpmSingleSde, DpmSolver, EdmHeun, Euler,
+    EulerAncestral, FlowSde, Heun, Interval, Inversion, Ipndm, Lcm, Lms, Midpoint, Pndm, Restart, SaSolver,
+    SdeDpmSolver, SitEuler, SitHeun, Tcd, UniPc, Variance, WarmUp, Window,
 };

@@ -74,6 +74,22 @@ impl Finish {
     }
 }
 
+/// What a singlestep hop uses, with blocks of `order` hops: the evaluation at the block's beginning, and those
+/// between it and `here`. With `finish` a last hop that would end a block starts one.
+pub(crate) fn block<'a, const D: usize>(
+    (order, finish): (usize, bool),
+    here: &'a Evaluation<D>,
+    hop: &'a Hop<'_, D>,
+) -> (&'a Evaluation<D>, &'a [Evaluation<D>]) {
+    let (reached, last) = (hop.index % order + 1, hop.index + 1 == hop.count);
+    let alone = hop.to.sigma == 0.0 || hop.to.alpha == 0.0 || finish && last && reached == order;
+    let reached = if alone { 1 } else { reached };
+    let block = &hop.past[hop.past.len().saturating_sub(reached - 1)..];
+    // A beginning without signal is left out: its lambda is infinite.
+    let first = block.iter().position(|past| past.level.half_log_snr().is_finite());
+    block[first.unwrap_or(block.len())..].split_first().unwrap_or((here, &[]))
+}
+
 /// Another evaluation, and how far it lies from a base on some axis.
 pub(crate) type Node<'a, const D: usize> = (f64, &'a Evaluation<D>);
 

@@ -1,7 +1,7 @@
 //! DPM-Solver and DPM-Solver++, singlestep: blocks of hops that each start anew.
 
 use crate::SolverType;
-use crate::multistep::{Form, dpm_carry, nodes};
+use crate::multistep::{Form, block, dpm_carry, nodes};
 use burn::prelude::*;
 use canvas_core::{Hop, Level, Sampler, Step};
 
@@ -59,17 +59,11 @@ impl DpmSingle {
 impl<const D: usize> Sampler<D> for DpmSingle {
     fn step(&self, x: Tensor<D>, hop: &mut Hop<'_, D>) -> Step<D> {
         let here = hop.start(x);
-        let (order, last) = (hop.index % self.order + 1, hop.index + 1 == hop.count);
-        let alone = hop.to.sigma == 0.0 || hop.to.alpha == 0.0 || self.finish && last && order == self.order;
-        let order = if alone { 1 } else { order };
-        let block = &hop.past[hop.past.len().saturating_sub(order - 1)..];
-        let first = block.iter().position(|past| past.level.half_log_snr().is_finite());
-        let block = &block[first.unwrap_or(block.len())..];
-        let (base, inner) = block.split_first().unwrap_or((&here, &[]));
+        let (base, inner) = block((self.order, self.finish), &here, hop);
         // Third order's midpoint form integrates the line through the first and the newest exactly.
-        let (used, how) = match (self.solver, block.len()) {
-            (SolverType::Midpoint, 2) => (1, SolverType::Heun),
-            (solver, length) => (length, solver),
+        let (used, how) = match (self.solver, inner.len()) {
+            (SolverType::Midpoint, 1) => (1, SolverType::Heun),
+            (solver, between) => (between + 1, solver),
         };
         let newest_first = std::iter::once(&here).chain(inner.iter().rev());
         let nodes = nodes(Level::half_log_snr, base.level, newest_first, used);

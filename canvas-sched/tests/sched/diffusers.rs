@@ -282,7 +282,7 @@ const REFUSED: &[(&str, &str)] = &[
     ("FlowMatchHeunDiscreteScheduler", "s_churn"), // not in the file; draws noise twice in diffusers
     ("FlowMapEulerDiscreteScheduler", "r_timestep"),
     ("SASolverScheduler", "algorithm_type"),
-    ("DPMSolverSinglestepScheduler", "algorithm_type"),
+    ("DPMSolverSinglestepScheduler", "solver_order"), // the same sign
 ];
 
 /// What one class came to.

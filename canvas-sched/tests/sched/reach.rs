@@ -73,7 +73,7 @@ fn every_combination_reaches_the_data() {
         "dpmpp-2m" => (150, 0.01),
         "ddpm" | "euler-ancestral" | "euler-ancestral-rf" => (150, 0.035),
         // Wide hops near the data cost them most: with 150 of these steps a width of 0.40 becomes 0.48.
-        "dpmpp-2m-sde" | "dpmpp-2m-sde-heun" | "dpmpp-3m-sde" => (300, 0.03),
+        "dpmpp-2s-sde" | "dpmpp-2m-sde" | "dpmpp-2m-sde-heun" | "dpmpp-3m-sde" => (300, 0.03),
         name if name.contains("ancestral") || name.contains("sde") || name.contains("grpo") => (150, 0.03),
         "sa-solver" => (150, 0.03),
         "sit-euler" | "sit-heun" => (150, 0.03),

@@ -9,8 +9,8 @@ use canvas_core::{Hop, Level, Noise, NoiseSchedule, Run, Sampler, Seeded, fallin
 use canvas_sched::schedule::{Edm, Flow, Vp};
 use canvas_sched::{
     Ancestral, Churned, ConsistencyModel, Ddim, Ddpm, Diffusion, Dpm2Ancestral, DpmPp2mSde, DpmPp2sAncestral,
-    DpmPp3mSde, DpmPpSde, Euler, EulerAncestral, FlowNoise, FlowSde, Heun, LastStep, Lcm, SaSolver,
-    SdeDpmSolver, SitEuler, SitHeun, SitSde, SolverType, Tcd, Timesteps, Window, by_name,
+    DpmPp3mSde, DpmPpSde, DpmSingle, DpmSingleSde, Euler, EulerAncestral, FlowNoise, FlowSde, Heun, LastStep,
+    Lcm, SaSolver, SdeDpmSolver, SitEuler, SitHeun, SitSde, SolverType, Tcd, Timesteps, Window, by_name,
 };
 use std::f64::consts::PI;
 
@@ -35,6 +35,12 @@ pub fn marginal<const D: usize>() -> Vec<Named<D>> {
         ("dpmpp-2s-ancestral-rf", Box::new(DpmPp2sAncestral(rectified))),
         ("dpmpp-sde", Box::new(DpmPpSde::default())),
         ("dpmpp-sde eta 0.5", Box::new(DpmPpSde { ancestral: Ancestral::new(0.5), r: 0.5 })),
+        ("dpmpp-2s-sde", Box::new(DpmSingleSde(DpmSingle::two_s()))),
+        (
+            "dpmpp-2s-sde heun",
+            Box::new(DpmSingleSde(DpmSingle { solver: SolverType::Heun, ..DpmSingle::two_s() })),
+        ),
+        ("dpmpp-3s-sde", Box::new(DpmSingleSde(DpmSingle::three_s()))),
         ("dpmpp-2m-sde", Box::new(DpmPp2mSde::default())),
         ("dpmpp-2m-sde heun", Box::new(DpmPp2mSde { solver: SolverType::Heun, ..Default::default() })),
         ("dpmpp-2m-sde eta 0.5", Box::new(DpmPp2mSde { eta: 0.5, ..Default::default() })),
@@ -101,6 +107,7 @@ fn claimed(name: &str) -> f64 {
     match name.split(' ').next().unwrap() {
         "cps" => 0.0,
         "euler-ancestral" | "euler-ancestral-rf" | "sit-euler" | "flow-grpo" | "dance-grpo" | "window" => 1.0,
+        "dpmpp-2s-sde" | "dpmpp-3s-sde" => 1.0,
         "sa-solver" if name.ends_with("1 0") => 1.0,
         // 1 where the diffusion changes along the hop, 2 where it does not (EDM's)
         "sit-heun" => 0.9,

@@ -9,8 +9,8 @@ use super::super::wrap::{Drawing, Finished};
 use super::super::{Compat, DiffusersError, Options, Scheduler, Start};
 use super::{ALL, Built, EPS_X_V, final_sigma, on_table, prediction, thresholded};
 use crate::{
-    Bh, Ddim, Deis, DpmPp, DpmPp2mSde, DpmPp3mSde, DpmSingle, DpmSolver, Final, Finish, Form, Inversion,
-    Round, SaSolver, SdeDpmSolver, SolverType, Transform, UniPc, schedule,
+    Bh, Ddim, Deis, DpmPp, DpmPp2mSde, DpmPp3mSde, DpmSingle, DpmSingleSde, DpmSolver, Final, Finish, Form,
+    Inversion, Round, SaSolver, SdeDpmSolver, SolverType, Transform, UniPc, schedule,
 };
 use canvas_core::{Level, Prediction, Sampler};
 use serde_json::json;
@@ -169,7 +169,11 @@ pub(super) fn multistep<const D: usize>(
     Ok(solver.build(sampler))
 }
 
-pub(super) fn singlestep<const D: usize>(fields: &Fields, class: &'static str) -> Built<D> {
+pub(super) fn singlestep<const D: usize>(
+    fields: &Fields,
+    class: &'static str,
+    options: &Options,
+) -> Built<D> {
     let mut solver = Solver::read(fields, class, Round::Nearest)?;
     solver.ending(fields)?;
     solver.clip_lambda(fields)?;
@@ -177,12 +181,22 @@ pub(super) fn singlestep<const D: usize>(fields: &Fields, class: &'static str) -
     let order = fields.count("solver_order", 2, 1, 3)?;
     let kind = solver_type(fields)?;
     let finish = fields.flag("lower_order_final", false)? || solver.grid.last == Final::Clean;
-    let algorithm = fields.word("algorithm_type", "dpmsolver++", &["dpmsolver++", "deis", "dpmsolver"])?;
+    let known = ["dpmsolver++", "deis", "dpmsolver", "sde-dpmsolver++"];
+    let algorithm = fields.word("algorithm_type", "dpmsolver++", &known)?;
     let form = if algorithm == "dpmsolver" { Form::Noise } else { Form::Data };
     if form == Form::Noise && solver.grid.last == Final::Clean {
         return Err(fields.refuse("final_sigmas_type", "sigma_min with this algorithm_type", "zero"));
     }
-    let inner = Box::new(DpmSingle { form, order, solver: kind, finish });
+    let blocks = DpmSingle { form, order, solver: kind, finish };
+    let inner: Box<dyn Sampler<D>> = if algorithm.starts_with("sde") {
+        if (order, kind, options.compat) == (3, SolverType::Heun, Compat::Diffusers) {
+            // A wrong sign in diffusers' third-order update.
+            return Err(fields.refuse("solver_order", "1 or 2 with sde-dpmsolver++ and heun", order));
+        }
+        Box::new(DpmSingleSde(blocks))
+    } else {
+        Box::new(blocks)
+    };
     Ok(solver.build(thresholded(fields, inner)?))
 }
 

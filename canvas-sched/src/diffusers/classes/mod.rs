@@ -36,7 +36,7 @@ pub(super) fn build<const D: usize>(fields: &Fields, options: &Options) -> Built
         | "DPMSolverSDEScheduler" => k_diffusion::others(fields, class, options),
         "DPMSolverMultistepScheduler" => dpm_solver::multistep(fields, class, options, false),
         "DPMSolverMultistepInverseScheduler" => dpm_solver::multistep(fields, class, options, true),
-        "DPMSolverSinglestepScheduler" => dpm_solver::singlestep(fields, class),
+        "DPMSolverSinglestepScheduler" => dpm_solver::singlestep(fields, class, options),
         "UniPCMultistepScheduler" => dpm_solver::unipc(fields, class),
         "DEISMultistepScheduler" => dpm_solver::deis(fields, class),
         "SASolverScheduler" => dpm_solver::sa_solver(fields, class, options),

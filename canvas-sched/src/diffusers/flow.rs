@@ -29,8 +29,12 @@ pub(super) enum ShiftKind {
 }
 
 impl ShiftKind {
-    pub(super) fn read(fields: &Fields, field: &'static str) -> Result<Self, DiffusersError> {
+    /// `field` is the static shift's; `dynamic` says whether the class can take one of the caller's.
+    pub(super) fn read(fields: &Fields, field: &'static str, dynamic: bool) -> Result<Self, DiffusersError> {
         let shift = fields.number(field, 1.0, f64::MIN_POSITIVE, 1e6)?;
+        if !dynamic {
+            return Ok(Self::Static(shift));
+        }
         let word = fields.word("time_shift_type", "exponential", &["exponential", "linear"])?;
         Ok(match (fields.flag("use_dynamic_shifting", false)?, &*word) {
             (false, _) => Self::Static(shift),

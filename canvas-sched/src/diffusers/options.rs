@@ -9,6 +9,7 @@
 /// | PNDM | half steps are whole training steps; velocities of several times are mixed before they are read at one | halfway; each read at its own |
 /// | DDIMInverse | the network's output is read at the level before the one it was told | at the one it was told |
 /// | DDPM, `learned` | the standard deviation is the root of the network's output | the output is the variance's logarithm |
+/// | TCD | noise is added from a whole training step | from `1 - eta` times the target's |
 /// | DPMSolverMultistep and DPMSolverSinglestep (`heun`), `sde-dpmsolver++` of order 3 | refused: a sign is wrong there | with the sign of the paper |
 /// | SASolver | draws noise in steps that add none, so a stream of noise is ahead | does not |
 /// | Euler, EDMEuler with churn | the network is asked before the churn, at `sigma` | after it, at `sigma_hat` |

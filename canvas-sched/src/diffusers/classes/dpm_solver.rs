@@ -4,7 +4,7 @@ use super::super::fields::Fields;
 use super::super::flow::{Shift, ShiftKind};
 use super::super::sigmas::{SigmaGrid, transform};
 use super::super::spacing::{Kind, Spaced, Variant};
-use super::super::table::{DDPM, SCHEDULES, Table};
+use super::super::table::{DDPM, Rescale, SCHEDULES, Table};
 use super::super::wrap::{Drawing, Finished};
 use super::super::{Compat, DiffusersError, Options, Scheduler, Start};
 use super::{ALL, Built, EPS_X_V, final_sigma, on_table, prediction, thresholded};
@@ -26,7 +26,10 @@ impl Solver {
     /// `karras` is what becomes of training steps that are not whole with Karras' sigmas and Lu's lambdas;
     /// with all others they are cut.
     fn read(fields: &Fields, class: &'static str, karras: Round) -> Result<Self, DiffusersError> {
-        let table = Table::read(fields, DDPM, true)?;
+        let uni = class == "UniPCMultistepScheduler";
+        let rescales = uni || class == "DPMSolverMultistepScheduler";
+        let rescale = if rescales { Rescale::AboveZero } else { Rescale::Never };
+        let table = Table::read(fields, DDPM, rescale)?;
         let train = table.train();
         let spaced = if class == "DPMSolverSinglestepScheduler" {
             Spaced { kind: Kind::Linspace, offset: 0, variant: Variant::Open, train, used: train }
@@ -36,9 +39,10 @@ impl Solver {
         let flow = fields.flag("use_flow_sigmas", false)?;
         let prediction = prediction(fields, if flow { &ALL[3..] } else { EPS_X_V })?;
         let (transform, field) = transform(fields, class == "DPMSolverMultistepScheduler")?;
-        let uni = class == "UniPCMultistepScheduler";
         let terminal = if uni { fields.optional("shift_terminal", f64::MIN_POSITIVE, 1.0)? } else { None };
-        let shift = Shift { kind: ShiftKind::read(fields, "flow_shift")?, terminal, from_noise: uni };
+        let dynamic = !["SASolverScheduler", "DPMSolverMultistepInverseScheduler"].contains(&class);
+        let shift =
+            Shift { kind: ShiftKind::read(fields, "flow_shift", dynamic)?, terminal, from_noise: uni };
         let cut = !matches!(field, Some("use_karras_sigmas" | "use_lu_lambdas"));
         let grid = SigmaGrid {
             transform,

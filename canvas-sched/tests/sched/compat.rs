@@ -171,6 +171,20 @@ fn an_inversion_reads_the_level_before_or_the_one_it_told() {
 }
 
 #[test]
+fn the_logarithm_of_the_large_variance_is_refused_or_the_large_variance() {
+    let config =
+        |kind: &str| json!({"_class_name": "DDPMScheduler", "variance_type": kind, "clip_sample": false});
+    let refused = Scheduler::<2>::from_json(&config("fixed_large_log").to_string(), &Options::default());
+    let message = refused.unwrap_err().to_string();
+    assert!(message.contains("field \"variance_type\"") && message.contains("fixed_large_log"), "{message}");
+    let ends = ["fixed_large_log", "fixed_large"].map(|kind| {
+        let scheduler = read(&config(kind), Compat::Corrected, &Options::default());
+        told(&scheduler, &[0.1], &scheduler.levels(4).unwrap(), &mut Constant(1.0, 0))
+    });
+    assert_eq!(ends[0], ends[1]);
+}
+
+#[test]
 fn a_learned_variance_is_one_or_its_logarithm() {
     let config = json!({"_class_name": "DDPMScheduler", "variance_type": "learned", "clip_sample": false});
     let output = 0.25f64;

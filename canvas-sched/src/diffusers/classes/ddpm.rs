@@ -20,10 +20,12 @@ fn steps(fields: &Fields, class: &'static str, table: &Table) -> Result<StepGrid
 
 pub(super) fn ddpm<const D: usize>(fields: &Fields, class: &'static str, options: &Options) -> Built<D> {
     let table = Table::read(fields, DDPM, Rescale::ToZero)?;
-    // diffusers takes the root of a logarithm for `fixed_large_log`, which is not a number: refused.
-    let known = ["fixed_small", "fixed_small_log", "fixed_large", "learned", "learned_range"];
-    let variance = match &*fields.word("variance_type", "fixed_small", &known)? {
-        "fixed_large" => Variance::FixedLarge,
+    let all =
+        ["fixed_small", "fixed_small_log", "fixed_large", "learned", "learned_range", "fixed_large_log"];
+    // diffusers takes the root of a negative logarithm for the last, which is not a number.
+    let known = if options.compat == Compat::Diffusers { &all[..5] } else { &all[..] };
+    let variance = match &*fields.word("variance_type", "fixed_small", known)? {
+        "fixed_large" | "fixed_large_log" => Variance::FixedLarge,
         "learned" => Variance::Learned,
         "learned_range" => Variance::LearnedRange,
         _ => Variance::FixedSmall,

@@ -171,6 +171,27 @@ fn an_inversion_reads_the_level_before_or_the_one_it_told() {
 }
 
 #[test]
+fn times_are_cut_to_whole_steps_or_exact() {
+    let config = json!({"_class_name": "UniPCMultistepScheduler", "use_flow_sigmas": true, "flow_shift": 3.0,
+        "prediction_type": "flow_prediction"});
+    let [cut, exact] = both(&config).map(|scheduler| {
+        let levels = scheduler.levels(4).unwrap();
+        let told = |&level: &Level| scheduler.prediction.coefficients(level).time * scheduler.steps_per_time;
+        (levels[..4].iter().map(told).collect::<Vec<f64>>(), levels)
+    });
+    // The sigmas are the same for both.
+    assert_eq!(
+        cut.1.iter().map(|l| l.sigma).collect::<Vec<_>>(),
+        exact.1.iter().map(|l| l.sigma).collect::<Vec<_>>()
+    );
+    assert_eq!(cut.0, [999.0, 900.0, 750.0, 500.0]);
+    for (told, level) in exact.0.iter().zip(&exact.1) {
+        close(*told, 1000.0 * level.sigma, 1e-9);
+    }
+    assert!(exact.0[2].fract() > 0.1, "{:?}", exact.0);
+}
+
+#[test]
 fn the_logarithm_of_the_large_variance_is_refused_or_the_large_variance() {
     let config =
         |kind: &str| json!({"_class_name": "DDPMScheduler", "variance_type": kind, "clip_sample": false});

@@ -24,8 +24,13 @@ struct Solver {
 
 impl Solver {
     /// `karras` is what becomes of training steps that are not whole with Karras' sigmas and Lu's lambdas;
-    /// with all others they are cut.
-    fn read(fields: &Fields, class: &'static str, karras: Round) -> Result<Self, DiffusersError> {
+    /// with all others they are cut. Corrected, they stay.
+    fn read(
+        fields: &Fields,
+        class: &'static str,
+        karras: Round,
+        compat: Compat,
+    ) -> Result<Self, DiffusersError> {
         let uni = class == "UniPCMultistepScheduler";
         let rescales = uni || class == "DPMSolverMultistepScheduler";
         let rescale = if rescales { Rescale::AboveZero } else { Rescale::Never };
@@ -46,7 +51,11 @@ impl Solver {
         let cut = !matches!(field, Some("use_karras_sigmas" | "use_lu_lambdas"));
         let grid = SigmaGrid {
             transform,
-            round: if cut { Round::Down } else { karras },
+            round: match compat {
+                Compat::Corrected => Round::Keep,
+                Compat::Diffusers if cut => Round::Down,
+                Compat::Diffusers => karras,
+            },
             last: if transform == Transform::None && !flow {
                 Final::At(table.first())
             } else {
@@ -146,7 +155,8 @@ pub(super) fn multistep<const D: usize>(
     inverse: bool,
 ) -> Built<D> {
     let cosine = fields.word("beta_schedule", "linear", &SCHEDULES)? == "squaredcos_cap_v2";
-    let mut solver = Solver::read(fields, class, if cosine { Round::Down } else { Round::Nearest })?;
+    let mut solver =
+        Solver::read(fields, class, if cosine { Round::Down } else { Round::Nearest }, options.compat)?;
     if !inverse {
         solver.ending(fields)?;
     }
@@ -174,7 +184,7 @@ pub(super) fn singlestep<const D: usize>(
     class: &'static str,
     options: &Options,
 ) -> Built<D> {
-    let mut solver = Solver::read(fields, class, Round::Nearest)?;
+    let mut solver = Solver::read(fields, class, Round::Nearest, options.compat)?;
     solver.ending(fields)?;
     solver.clip_lambda(fields)?;
     unused_variance(fields)?;
@@ -200,8 +210,8 @@ pub(super) fn singlestep<const D: usize>(
     Ok(solver.build(thresholded(fields, inner)?))
 }
 
-pub(super) fn unipc<const D: usize>(fields: &Fields, class: &'static str) -> Built<D> {
-    let mut solver = Solver::read(fields, class, Round::Nearest)?;
+pub(super) fn unipc<const D: usize>(fields: &Fields, class: &'static str, options: &Options) -> Built<D> {
+    let mut solver = Solver::read(fields, class, Round::Nearest, options.compat)?;
     solver.grid.last = final_sigma(fields, solver.grid.last)?;
     let any = (f64::MIN_POSITIVE, f64::MAX);
     solver.grid.ends =
@@ -234,8 +244,8 @@ pub(super) fn unipc<const D: usize>(fields: &Fields, class: &'static str) -> Bui
     Ok(solver.build(thresholded(fields, inner)?))
 }
 
-pub(super) fn deis<const D: usize>(fields: &Fields, class: &'static str) -> Built<D> {
-    let solver = Solver::read(fields, class, Round::Nearest)?;
+pub(super) fn deis<const D: usize>(fields: &Fields, class: &'static str, options: &Options) -> Built<D> {
+    let solver = Solver::read(fields, class, Round::Nearest, options.compat)?;
     fields.word("algorithm_type", "deis", &["deis", "dpmsolver", "dpmsolver++"])?;
     fields.word("solver_type", "logrho", &["logrho", "midpoint", "heun", "bh1", "bh2"])?;
     let lower = fields.flag("lower_order_final", true)?;
@@ -245,7 +255,7 @@ pub(super) fn deis<const D: usize>(fields: &Fields, class: &'static str) -> Buil
 }
 
 pub(super) fn sa_solver<const D: usize>(fields: &Fields, class: &'static str, options: &Options) -> Built<D> {
-    let mut solver = Solver::read(fields, class, Round::Nearest)?;
+    let mut solver = Solver::read(fields, class, Round::Nearest, options.compat)?;
     solver.clip_lambda(fields)?;
     fields.only("variance_type", &json!(null))?;
     fields.only("tau_func", &json!(null))?;

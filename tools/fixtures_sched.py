@@ -826,8 +826,24 @@ def write(path, rows):
     print(path, len(rows), "cases", path.stat().st_size, "bytes", sum("error" in r for r in rows), "errors")
 
 
+def write_fields():
+    """The fields of every covered class, one class a line."""
+    import inspect
+    import re
+
+    source = (FOLDER.parent.parent / "src" / "diffusers" / "mod.rs").read_text()
+    lines = []
+    for name in re.findall(r'^    "(\w+Scheduler)",$', source, re.MULTILINE):
+        own = set(inspect.signature(getattr(diffusers, name).__init__).parameters) - {"self", "kwargs"}
+        lines.append(f"{json.dumps(name)}: {json.dumps(sorted(own))}")
+    (FOLDER / "diffusers_fields.json").write_text("{\n" + ",\n".join(lines) + "\n}\n")
+
+
 def main():
-    chosen = [a for a in sys.argv[1:] if not a.startswith("--")] or ["diffusers", "k_diffusion"]
+    chosen = [a for a in sys.argv[1:] if not a.startswith("--")] or ["diffusers", "k_diffusion", "fields"]
+    if "fields" in chosen:
+        write_fields()
+        chosen.remove("fields")
     if CONDITION:
         json.dump(diffusers_cases(), sys.stdout)
         return

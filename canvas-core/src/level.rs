@@ -47,7 +47,22 @@ impl Level {
 
 /// A noise schedule: time `t` in `[0, 1]` (0 = data, 1 = most noise) to a [`Level`].
 ///
-/// The signal-to-noise ratio falls strictly as `t` grows.
+/// The signal-to-noise ratio falls strictly as `t` grows. A learned or a new schedule is a type of yours.
+///
+/// # Example
+/// ```
+/// use canvas_core::{Level, NoiseSchedule};
+///
+/// /// Twice as much noise for each tenth of the time.
+/// #[derive(Clone, Copy, Debug)]
+/// struct Doubling;
+/// impl NoiseSchedule for Doubling {
+///     fn level(&self, t: f64) -> Level {
+///         Level { time: t, alpha: 1.0, sigma: 0.01 * 2f64.powf(10.0 * t) }
+///     }
+/// }
+/// assert!((Doubling.level_at_ratio(0.32).time - 0.5).abs() < 1e-9); // by bisection, unless you know better
+/// ```
 pub trait NoiseSchedule: Send + Sync {
     /// The level at time `t`.
     ///

@@ -1,7 +1,23 @@
 //! Noise schedules, prediction types, timestep grids, samplers and guidance.
 //!
-//! None of the four knows another: a schedule makes levels, a grid picks some, a prediction says what the
-//! network's output means at a level, a sampler steps from one to the next. So each is swapped by one word.
+//! None of these knows another: a schedule makes levels, a grid picks some, a prediction says what the network's
+//! output means at a level, a sampler steps from one to the next, guidance changes what it is told. So each is
+//! swapped by one word. What each sampler costs and how exact it is: `SAMPLERS.md` beside this crate's sources.
+//!
+//! | | |
+//! |---|---|
+//! | schedules: VP tables, VP, sub-VP and VE SDEs, flow, EDM, cosine, Laplace, shifted | [`schedule`] |
+//! | grids: spacings, Karras, exponential, beta, Align Your Steps, lists of one's own; image-to-image | [`Timesteps`], [`start`] |
+//! | predictions: epsilon, sample, velocity, flow, EDM, consistency, TrigFlow | [`predict`] |
+//! | solvers of the ODE | [`Euler`], [`Heun`], [`EdmHeun`], [`Midpoint`], [`Dpm2`], [`DpmPp`], [`DpmSolver`], [`DpmSingle`], [`UniPc`], [`Deis`], [`Lms`], [`Pndm`], [`Ipndm`], [`Dopri5`] |
+//! | ancestral and SDE samplers | [`Ddpm`], [`Ddim`], [`EulerAncestral`], [`Dpm2Ancestral`], [`DpmPp2sAncestral`], [`DpmPpSde`], [`DpmPp2mSde`], [`DpmPp3mSde`], [`DpmSingleSde`], [`SdeDpmSolver`], [`SaSolver`], [`SitEuler`], [`SitHeun`] |
+//! | samplers of distilled networks | [`Lcm`], [`Tcd`], [`ConsistencyModel`]; networks of two times: [`flow_map`] |
+//! | samplers around samplers | [`Churned`], [`Restart`], [`Inversion`], [`Window`] |
+//! | for policy gradients | [`FlowSde`], [`Step::log_prob`](canvas_core::Step::log_prob), [`Trajectory`](canvas_core::Trajectory) |
+//! | from data to noise | [`Inversion`], [`DdimInversion`] |
+//! | guidance | [`guidance`] |
+//! | diffusers' `scheduler_config.json` | [`diffusers`] |
+//! | any of these by word | [`by_name`] |
 //!
 //! # Example
 //! ```
@@ -35,8 +51,6 @@
 //! assert_eq!(images.dims(), [2, 3, 8, 8]);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
-//!
-//! The same choices by word, for command lines: [`by_name`].
 
 mod ancestral;
 pub mod by_name;

@@ -90,7 +90,7 @@ impl Places for Circle {
         const MOST: f64 = 1.57080;
         let class = "SCMScheduler";
         ask.lists(class, false, true)?;
-        let angles: Vec<f64> = match (ask.timesteps, ask.steps) {
+        let mut angles: Vec<f64> = match (ask.timesteps, ask.steps) {
             (Some(timesteps), _) => {
                 let within = |angle: f64| (0.0..=MOST).contains(&angle);
                 listed("timesteps", timesteps, ("an angle, in [0, 1.5708]", within))?
@@ -99,8 +99,11 @@ impl Places for Circle {
             (None, 2) => vec![MOST, 1.3, 0.0],
             (None, steps) => (0..=steps).map(|i| MOST * (1.0 - i as f64 / steps as f64)).collect(),
         };
+        let clean = angles.last() == Some(&0.0);
+        angles.truncate(angles.len() - usize::from(clean));
         let times = angles.into_iter().map(|angle| (angle / FRAC_PI_2).min(1.0)).collect();
-        let timesteps = Timesteps::new(Spacing::Times(times)).ending(Final::Nothing);
+        let timesteps =
+            Timesteps::new(Spacing::Times(times)).ending(if clean { Final::Clean } else { Final::Nothing });
         Ok(Placed::new(class, *self, timesteps, ask.steps))
     }
 }

@@ -48,7 +48,7 @@ pub enum DiffusersError {
         /// What stands there.
         found: String,
     },
-    /// Fields the class has not: a typo, or a newer version of diffusers.
+    /// Fields that no class has: a typo, or a newer version of diffusers.
     #[error("{origin}: {class} has no field {}; it has {}", .fields.join(", "), .known.join(", "))]
     UnknownFields {
         /// The file, or "the text".

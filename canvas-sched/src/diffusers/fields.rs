@@ -4,6 +4,71 @@ use super::DiffusersError;
 use serde_json::{Map, Value};
 use std::cell::RefCell;
 
+/// Fields of some class in diffusers 0.42.1. Published files carry those of the class they were made from, and
+/// diffusers ignores what its class has not.
+const FIELDS: &[&str] = &[
+    "algorithm_type",
+    "base_image_seq_len",
+    "base_shift",
+    "beta_end",
+    "beta_schedule",
+    "beta_start",
+    "clip_denoised",
+    "clip_sample",
+    "clip_sample_range",
+    "corrector_order",
+    "disable_corrector",
+    "dynamic_thresholding_ratio",
+    "euler_at_final",
+    "final_sigmas_type",
+    "flow_shift",
+    "interpolation_type",
+    "invert_sigmas",
+    "lambda_min_clipped",
+    "lower_order_final",
+    "max_image_seq_len",
+    "max_shift",
+    "noise_sampler_seed",
+    "num_train_timesteps",
+    "original_inference_steps",
+    "predict_x0",
+    "prediction_type",
+    "predictor_order",
+    "rescale_betas_zero_snr",
+    "rho",
+    "s_noise",
+    "sample_max_value",
+    "scale_factors",
+    "set_alpha_to_one",
+    "shift",
+    "shift_terminal",
+    "sigma_data",
+    "sigma_max",
+    "sigma_min",
+    "sigma_schedule",
+    "skip_prk_steps",
+    "solver_order",
+    "solver_p",
+    "solver_type",
+    "steps_offset",
+    "stochastic_sampling",
+    "tau_func",
+    "thresholding",
+    "time_shift_type",
+    "timestep_scaling",
+    "timestep_spacing",
+    "timestep_type",
+    "trained_betas",
+    "upscale_mode",
+    "use_beta_sigmas",
+    "use_dynamic_shifting",
+    "use_exponential_sigmas",
+    "use_flow_sigmas",
+    "use_karras_sigmas",
+    "use_lu_lambdas",
+    "variance_type",
+];
+
 /// The fields of one configuration, each taken by name with its class's default.
 pub(super) struct Fields {
     pub(super) origin: String,
@@ -118,12 +183,14 @@ impl Fields {
         }
     }
 
-    /// Refuses fields nobody asked for. Names that start with `_` are diffusers' own notes.
+    /// Refuses fields nobody asked for, unless another class has them. Names that start with `_` are diffusers'
+    /// own notes.
     pub(super) fn finish(&self) -> Result<(), DiffusersError> {
         let mut known = self.asked.borrow().clone();
         known.sort_unstable();
         known.dedup();
-        let unknown = |name: &&String| !name.starts_with('_') && !known.contains(&name.as_str());
+        let has = |name: &str| known.contains(&name) || FIELDS.contains(&name);
+        let unknown = |name: &&String| !name.starts_with('_') && !has(name.as_str());
         let fields: Vec<String> = self.values.keys().filter(unknown).cloned().collect();
         if fields.is_empty() {
             return Ok(());

@@ -29,8 +29,12 @@ pub(super) enum ShiftKind {
 }
 
 impl ShiftKind {
-    pub(super) fn read(fields: &Fields, field: &'static str) -> Result<Self, DiffusersError> {
+    /// `field` is the static shift's; `dynamic` says whether the class can take one of the caller's.
+    pub(super) fn read(fields: &Fields, field: &'static str, dynamic: bool) -> Result<Self, DiffusersError> {
         let shift = fields.number(field, 1.0, f64::MIN_POSITIVE, 1e6)?;
+        if !dynamic {
+            return Ok(Self::Static(shift));
+        }
         let word = fields.word("time_shift_type", "exponential", &["exponential", "linear"])?;
         Ok(match (fields.flag("use_dynamic_shifting", false)?, &*word) {
             (false, _) => Self::Static(shift),
@@ -63,7 +67,7 @@ impl SigmaGrid {
             Transform::None => shift.kind.schedule(ask.mu)?,
             _ => Flow::default(), // its ends come from the table, and are not shifted
         };
-        let (high, low) = self.table.ends();
+        let ((high, low), exact) = (self.table.ends(), self.round == Round::Keep);
         let spacing = match ask.sigmas {
             Some(sigmas) => sigmas_listed(sigmas)?,
             None if shift.from_noise => Spacing::Open { first: 1.0, last: first },
@@ -73,7 +77,7 @@ impl SigmaGrid {
             terminal: shift.terminal.filter(|_| self.transform == Transform::None),
             transform: self.transform,
             ends: Ends::Between { high: self.ends.1.unwrap_or(high), low: self.ends.0.unwrap_or(low) },
-            told: Some(Told { train, between: Between::Schedule, round: Round::Down }),
+            told: (!exact).then_some(Told { train, between: Between::Schedule, round: Round::Down }),
             last: match self.last {
                 // The table's least ratio, taken for a flow sigma: at the time that the shift moves there.
                 Final::At(_) => Final::At(Flow { shift: 1.0 / flow.shift }.level(low).sigma),
@@ -85,7 +89,8 @@ impl SigmaGrid {
             // These solvers take a logarithm of 1 - sigma.
             if levels[0].alpha < 1e-6 {
                 let (sigma, train) = (levels[0].sigma - 1e-6, train as f64);
-                levels[0] = Level { time: (sigma * train).floor() / train, alpha: 1.0 - sigma, sigma };
+                let time = if exact { sigma } else { (sigma * train).floor() / train };
+                levels[0] = Level { time, alpha: 1.0 - sigma, sigma };
             }
         }))
     }

@@ -1,8 +1,10 @@
 //! Reads diffusers' `scheduler_config.json`: the same levels, the same steps, the same pictures.
 //!
 //! A file becomes a [`Scheduler`]: a noise schedule, a prediction type, a sampler and a rule for the grid, each
-//! usable alone. Every field is honoured or refused by name. What diffusers takes at each call instead (`eta`,
-//! churn) is in [`Options`]; what it takes with the number of steps (`mu`, lists of one's own) in [`Ask`].
+//! usable alone. Every field of the class is honoured or refused by name, and one that no class has is a typo; fields
+//! of other classes, which published files carry along, mean nothing, as in diffusers. What diffusers takes at each
+//! call instead (`eta`, churn) is in [`Options`]; what it takes with the number of steps (`mu`, lists of one's own)
+//! in [`Ask`].
 //!
 //! All states are this crate's, `x = alpha x0 + sigma eps`. diffusers' Euler family keeps `x / alpha` instead; it
 //! is the same run. `canvas-sched/tests/sched/diffusers.rs` compares about a thousand runs with diffusers 0.42.1.

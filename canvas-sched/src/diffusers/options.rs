@@ -8,7 +8,10 @@
 /// | DDIM, PNDM | a step goes to `t - T/N`, whatever the grid's next step is | to the grid's next step |
 /// | PNDM | half steps are whole training steps; velocities of several times are mixed before they are read at one | halfway; each read at its own |
 /// | DDIMInverse | the network's output is read at the level before the one it was told | at the one it was told |
+/// | DDPM, `fixed_large_log` | refused: the root of a negative logarithm | `fixed_large` |
 /// | DDPM, `learned` | the standard deviation is the root of the network's output | the output is the variance's logarithm |
+/// | DPM-Solver's classes, UniPC, DEIS, SASolver | with Karras, exponential, beta or flow sigmas the network is told a whole training step | the exact time |
+/// | TCD | noise is added from a whole training step | from `1 - eta` times the target's |
 /// | DPMSolverMultistep and DPMSolverSinglestep (`heun`), `sde-dpmsolver++` of order 3 | refused: a sign is wrong there | with the sign of the paper |
 /// | SASolver | draws noise in steps that add none, so a stream of noise is ahead | does not |
 /// | Euler, EDMEuler with churn | the network is asked before the churn, at `sigma` | after it, at `sigma_hat` |

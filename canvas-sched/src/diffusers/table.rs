@@ -16,6 +16,17 @@ pub(super) struct Table {
     logs: Vec<f64>,
 }
 
+/// What `rescale_betas_zero_snr` does in a class.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rescale {
+    /// The class has no such field.
+    Never,
+    /// The table ends without signal.
+    ToZero,
+    /// It ends just above, where `sigma / alpha` must stay finite.
+    AboveZero,
+}
+
 /// The betas a class has unless its file says otherwise: schedule, first, last.
 pub(super) type Defaults = (&'static str, f64, f64);
 pub(super) const DDPM: Defaults = ("linear", 1e-4, 0.02);
@@ -28,11 +39,10 @@ pub(super) const SCHEDULES: [&str; 6] =
 impl Table {
     /// Reads the fields that every discrete scheduler shares.
     ///
-    /// `floor` says whether a rescaled table ends just above zero signal (2^-24) instead of at it.
     pub(super) fn read(
         fields: &Fields,
         (schedule, first, last): Defaults,
-        floor: bool,
+        rescale: Rescale,
     ) -> Result<Self, DiffusersError> {
         let train = fields.count("num_train_timesteps", 1000, 1, 1_000_000)?;
         let first = fields.number("beta_start", first, f64::MIN_POSITIVE, 1.0)?;
@@ -53,17 +63,17 @@ impl Table {
             let found = format!("{} at {index}", betas[index]);
             return Err(fields.refuse("trained_betas", "numbers strictly between 0 and 1", found));
         }
-        let rescaled = fields.flag("rescale_betas_zero_snr", false)?;
+        let rescaled = rescale != Rescale::Never && fields.flag("rescale_betas_zero_snr", false)?;
         if rescaled && betas.len() < 2 {
             return Err(fields.refuse("rescale_betas_zero_snr", "false with a single training step", true));
         }
         let falls = |error| fields.refuse("trained_betas", "a table that falls", error);
         let vp = Vp::try_from_betas(&betas).map_err(falls)?;
-        Ok(Self::new(match (rescaled, floor) {
-            (false, _) => vp,
-            (true, false) => vp.zero_terminal_snr(),
-            // The smallest 16-bit number: where sigma / alpha must stay finite.
-            (true, true) => vp.zero_terminal_snr().with_last_alpha_bar(2f64.powi(-24)).map_err(falls)?,
+        Ok(Self::new(match rescale {
+            _ if !rescaled => vp,
+            Rescale::ToZero => vp.zero_terminal_snr(),
+            // The smallest 16-bit number.
+            _ => vp.zero_terminal_snr().with_last_alpha_bar(2f64.powi(-24)).map_err(falls)?,
         }))
     }
 

@@ -16,7 +16,7 @@ use canvas_core::{GridError, Hop, Level, Sampler, Step, rising};
 /// s' eps`. That hop is first order and costs one evaluation: begin with a short one.
 ///
 /// Up and down again, measured in `tests/sched/inversions.rs`: order 1.0 for `Euler` and `DdimInversion`, 2.9 for
-/// `Heun`, `Midpoint` and `Dpm2` (half of their error cancels on the way back), 1.9 to 3.0 for `DpmPp::two_m()`.
+/// `Heun`, `Midpoint` and `Dpm2` (their leading error cancels on the way back), 1.9 to 3.0 for `DpmPp::two_m()`.
 ///
 /// A stochastic sampler inside would be wrong: an inversion draws nothing.
 ///

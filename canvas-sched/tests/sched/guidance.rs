@@ -83,7 +83,7 @@ fn guidance_can_be_limited_to_a_range_per_sample() {
     let scales = Tensor::<3>::from_data([[[6.0]], [[1.0]], [[4.0]]], &device); // only the first is doubled
     let sigmas = Tensor::<3>::from_data([[[0.5]], [[0.1]], [[2.0]]], &device);
     same(guided.denoise(x.clone(), &at, &cond).x0, x.clone() * scales + sigmas);
-    guided.denoise(x, &[level(0.1)], &cond).x0;
+    guided.denoise(x, &[level(0.1)], &cond);
     assert_eq!(*guided.pair.denoiser.calls.borrow(), [6, 3], "outside of the range one plain call is enough");
 }
 

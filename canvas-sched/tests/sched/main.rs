@@ -1,7 +1,9 @@
 //! Schedules, predictions, samplers and guidance against closed forms and published numbers.
 
 mod bumps;
+mod compat;
 mod diffusers;
+mod diffusers_files;
 mod golden;
 mod golden_ode;
 mod grids;
@@ -15,6 +17,7 @@ mod oracle;
 mod orders;
 mod predictions;
 mod properties;
+mod published;
 mod reach;
 mod references;
 mod replay;

@@ -73,10 +73,13 @@ fn even(schedule: &dyn NoiseSchedule, (first, last): (f64, f64), steps: usize) -
     (0..=steps).map(|i| schedule.level(time(i))).collect()
 }
 
+/// A schedule, and the times between which orders are measured.
+type Path = (&'static str, Box<dyn NoiseSchedule>, (f64, f64));
+
 /// Schedules with the times between which orders are measured. With 192 or 384 hops (whole blocks of singlestep
 /// samplers) over 768 training steps, levels and middles lie on entries of the tables: between entries a table is a polyline, and no
 /// method has its order across a kink.
-fn paths() -> Vec<(&'static str, Box<dyn NoiseSchedule>, (f64, f64))> {
+fn paths() -> Vec<Path> {
     vec![
         ("edm", Box::new(Edm::default()), (1.0, 0.1)),
         ("vp linear", Box::new(Vp::linear(1000)), (0.9, 0.132)),

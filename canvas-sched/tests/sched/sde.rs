@@ -178,6 +178,7 @@ const MODES: [(f64, f64); 2] = [(0.3, -1.5), (0.7, 1.0)];
 const WITHIN: f64 = 0.2;
 
 /// The posterior mean of the mixture.
+#[expect(clippy::needless_pass_by_value, reason = "a run hands over the state")]
 fn mixture(x: Tensor<1>, level: Level) -> Tensor<1> {
     let variance = (level.alpha * WITHIN).powi(2) + level.sigma.powi(2);
     let [one, two] = MODES.map(|(weight, mean)| {

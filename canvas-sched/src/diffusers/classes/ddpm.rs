@@ -3,7 +3,7 @@
 use super::super::fields::Fields;
 use super::super::pndm::PndmCalls;
 use super::super::spacing::{Kind, OriginGrid, Spaced, StepGrid, Variant};
-use super::super::table::{DDPM, LATENT, Table};
+use super::super::table::{DDPM, LATENT, Rescale, Table};
 use super::super::wrap::{Change, Changed, InverseDdim, Strided};
 use super::super::{Compat, DiffusersError, Options, Start};
 use super::{Built, EPS_V, EPS_X_V, limited, on_table, prediction};
@@ -19,11 +19,13 @@ fn steps(fields: &Fields, class: &'static str, table: &Table) -> Result<StepGrid
 }
 
 pub(super) fn ddpm<const D: usize>(fields: &Fields, class: &'static str, options: &Options) -> Built<D> {
-    let table = Table::read(fields, DDPM, false)?;
-    // diffusers takes the root of a logarithm for `fixed_large_log`, which is not a number: refused.
-    let known = ["fixed_small", "fixed_small_log", "fixed_large", "learned", "learned_range"];
-    let variance = match &*fields.word("variance_type", "fixed_small", &known)? {
-        "fixed_large" => Variance::FixedLarge,
+    let table = Table::read(fields, DDPM, Rescale::ToZero)?;
+    let all =
+        ["fixed_small", "fixed_small_log", "fixed_large", "learned", "learned_range", "fixed_large_log"];
+    // diffusers takes the root of a negative logarithm for the last, which is not a number.
+    let known = if options.compat == Compat::Diffusers { &all[..5] } else { &all[..] };
+    let variance = match &*fields.word("variance_type", "fixed_small", known)? {
+        "fixed_large" | "fixed_large_log" => Variance::FixedLarge,
         "learned" => Variance::Learned,
         "learned_range" => Variance::LearnedRange,
         _ => Variance::FixedSmall,
@@ -38,7 +40,7 @@ pub(super) fn ddpm<const D: usize>(fields: &Fields, class: &'static str, options
 }
 
 pub(super) fn ddim<const D: usize>(fields: &Fields, class: &'static str, options: &Options) -> Built<D> {
-    let table = Table::read(fields, DDPM, false)?;
+    let table = Table::read(fields, DDPM, Rescale::ToZero)?;
     let inner = Box::new(Ddim { eta: options.eta.unwrap_or(0.0) });
     let limited = limited(fields, Some(true), !options.use_clipped_model_output, inner)?;
     let clean = fields.flag("set_alpha_to_one", true)?;
@@ -57,7 +59,7 @@ pub(super) fn ddim_inverse<const D: usize>(
     class: &'static str,
     options: &Options,
 ) -> Built<D> {
-    let table = Table::read(fields, DDPM, false)?;
+    let table = Table::read(fields, DDPM, Rescale::ToZero)?;
     let clip = fields.flag("clip_sample", true)?;
     let range = fields.number("clip_sample_range", 1.0, 0.0, f64::INFINITY)?;
     let sampler: Box<dyn Sampler<D>> = match options.compat {
@@ -77,7 +79,7 @@ pub(super) fn ddim_inverse<const D: usize>(
 }
 
 pub(super) fn pndm<const D: usize>(fields: &Fields, class: &'static str, options: &Options) -> Built<D> {
-    let table = Table::read(fields, DDPM, false)?;
+    let table = Table::read(fields, DDPM, Rescale::Never)?;
     let skip = fields.flag("skip_prk_steps", false)?;
     let warm_up = if skip { WarmUp::Average } else { WarmUp::RungeKutta };
     let clean = fields.flag("set_alpha_to_one", false)?;
@@ -97,7 +99,7 @@ pub(super) fn pndm<const D: usize>(fields: &Fields, class: &'static str, options
 }
 
 pub(super) fn distilled<const D: usize>(fields: &Fields, class: &'static str, options: &Options) -> Built<D> {
-    let table = Table::read(fields, LATENT, false)?;
+    let table = Table::read(fields, LATENT, Rescale::ToZero)?;
     let train = table.train();
     let origin = fields.count("original_inference_steps", 50.min(train), 1, train)?;
     let origin = options.original_inference_steps.unwrap_or(origin);

@@ -4,7 +4,7 @@ use super::super::fields::Fields;
 use super::super::flow::{Shift, ShiftKind};
 use super::super::sigmas::{SigmaGrid, transform};
 use super::super::spacing::{Kind, Spaced, Variant};
-use super::super::table::{DDPM, SCHEDULES, Table};
+use super::super::table::{DDPM, Rescale, SCHEDULES, Table};
 use super::super::wrap::{Drawing, Finished};
 use super::super::{Compat, DiffusersError, Options, Scheduler, Start};
 use super::{ALL, Built, EPS_X_V, final_sigma, on_table, prediction, thresholded};
@@ -24,9 +24,17 @@ struct Solver {
 
 impl Solver {
     /// `karras` is what becomes of training steps that are not whole with Karras' sigmas and Lu's lambdas;
-    /// with all others they are cut.
-    fn read(fields: &Fields, class: &'static str, karras: Round) -> Result<Self, DiffusersError> {
-        let table = Table::read(fields, DDPM, true)?;
+    /// with all others they are cut. Corrected, they stay.
+    fn read(
+        fields: &Fields,
+        class: &'static str,
+        karras: Round,
+        compat: Compat,
+    ) -> Result<Self, DiffusersError> {
+        let uni = class == "UniPCMultistepScheduler";
+        let rescales = uni || class == "DPMSolverMultistepScheduler";
+        let rescale = if rescales { Rescale::AboveZero } else { Rescale::Never };
+        let table = Table::read(fields, DDPM, rescale)?;
         let train = table.train();
         let spaced = if class == "DPMSolverSinglestepScheduler" {
             Spaced { kind: Kind::Linspace, offset: 0, variant: Variant::Open, train, used: train }
@@ -36,13 +44,18 @@ impl Solver {
         let flow = fields.flag("use_flow_sigmas", false)?;
         let prediction = prediction(fields, if flow { &ALL[3..] } else { EPS_X_V })?;
         let (transform, field) = transform(fields, class == "DPMSolverMultistepScheduler")?;
-        let uni = class == "UniPCMultistepScheduler";
         let terminal = if uni { fields.optional("shift_terminal", f64::MIN_POSITIVE, 1.0)? } else { None };
-        let shift = Shift { kind: ShiftKind::read(fields, "flow_shift")?, terminal, from_noise: uni };
+        let dynamic = !["SASolverScheduler", "DPMSolverMultistepInverseScheduler"].contains(&class);
+        let shift =
+            Shift { kind: ShiftKind::read(fields, "flow_shift", dynamic)?, terminal, from_noise: uni };
         let cut = !matches!(field, Some("use_karras_sigmas" | "use_lu_lambdas"));
         let grid = SigmaGrid {
             transform,
-            round: if cut { Round::Down } else { karras },
+            round: match compat {
+                Compat::Corrected => Round::Keep,
+                Compat::Diffusers if cut => Round::Down,
+                Compat::Diffusers => karras,
+            },
             last: if transform == Transform::None && !flow {
                 Final::At(table.first())
             } else {
@@ -142,7 +155,8 @@ pub(super) fn multistep<const D: usize>(
     inverse: bool,
 ) -> Built<D> {
     let cosine = fields.word("beta_schedule", "linear", &SCHEDULES)? == "squaredcos_cap_v2";
-    let mut solver = Solver::read(fields, class, if cosine { Round::Down } else { Round::Nearest })?;
+    let mut solver =
+        Solver::read(fields, class, if cosine { Round::Down } else { Round::Nearest }, options.compat)?;
     if !inverse {
         solver.ending(fields)?;
     }
@@ -170,7 +184,7 @@ pub(super) fn singlestep<const D: usize>(
     class: &'static str,
     options: &Options,
 ) -> Built<D> {
-    let mut solver = Solver::read(fields, class, Round::Nearest)?;
+    let mut solver = Solver::read(fields, class, Round::Nearest, options.compat)?;
     solver.ending(fields)?;
     solver.clip_lambda(fields)?;
     unused_variance(fields)?;
@@ -196,8 +210,8 @@ pub(super) fn singlestep<const D: usize>(
     Ok(solver.build(thresholded(fields, inner)?))
 }
 
-pub(super) fn unipc<const D: usize>(fields: &Fields, class: &'static str) -> Built<D> {
-    let mut solver = Solver::read(fields, class, Round::Nearest)?;
+pub(super) fn unipc<const D: usize>(fields: &Fields, class: &'static str, options: &Options) -> Built<D> {
+    let mut solver = Solver::read(fields, class, Round::Nearest, options.compat)?;
     solver.grid.last = final_sigma(fields, solver.grid.last)?;
     let any = (f64::MIN_POSITIVE, f64::MAX);
     solver.grid.ends =
@@ -230,8 +244,8 @@ pub(super) fn unipc<const D: usize>(fields: &Fields, class: &'static str) -> Bui
     Ok(solver.build(thresholded(fields, inner)?))
 }
 
-pub(super) fn deis<const D: usize>(fields: &Fields, class: &'static str) -> Built<D> {
-    let solver = Solver::read(fields, class, Round::Nearest)?;
+pub(super) fn deis<const D: usize>(fields: &Fields, class: &'static str, options: &Options) -> Built<D> {
+    let solver = Solver::read(fields, class, Round::Nearest, options.compat)?;
     fields.word("algorithm_type", "deis", &["deis", "dpmsolver", "dpmsolver++"])?;
     fields.word("solver_type", "logrho", &["logrho", "midpoint", "heun", "bh1", "bh2"])?;
     let lower = fields.flag("lower_order_final", true)?;
@@ -241,7 +255,7 @@ pub(super) fn deis<const D: usize>(fields: &Fields, class: &'static str) -> Buil
 }
 
 pub(super) fn sa_solver<const D: usize>(fields: &Fields, class: &'static str, options: &Options) -> Built<D> {
-    let mut solver = Solver::read(fields, class, Round::Nearest)?;
+    let mut solver = Solver::read(fields, class, Round::Nearest, options.compat)?;
     solver.clip_lambda(fields)?;
     fields.only("variance_type", &json!(null))?;
     fields.only("tau_func", &json!(null))?;

@@ -19,7 +19,7 @@ pub(super) fn flow_match<const D: usize>(
     let number = |field, default| fields.number(field, default, f64::MIN_POSITIVE, 1e9);
     let few = (number("base_image_seq_len", 256.0)?, number("base_shift", 0.5)?);
     let many = (number("max_image_seq_len", 4096.0)?, number("max_shift", 1.15)?);
-    let kind = ShiftKind::read(fields, "shift")?;
+    let kind = ShiftKind::read(fields, "shift", true)?;
     let terminal = fields.optional("shift_terminal", 0.0, 1.0)?.filter(|terminal| *terminal > 0.0);
     let inverted = fields.flag("invert_sigmas", false)?;
     let stochastic = if class == "FlowMatchLCMScheduler" {

@@ -3,7 +3,7 @@
 use super::super::fields::Fields;
 use super::super::sigmas::{SigmaGrid, transform};
 use super::super::spacing::{Kind, Spaced, Variant};
-use super::super::table::{DDPM, K_DIFFUSION, Table};
+use super::super::table::{DDPM, K_DIFFUSION, Rescale, Table};
 use super::super::wrap::{Change, Changed, EarlyChurn};
 use super::super::{Compat, DiffusersError, Options, Start};
 use super::{Built, EPS_V, EPS_X_V, churn, final_sigma, on_table, prediction};
@@ -14,7 +14,7 @@ use canvas_core::Sampler;
 use serde_json::json;
 
 pub(super) fn euler<const D: usize>(fields: &Fields, class: &'static str, options: &Options) -> Built<D> {
-    let table = Table::read(fields, DDPM, true)?;
+    let table = Table::read(fields, DDPM, Rescale::AboveZero)?;
     let spaced = Spaced::read(fields, "linspace", Variant::Real, table.train())?;
     let start = start(&spaced);
     let known = ["epsilon", "v_prediction", "sample", "original_sample"];
@@ -56,10 +56,11 @@ pub(super) fn others<const D: usize>(fields: &Fields, class: &'static str, optio
             (Box::new(DpmPpSde { ancestral, ..DpmPpSde::default() }), K_DIFFUSION, Round::Keep)
         }
     };
-    let table = Table::read(fields, defaults, true)?;
+    let plain = class == "EulerAncestralDiscreteScheduler";
+    let rescale = if plain { Rescale::AboveZero } else { Rescale::Never };
+    let table = Table::read(fields, defaults, rescale)?;
     let spaced = Spaced::read(fields, "linspace", Variant::Real, table.train())?;
     let start = start(&spaced);
-    let plain = class == "EulerAncestralDiscreteScheduler";
     let transform = if plain { Transform::None } else { transform(fields, false)?.0 };
     let samples = ["LMSDiscreteScheduler", "HeunDiscreteScheduler"].contains(&class);
     let prediction = prediction(fields, if samples { EPS_X_V } else { EPS_V })?;

@@ -15,6 +15,7 @@ mod names;
 mod ode;
 mod oracle;
 mod orders;
+mod papers;
 mod predictions;
 mod properties;
 mod published;

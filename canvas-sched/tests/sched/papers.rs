@@ -41,7 +41,6 @@ fn near(found: &Tensor<4>, wanted: &Value, tolerance: f64, what: &str) {
 }
 
 /// The states after each step, and the log-densities per element of what was drawn.
-#[expect(clippy::type_complexity, reason = "two lists")]
 fn walk(
     sampler: &dyn Sampler<4>,
     (schedule, levels): (&dyn NoiseSchedule, &[Level]),

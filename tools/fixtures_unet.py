@@ -1,4 +1,4 @@
-"""Writes canvas-unet/tests/fixtures/sd.safetensors: what diffusers' UNet2DConditionModel answers.
+"""Writes canvas-unet/tests/fixtures: what diffusers' UNet2DConditionModel and ControlNetModel answer.
 
     python3 -m venv /tmp/venv && /tmp/venv/bin/pip install torch diffusers transformers safetensors numpy
     /tmp/venv/bin/python tools/fixtures_unet.py
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import diffusers
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import ControlNetModel, UNet2DConditionModel
 from safetensors.torch import save_file
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -25,8 +25,21 @@ def pattern(shape, seed, scale=1.0):
     return torch.from_numpy(formula.input_pattern(shape, seed, scale)).double()
 
 
-def ours(name):
+def ours(name, linear=False):
     """`down_blocks.0.resnets.1.norm1.weight` -> `down.0.stages.1.res.norm_in.gamma`."""
+    for old, new in [
+        ("controlnet_cond_embedding", "hint"),
+        ("controlnet_down_blocks", "skips"),
+        ("controlnet_mid_block", "middle_out"),
+        ("add_embedding.linear_1", "extra.sizes.input"),
+        ("add_embedding.linear_2", "extra.sizes.output"),
+        ("class_embedding.linear_1", "extra.label.input"),
+        ("class_embedding.linear_2", "extra.label.output"),
+        ("class_embedding.weight", "extra.classes.weight"),
+    ]:
+        name = name.replace(old, new)
+    if linear:
+        name = name.replace("proj_in", "linear_in").replace("proj_out", "linear_out")
     name = re.sub(r"(down|up)_blocks\.(\d+)\.resnets\.(\d+)", r"\1.\2.stages.\3.res", name)
     name = re.sub(r"(down|up)_blocks\.(\d+)\.attentions\.(\d+)", r"\1.\2.stages.\3.transformer", name)
     for old, new in [
@@ -68,9 +81,11 @@ def ours(name):
 
 
 def fill(model):
+    linear = model.config.use_linear_projection
     for name, param in model.named_parameters():
-        matrix = param.dim() == 2
-        values = formula.fill_linear(ours(name), param.shape) if matrix else formula.fill(ours(name), param.shape)
+        name = ours(name, linear)
+        matrix = param.dim() == 2 and name != "extra.classes.weight"
+        values = formula.fill_linear(name, param.shape) if matrix else formula.fill(name, param.shape)
         param.data = torch.from_numpy(values)
     return model.double()
 
@@ -123,10 +138,123 @@ def case():
     return {name: value.detach().float().contiguous() for name, value in tensors.items()}
 
 
+def answer(model, outputs, inputs, watch):
+    """Outputs, gradients of their sum with a pattern, and the gradient norm of every parameter by name's order."""
+    model.zero_grad()
+    sum((out * pattern(out.shape, 2.0)).sum() for out in outputs.values()).backward()
+    linear = model.config.use_linear_projection
+    found = {ours(name, linear): param.grad for name, param in model.named_parameters()}
+    tensors = dict(outputs)
+    tensors |= {"grad." + name: value.grad for name, value in inputs.items()}
+    for name in watch:
+        transposed = found[name].dim() == 2 and name != "extra.classes.weight"
+        tensors["grad." + name] = found[name].T if transposed else found[name]
+    tensors["norms"] = torch.stack([found[name].norm() for name in sorted(found)])
+    return {name: value.detach().float().contiguous() for name, value in tensors.items()}
+
+
+def inputs(channels):
+    return {
+        "x": pattern((2, channels, 8, 12), 1.0, 3.0).requires_grad_(),
+        "tokens": pattern((2, 5, 12), 1.0).requires_grad_(),
+    }
+
+
+MASK = torch.tensor([[True] * 5, [True] * 3 + [False] * 2])
+SIZES = torch.tensor([[512.0, 768.0, 3.0, 17.0, 1024.0, 896.0], [640.0, 480.0, 0.0, 64.0, 1000.0, 768.0]])
+POOLED = pattern((2, 7), 3.0)
+XL = dict(
+    block_out_channels=(16, 24, 32),
+    down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+    layers_per_block=2,
+    transformer_layers_per_block=(1, 2, 3),
+    attention_head_dim=(2, 3, 4),
+    cross_attention_dim=12,
+    norm_num_groups=2,
+    use_linear_projection=True,
+    addition_embed_type="text_time",
+    addition_time_embed_dim=8,
+    projection_class_embeddings_input_dim=7 + 6 * 8,
+)
+UP = ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D")
+
+
+def sdxl():
+    """SDXL with three channels more on the way in, as a condition."""
+    net = fill(UNet2DConditionModel(in_channels=7, out_channels=4, up_block_types=UP, **XL))
+    own = inputs(7)
+    added = {"text_embeds": POOLED, "time_ids": SIZES}
+    out = net(own["x"], TIME, own["tokens"], encoder_attention_mask=MASK, added_cond_kwargs=added).sample
+    watch = [
+        "extra.sizes.input.weight",
+        "down.1.stages.0.transformer.linear_in.weight",
+        "middle.first.transformer.blocks.2.cross.value.weight",
+        "up.0.stages.2.transformer.linear_out.bias",
+    ]
+    return answer(net, {"output": out}, own, watch)
+
+
+def labelled(labels, watch, **options):
+    """Two levels, with a label of some kind."""
+    net = fill(
+        UNet2DConditionModel(
+            in_channels=3,
+            out_channels=5,
+            block_out_channels=(8, 12),
+            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+            layers_per_block=1,
+            attention_head_dim=(2, 3),
+            cross_attention_dim=12,
+            norm_num_groups=2,
+            **options,
+        )
+    )
+    own = inputs(3)
+    out = net(own["x"], TIME, own["tokens"], class_labels=labels, encoder_attention_mask=MASK).sample
+    return answer(net, {"output": out}, {}, watch)
+
+
+def controlnet():
+    """A ControlNet of SDXL's kind, and the UNet that reads it. ControlNets do not mask tokens."""
+    net = fill(
+        ControlNetModel(in_channels=4, conditioning_channels=3, conditioning_embedding_out_channels=(4, 6, 10), **XL)
+    )
+    own = inputs(4)
+    own["hint"] = pattern((2, 3, 32, 48), 4.0).requires_grad_()
+    added = {"text_embeds": POOLED, "time_ids": SIZES}
+    args = (own["x"], TIME, own["tokens"], own["hint"], 0.7)
+    skips, middle = net(*args, added_cond_kwargs=added, return_dict=False)
+    outputs = {f"skips.{i}": skip for i, skip in enumerate(skips)} | {"middle": middle}
+    tensors = answer(net, outputs, own, ["hint.blocks.1.weight", "skips.3.bias", "middle_out.weight"])
+    # Values of whole feature maps are large; a part says as much.
+    tensors = {name: value[:, :4].contiguous() if name in outputs else value for name, value in tensors.items()}
+    tensors["grad.hint"] = tensors["grad.hint"][:, :, :8, :12].contiguous()
+    with torch.no_grad():
+        guess = net(*args, added_cond_kwargs=added, guess_mode=True, return_dict=False)
+        unet = fill(UNet2DConditionModel(in_channels=4, out_channels=4, up_block_types=UP, **XL))
+        for name, (skips, middle) in [("controlled", (skips, middle)), ("guessed", guess)]:
+            residuals = dict(down_block_additional_residuals=skips, mid_block_additional_residual=middle)
+            out = unet(own["x"], TIME, own["tokens"], added_cond_kwargs=added, **residuals).sample
+            tensors[name] = out.float().contiguous()
+    return tensors
+
+
+def save(name, tensors):
+    notes = {"diffusers": diffusers.__version__, "torch": torch.__version__, "script": "tools/fixtures_unet.py"}
+    path = FOLDER / f"{name}.safetensors"
+    save_file(tensors, path, metadata=notes)
+    path.chmod(0o644)
+    print(name, {name: (tuple(v.shape), f"{v.abs().max():.3g}") for name, v in tensors.items()})
+
+
 FOLDER.mkdir(parents=True, exist_ok=True)
 tensors = case()
 tensors["quiet"] = quiet()
-notes = {"diffusers": diffusers.__version__, "torch": torch.__version__, "script": "tools/fixtures_unet.py"}
-save_file(tensors, FOLDER / "sd.safetensors", metadata=notes)
-print({name: (tuple(v.shape), f"{v.abs().max():.3g}") for name, v in tensors.items()})
-print("parameters:", sum(p.numel() for p in model.parameters()))
+save("sd", tensors)
+save("sdxl", sdxl())
+save("label_class", labelled(torch.tensor([3, 1]), ["extra.classes.weight"], num_class_embeds=5))
+save("label_time", labelled(torch.tensor([20.0, 741.0]), ["extra.label.input.bias"], class_embed_type="timestep"))
+projection = dict(class_embed_type="projection", projection_class_embeddings_input_dim=7)
+save("label_vector", labelled(POOLED, ["extra.label.output.weight"], **projection))
+save("controlnet", controlnet())

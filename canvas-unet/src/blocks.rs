@@ -8,7 +8,7 @@ use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{GroupNorm, GroupNormConfig, Initializer, LayerNorm, LayerNormConfig, Linear, LinearConfig};
 use burn::prelude::*;
 use burn::tensor::module::linear;
-use canvas_core::nn::{Activation, Attention, AttentionConfig};
+use canvas_core::nn::{Activation, Attention, AttentionConfig, dense};
 use canvas_core::{Text, trace};
 
 /// A 3x3 convolution that keeps the size.
@@ -126,6 +126,10 @@ pub struct SpatialTransformerConfig {
     /// Transformer blocks.
     #[config(default = 1)]
     pub depth: usize,
+    /// Whether the projections before and after the blocks are linear layers, as from Stable Diffusion 2 on,
+    /// or 1x1 convolutions: the same map, with weights of another rank.
+    #[config(default = false)]
+    pub linear: bool,
     /// Groups of the norm in front.
     #[config(default = 32)]
     pub groups: usize,
@@ -140,12 +144,16 @@ impl SpatialTransformerConfig {
     /// # Panics
     /// If the heads or the groups do not divide the channels.
     pub fn init(&self, device: &Device) -> SpatialTransformer {
-        let project = || Conv2dConfig::new([self.channels; 2], [1, 1]);
+        let conv = Conv2dConfig::new([self.channels; 2], [1, 1]);
+        let linear = LinearConfig::new(self.channels, self.channels);
+        let zero = Initializer::Zeros;
         SpatialTransformer {
             norm: GroupNormConfig::new(self.groups, self.channels).with_epsilon(1e-6).init(device),
-            input: project().init(device),
+            input: (!self.linear).then(|| conv.init(device)),
+            linear_in: self.linear.then(|| linear.init(device)),
             blocks: (0..self.depth).map(|_| TransformerBlock::new(self, device)).collect(),
-            output: project().with_initializer(Initializer::Zeros).init(device),
+            linear_out: self.linear.then(|| linear.clone().with_initializer(zero.clone()).init(device)),
+            output: (!self.linear).then(|| conv.clone().with_initializer(zero).init(device)),
         }
     }
 }
@@ -160,9 +168,11 @@ impl SpatialTransformerConfig {
 #[derive(Module, Debug)]
 pub struct SpatialTransformer {
     norm: GroupNorm,
-    input: Conv2d,
+    input: Option<Conv2d>,
+    linear_in: Option<Linear>,
     blocks: Vec<TransformerBlock>,
-    output: Conv2d,
+    linear_out: Option<Linear>,
+    output: Option<Conv2d>,
 }
 
 impl SpatialTransformer {
@@ -172,19 +182,22 @@ impl SpatialTransformer {
     pub fn forward(&self, x: Tensor<4>, text: &Text) -> Tensor<4> {
         let [batch, channels, height, width] = x.dims();
         let h: Tensor<3> = self.norm.forward(x.clone()).flatten::<3>(2, 3).swap_dims(1, 2); // [B, N, C]
-        let mut h = pointwise(&self.input, h); // [B, N, C]
+        let mut h = pointwise((&self.input, &self.linear_in), h); // [B, N, C]
         for (i, block) in self.blocks.iter().enumerate() {
             h = trace::block(|| format!("blocks.{i}"), h, |h| block.forward(h, text)); // [B, N, C]
         }
-        let h = pointwise(&self.output, h).swap_dims(1, 2); // [B, C, N]
+        let h = pointwise((&self.output, &self.linear_out), h).swap_dims(1, 2); // [B, C, N]
         x + h.reshape([batch, channels, height, width])
     }
 }
 
-/// A 1x1 convolution applied to tokens instead of pixels: `[B, N, C]` to `[B, N, O]`.
-fn pointwise(conv: &Conv2d, tokens: Tensor<3>) -> Tensor<3> {
-    let weight = conv.weight.val().flatten::<2>(1, 3).swap_dims(0, 1); // [C, O]
-    project(tokens, weight, conv.bias.as_ref().map(|bias| bias.val()))
+/// A 1x1 convolution applied to tokens instead of pixels, or a linear layer: `[B, N, C]` to `[B, N, O]`.
+fn pointwise((conv, linear): (&Option<Conv2d>, &Option<Linear>), tokens: Tensor<3>) -> Tensor<3> {
+    if let Some(conv) = conv {
+        let weight = conv.weight.val().flatten::<2>(1, 3).swap_dims(0, 1); // [C, O]
+        return project(tokens, weight, conv.bias.as_ref().map(|bias| bias.val()));
+    }
+    dense(linear.as_ref().expect("one of the two"), tokens)
 }
 
 /// `x w + b` for every token: `[B, N, C]` to `[B, N, O]`.

@@ -1,7 +1,8 @@
 //! The UNet family of denoising networks.
 //!
 //! One architecture is one file named after where it comes from:
-//! - [`Unet`]: the text-conditioned UNet of latent diffusion and Stable Diffusion 1.x.
+//! - [`Unet`]: the text-conditioned UNet of latent diffusion and Stable Diffusion 1.x, 2.x and XL.
+//! - [`ControlNet`]: a copy of its way down that reads an image and adds to the UNet.
 //!
 //! [`blocks`] holds what they are made of.
 //!
@@ -26,6 +27,12 @@
 //! ```
 
 pub mod blocks;
+mod controlnet;
+mod embed;
+mod levels;
 mod sd;
 
-pub use sd::{Unet, UnetConfig};
+pub use controlnet::{ControlNet, ControlNetConfig, Controlled, Hints};
+pub use embed::{Conditions, Label, LabelKind};
+pub use levels::Residuals;
+pub use sd::{Told, Unet, UnetConfig};

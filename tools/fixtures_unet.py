@@ -6,6 +6,7 @@
 Both sides fill their weights by formula.py, so a fixture holds outputs only. The reference runs in f64.
 """
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -258,3 +259,47 @@ save("label_time", labelled(torch.tensor([20.0, 741.0]), ["extra.label.input.bia
 projection = dict(class_embed_type="projection", projection_class_embeddings_input_dim=7)
 save("label_vector", labelled(POOLED, ["extra.label.output.weight"], **projection))
 save("controlnet", controlnet())
+
+
+def published():
+    """The configurations of published weights, as diffusers writes them."""
+    heads = [5, 10, 20, 20]
+    sd2 = dict(cross_attention_dim=1024, attention_head_dim=heads, use_linear_projection=True)
+    xl = dict(
+        down_block_types=XL["down_block_types"],
+        block_out_channels=(320, 640, 1280),
+        cross_attention_dim=2048,
+        attention_head_dim=heads[:3],
+        transformer_layers_per_block=[1, 2, 10],
+        use_linear_projection=True,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=256,
+        projection_class_embeddings_input_dim=2816,
+    )
+    refiner = xl | dict(
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        block_out_channels=(384, 768, 1536, 1536),
+        cross_attention_dim=1280,
+        attention_head_dim=[6, 12, 24, 24],
+        transformer_layers_per_block=4,
+        projection_class_embeddings_input_dim=2560,
+    )
+    unclip = sd2 | dict(class_embed_type="projection", projection_class_embeddings_input_dim=2048)
+    with torch.device("meta"):
+        models = {
+            "sd1": UNet2DConditionModel(cross_attention_dim=768, sample_size=64),
+            "inpaint": UNet2DConditionModel(cross_attention_dim=768, sample_size=64, in_channels=9),
+            "sd2": UNet2DConditionModel(**sd2),
+            "unclip": UNet2DConditionModel(**unclip),
+            "sdxl": UNet2DConditionModel(up_block_types=UP, **xl),
+            "refiner": UNet2DConditionModel(**refiner),
+            "controlnet_sd1": ControlNetModel(cross_attention_dim=768),
+            "controlnet_sdxl": ControlNetModel(**xl),
+        }
+    text = {name: json.loads(model.to_json_string()) for name, model in models.items()}
+    (FOLDER / "configs.json").write_text(json.dumps(text, indent=None, sort_keys=True) + "\n")
+    print({name: sum(p.numel() for p in model.parameters()) for name, model in models.items()})
+
+
+published()

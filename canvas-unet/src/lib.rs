@@ -28,11 +28,13 @@
 
 pub mod blocks;
 mod controlnet;
+mod diffusers;
 mod embed;
 mod levels;
 mod sd;
 
 pub use controlnet::{ControlNet, ControlNetConfig, Controlled, Hints};
+pub use diffusers::DiffusersError;
 pub use embed::{Conditions, Label, LabelKind};
 pub use levels::Residuals;
 pub use sd::{Told, Unet, UnetConfig};

@@ -1,4 +1,4 @@
-"""Writes canvas-unet/tests/fixtures: what diffusers' UNet2DConditionModel and ControlNetModel answer.
+"""Writes canvas-unet/tests/fixtures: what diffusers' UNet2DConditionModel, ControlNetModel and UNet2DModel answer.
 
     python3 -m venv /tmp/venv && /tmp/venv/bin/pip install torch diffusers transformers safetensors numpy
     /tmp/venv/bin/python tools/fixtures_unet.py
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import diffusers
 import torch
-from diffusers import ControlNetModel, UNet2DConditionModel
+from diffusers import ControlNetModel, UNet2DConditionModel, UNet2DModel
 from safetensors.torch import save_file
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -241,6 +241,93 @@ def controlnet():
     return tensors
 
 
+def pixels(name):
+    """A parameter of UNet2DModel, which calls attention and changes of size otherwise."""
+    name = re.sub(r"(down|up)_blocks\.(\d+)\.attentions\.(\d+)", r"\1.\2.stages.\3.attention", name)
+    name = re.sub(r"down_blocks\.(\d+)\.downsamplers\.0\.(?!conv\.)", r"down.\1.down_res.", name)
+    name = re.sub(r"up_blocks\.(\d+)\.upsamplers\.0\.(?!conv\.)", r"up.\1.up_res.", name)
+    for old, new in [
+        ("mid_block.resnets.0", "middle.first"),
+        ("mid_block.resnets.1", "middle.second"),
+        ("mid_block.attentions.0", "middle.attention"),
+        ("group_norm", "norm"),
+        ("attention.to_", "attention.inner.to_"),
+        ("class_embedding.", "classes."),
+    ]:
+        name = name.replace(old, new)
+    if "attention" not in name:
+        name = name.replace("norm1", "norm_in").replace("norm2", "norm_out")
+    return ours(name)
+
+
+def fill_pixels(model, name_of):
+    for name, param in model.named_parameters():
+        name = name_of(name)
+        matrix = param.dim() == 2 and name != "classes.weight"
+        values = formula.fill_linear(name, param.shape) if matrix else formula.fill(name, param.shape)
+        param.data = torch.from_numpy(values)
+    return model.double()
+
+
+def pixel_case(watch, name_of, labels=None, **options):
+    """Three levels of UNet2DModel, the middle one attending, with heads of eight channels."""
+    net = fill_pixels(
+        UNet2DModel(
+            in_channels=3,
+            block_out_channels=(16, 24, 32),
+            layers_per_block=2,
+            attention_head_dim=8,
+            norm_num_groups=2,
+            **options,
+        ),
+        name_of,
+    )
+    x = pattern((2, 3, 8, 12), 1.0, 3.0).requires_grad_()
+    out = net(x, TIME, class_labels=labels).sample
+    (out * pattern(out.shape, 2.0)).sum().backward()
+    found = {name_of(name): param.grad for name, param in net.named_parameters()}
+    tensors = {"output": out, "grad.x": x.grad}
+    for name in watch:
+        matrix = found[name].dim() == 2 and name != "classes.weight"
+        tensors["grad." + name] = found[name].T if matrix else found[name]
+    tensors["norms"] = torch.stack([found[name].norm() for name in sorted(found)])
+    return {name: value.detach().float().contiguous() for name, value in tensors.items()}
+
+
+def ddpm():
+    return pixel_case(
+        ["down.1.stages.1.attention.inner.query.weight", "down.0.downsample.bias", "up.0.upsample.bias"],
+        pixels,
+        out_channels=3,
+        down_block_types=("DownBlock2D", "AttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
+        downsample_padding=0,
+        flip_sin_to_cos=False,
+        freq_shift=1,
+        norm_eps=1e-6,
+    )
+
+
+def adm():
+    def name_of(name):
+        name = pixels(name)
+        return name if name.startswith("classes") else "body." + name
+
+    return pixel_case(
+        ["classes.weight", "body.down.0.down_res.time.bias", "body.up.0.up_res.conv_in.bias"],
+        name_of,
+        labels=torch.tensor([3, 1]),
+        out_channels=6,
+        down_block_types=("ResnetDownsampleBlock2D", "AttnDownBlock2D", "ResnetDownsampleBlock2D"),
+        up_block_types=("ResnetUpsampleBlock2D", "AttnUpBlock2D", "ResnetUpsampleBlock2D"),
+        downsample_type="resnet",
+        upsample_type="resnet",
+        resnet_time_scale_shift="scale_shift",
+        attn_norm_num_groups=2,
+        num_class_embeds=5,
+    )
+
+
 def save(name, tensors):
     notes = {"diffusers": diffusers.__version__, "torch": torch.__version__, "script": "tools/fixtures_unet.py"}
     path = FOLDER / f"{name}.safetensors"
@@ -259,6 +346,8 @@ save("label_time", labelled(torch.tensor([20.0, 741.0]), ["extra.label.input.bia
 projection = dict(class_embed_type="projection", projection_class_embeddings_input_dim=7)
 save("label_vector", labelled(POOLED, ["extra.label.output.weight"], **projection))
 save("controlnet", controlnet())
+save("ddpm", ddpm())
+save("adm", adm())
 
 
 def published():

@@ -10,6 +10,7 @@ use burn::prelude::*;
 use burn::tensor::module::linear;
 use canvas_core::nn::{Activation, Attention, AttentionConfig, dense};
 use canvas_core::{Text, trace};
+use serde::{Deserialize, Serialize};
 
 /// A 3x3 convolution that keeps the size.
 pub fn conv3(from: usize, to: usize, device: &Device) -> Conv2d {
@@ -56,6 +57,41 @@ pub struct ResBlockConfig {
     /// After each norm.
     #[config(default = "Activation::Silu")]
     pub activation: Activation,
+    /// Of the two norms.
+    #[config(default = 1e-5)]
+    pub epsilon: f64,
+    /// Whether the time scales and shifts the second norm, as in ADM, or is added before it.
+    #[config(default = false)]
+    pub scale_shift: bool,
+    /// A change of size inside the block, as in ADM.
+    #[config(default = "Resize::Keep")]
+    pub resize: Resize,
+}
+
+/// A change of size without weights, in the skip connection and in the branch of a [`ResBlock`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Resize {
+    /// None.
+    Keep,
+    /// Every pixel twice in both directions.
+    Double,
+    /// The mean of every four pixels.
+    Halve,
+}
+
+impl Resize {
+    fn forward(self, x: Tensor<4>) -> Tensor<4> {
+        match self {
+            Self::Keep => x,
+            Self::Double => double(x),
+            Self::Halve => {
+                let [b, c, h, s] = x.dims();
+                let cells = x.reshape([b, c, h / 2, 2, s / 2, 2]);
+                cells.mean_dim(5).mean_dim(3).reshape([b, c, h / 2, s / 2])
+            }
+        }
+    }
 }
 
 impl ResBlockConfig {
@@ -66,24 +102,33 @@ impl ResBlockConfig {
     pub fn init(&self, device: &Device) -> ResBlock {
         let (from, to) = (self.from, self.to);
         let skip = (from != to).then(|| Conv2dConfig::new([from, to], [1, 1]).init(device));
+        let norm =
+            |channels| GroupNormConfig::new(self.groups, channels).with_epsilon(self.epsilon).init(device);
+        let told = if self.scale_shift { 2 * to } else { to };
         ResBlock {
-            norm_in: GroupNormConfig::new(self.groups, from).init(device),
+            norm_in: norm(from),
             conv_in: conv3(from, to, device),
-            time: LinearConfig::new(self.embedding, to).init(device),
-            norm_out: GroupNormConfig::new(self.groups, to).init(device),
+            time: LinearConfig::new(self.embedding, told).init(device),
+            norm_out: norm(to),
             conv_out: zero_conv3(to, to, device),
             skip,
             activation: self.activation,
+            scale_shift: self.scale_shift,
+            resize: self.resize,
         }
     }
 }
 
 /// Two rounds of norm, activation and convolution, with the time embedding added between them.
 ///
-/// `skip(x) + conv_out(act(norm_out(conv_in(act(norm_in(x))) + time(embedding))))`; norms have `eps` 1e-5.
+/// `skip(x) + conv_out(act(norm_out(conv_in(act(norm_in(x))) + time(embedding))))`; with `scale_shift`,
+/// `norm_out(..) (1 + scale) + shift` in place of the sum, where `scale, shift = time(embedding)`. A change of size
+/// stands before `conv_in` and before `skip`.
 ///
 /// # Reference
-/// Ho et al., "Denoising Diffusion Probabilistic Models", 2020, appendix B, <https://arxiv.org/abs/2006.11239>.
+/// Ho et al., "Denoising Diffusion Probabilistic Models", 2020, appendix B, <https://arxiv.org/abs/2006.11239>;
+/// Dhariwal and Nichol, "Diffusion Models Beat GANs on Image Synthesis", 2021, section 3,
+/// <https://arxiv.org/abs/2105.05233>.
 #[derive(Module, Debug)]
 pub struct ResBlock {
     norm_in: GroupNorm,
@@ -94,23 +139,84 @@ pub struct ResBlock {
     skip: Option<Conv2d>,
     #[module(skip)]
     activation: Activation,
+    scale_shift: bool,
+    #[module(skip)]
+    resize: Resize,
 }
 
 impl ResBlock {
     /// # Shapes
     /// - `x`: `[B, C, H, S]`
     /// - `embedding`: `[B, E]`, the SiLU already applied: it is the same in every block
-    /// - output: `[B, O, H, S]`
+    /// - output: `[B, O, H, S]`, of twice or half the size where the block resizes
     pub fn forward(&self, x: Tensor<4>, embedding: Tensor<2>) -> Tensor<4> {
-        let time = self.time.forward(embedding); // [B, O]
+        let time = self.time.forward(embedding); // [B, O], or [B, 2 O]
         let [batch, channels] = time.dims();
-        let h = self.conv_in.forward(self.activation.forward(self.norm_in.forward(x.clone()))); // [B, O, H, S]
-        let h = h + time.reshape([batch, channels, 1, 1]);
-        let h = self.conv_out.forward(self.activation.forward(self.norm_out.forward(h))); // [B, O, H, S]
+        let time = time.reshape([batch, channels, 1, 1]);
+        let h = self.resize.forward(self.activation.forward(self.norm_in.forward(x.clone()))); // [B, C, H, S]
+        let h = self.conv_in.forward(h); // [B, O, H, S]
+        let h = if self.scale_shift {
+            let [scale, shift] = [0, 1].map(|i| time.clone().narrow(1, i * channels / 2, channels / 2));
+            self.norm_out.forward(h) * (scale + 1.0) + shift
+        } else {
+            self.norm_out.forward(h + time)
+        };
+        let h = self.conv_out.forward(self.activation.forward(h)); // [B, O, H, S]
+        let x = self.resize.forward(x);
         match &self.skip {
             Some(skip) => skip.forward(x) + h,
             None => x + h,
         }
+    }
+}
+
+/// Sizes of an [`ImageAttention`].
+#[derive(Config, Debug)]
+pub struct ImageAttentionConfig {
+    /// Channels in and out; `heads` and `groups` must divide them.
+    pub channels: usize,
+    /// Number of attention heads.
+    pub heads: usize,
+    /// Groups of the norm in front.
+    #[config(default = 32)]
+    pub groups: usize,
+    /// Of the norm.
+    #[config(default = 1e-5)]
+    pub epsilon: f64,
+}
+
+impl ImageAttentionConfig {
+    /// The output projection starts at zero, as in the original code: it begins as the identity.
+    ///
+    /// # Panics
+    /// If the heads or the groups do not divide the channels.
+    pub fn init(&self, device: &Device) -> ImageAttention {
+        let mut inner = AttentionConfig::new(self.channels, self.heads).init(device);
+        let zero = LinearConfig::new(self.channels, self.channels).with_initializer(Initializer::Zeros);
+        inner.output = zero.init(device);
+        let norm = GroupNormConfig::new(self.groups, self.channels).with_epsilon(self.epsilon);
+        ImageAttention { norm: norm.init(device), inner }
+    }
+}
+
+/// Self-attention of the pixels of a feature map: `x + attention(norm(x))`, all projections with bias.
+///
+/// # Reference
+/// Ho et al., "Denoising Diffusion Probabilistic Models", 2020, appendix B, <https://arxiv.org/abs/2006.11239>.
+#[derive(Module, Debug)]
+pub struct ImageAttention {
+    norm: GroupNorm,
+    inner: Attention,
+}
+
+impl ImageAttention {
+    /// # Shapes
+    /// `[B, C, H, S]` to `[B, C, H, S]`.
+    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        let size = x.dims();
+        let h = self.norm.forward(x.clone()).flatten::<3>(2, 3).swap_dims(1, 2); // [B, N, C]
+        let h = self.inner.forward(h.clone(), h, None); // [B, N, C]
+        x + h.swap_dims(1, 2).reshape(size)
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! One architecture is one file named after where it comes from:
 //! - [`Unet`]: the text-conditioned UNet of latent diffusion and Stable Diffusion 1.x, 2.x and XL.
+//! - [`Ddpm`]: the UNet of DDPM, without text; [`Adm`]: its successor for images of a class.
 //! - [`ControlNet`]: a copy of its way down that reads an image and adds to the UNet.
 //!
 //! [`blocks`] holds what they are made of.
@@ -26,14 +27,18 @@
 //! assert_eq!(unet.forward(x, time, &text).dims(), [2, 4, 8, 6]);
 //! ```
 
+mod adm;
 pub mod blocks;
 mod controlnet;
+mod ddpm;
 mod diffusers;
 mod embed;
 mod levels;
 mod sd;
 
+pub use adm::{Adm, AdmConfig};
 pub use controlnet::{ControlNet, ControlNetConfig, Controlled, Hints};
+pub use ddpm::{Ddpm, DdpmConfig, Resample};
 pub use diffusers::DiffusersError;
 pub use embed::{Conditions, Label, LabelKind};
 pub use levels::Residuals;

@@ -1,4 +1,4 @@
-"""Writes canvas-unet/tests/fixtures: what diffusers' UNet2DConditionModel, ControlNetModel and UNet2DModel answer.
+"""Writes canvas-unet/tests/fixtures: what diffusers' networks answer.
 
     python3 -m venv /tmp/venv && /tmp/venv/bin/pip install torch diffusers transformers safetensors numpy
     /tmp/venv/bin/python tools/fixtures_unet.py
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import diffusers
 import torch
-from diffusers import ControlNetModel, UNet2DConditionModel, UNet2DModel
+from diffusers import ControlNetModel, T2IAdapter, UNet2DConditionModel, UNet2DModel
 from safetensors.torch import save_file
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -328,6 +328,72 @@ def adm():
     )
 
 
+def adapter_name(name):
+    """`adapter.body.0.resnets.1.block1.weight` -> `blocks.0.stages.1.first.weight`."""
+    for old, new in [
+        ("adapter.conv_in", "input"),
+        ("adapter.body", "blocks"),
+        ("resnets", "stages"),
+        ("in_conv", "input"),
+        ("out_conv", "output"),
+        ("block1", "first"),
+        ("block2", "second"),
+    ]:
+        name = name.replace(old, new)
+    return name
+
+
+def adapter(unet, **options):
+    """A T2I-Adapter and what a UNet answers with its features."""
+    net = fill_pixels(T2IAdapter(in_channels=3, **options), adapter_name)
+    hint = pattern((2, 3, 16, 24), 4.0).requires_grad_()
+    features = net(hint)
+    sum((out * pattern(out.shape, 2.0)).sum() for out in features).backward()
+    found = {adapter_name(name): param.grad for name, param in net.named_parameters()}
+    tensors = {f"levels.{i}": feature[:, :4] for i, feature in enumerate(features)}
+    tensors["grad.hint"] = hint.grad[:, :, :8, :12]
+    tensors["norms"] = torch.stack([found[name].norm() for name in sorted(found)])
+    with torch.no_grad():
+        features = [feature.detach() * 0.6 for feature in features]
+        tensors["adapted"] = unet(features)
+    return {name: value.detach().float().contiguous() for name, value in tensors.items()}
+
+
+def adapters():
+    own = {name: value.detach() for name, value in inputs(4).items()}
+    small = fill(UNet2DConditionModel(in_channels=4, out_channels=4, **SMALL))
+    xl = fill(UNet2DConditionModel(in_channels=4, out_channels=4, up_block_types=UP, **XL))
+
+    def plain(features):
+        args = (own["x"], TIME, own["tokens"])
+        return small(*args, down_intrablock_additional_residuals=features).sample
+
+    def sized(features):
+        added = {"text_embeds": POOLED, "time_ids": SIZES}
+        args = (own["x"], TIME, own["tokens"])
+        return xl(*args, added_cond_kwargs=added, down_intrablock_additional_residuals=features).sample
+
+    full = dict(adapter_type="full_adapter", channels=[16, 24, 32], num_res_blocks=2, downscale_factor=2)
+    save("adapter_full", adapter(plain, **full))
+    large = dict(adapter_type="full_adapter_xl", channels=[16, 24, 32, 32], num_res_blocks=2, downscale_factor=4)
+    save("adapter_full_xl", adapter(sized, **large))
+    light = dict(adapter_type="light_adapter", channels=[16, 24], num_res_blocks=2, downscale_factor=2)
+    levels = dict(block_out_channels=(16, 24, 24), attention_head_dim=(2, 3, 3))
+    small = fill(UNet2DConditionModel(in_channels=4, out_channels=4, **(SMALL | levels)))
+    save("adapter_light", adapter(plain, **light))
+
+
+SMALL = dict(
+    block_out_channels=(16, 24, 32),
+    down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+    up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+    layers_per_block=1,
+    attention_head_dim=(2, 3, 4),
+    cross_attention_dim=12,
+    norm_num_groups=2,
+)
+
+
 def save(name, tensors):
     notes = {"diffusers": diffusers.__version__, "torch": torch.__version__, "script": "tools/fixtures_unet.py"}
     path = FOLDER / f"{name}.safetensors"
@@ -348,6 +414,7 @@ save("label_vector", labelled(POOLED, ["extra.label.output.weight"], **projectio
 save("controlnet", controlnet())
 save("ddpm", ddpm())
 save("adm", adm())
+adapters()
 
 
 def published():

@@ -81,7 +81,7 @@ pub enum Resize {
 }
 
 impl Resize {
-    fn forward(self, x: Tensor<4>) -> Tensor<4> {
+    pub(crate) fn forward(self, x: Tensor<4>) -> Tensor<4> {
         match self {
             Self::Keep => x,
             Self::Double => double(x),

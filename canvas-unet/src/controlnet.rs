@@ -7,7 +7,8 @@
 
 use crate::blocks::{conv3, zero_conv3};
 use crate::embed::{Conditions, Extra};
-use crate::levels::{Down, Middle, Residuals};
+use crate::levels::{Down, Middle};
+use crate::residuals::Residuals;
 use crate::sd::{check_shapes, embed};
 use crate::{Unet, UnetConfig};
 use burn::nn::conv::{Conv2d, Conv2dConfig};
@@ -150,10 +151,10 @@ impl ControlNet {
             hint.dims(),
             h.dims()
         );
-        let (h, skips) = Down::all(&self.down, h + hint, &embedding, text); // [B, Cn, H / 2^n, S / 2^n]
+        let (h, skips) = Down::all(&self.down, h + hint, &embedding, text, &[]); // [B, Cn, H / 2^n, S / 2^n]
         let h = trace::block(|| "middle".into(), h, |h| self.middle.forward(h, &embedding, text));
         let skips = skips.into_iter().zip(&self.skips).map(|(skip, conv)| conv.forward(skip)).collect();
-        Residuals { skips, middle: self.middle_out.forward(h) }
+        Residuals { levels: Vec::new(), skips, middle: Some(self.middle_out.forward(h)) }
     }
 }
 
@@ -163,8 +164,8 @@ impl Residuals {
     pub fn graded(self) -> Self {
         let count = self.skips.len() as f64;
         let weight = |i: usize| 10f64.powf(i as f64 / count - 1.0);
-        let skips = self.skips.into_iter().enumerate().map(|(i, x)| x * weight(i)).collect();
-        Self { skips, middle: self.middle }
+        let skips = self.skips.iter().enumerate().map(|(i, x)| x.clone() * weight(i)).collect();
+        Self { skips, ..self }
     }
 }
 

@@ -52,39 +52,58 @@ impl Down {
         Self { stages, downsample: (!last).then(|| downsample(channels, device)) }
     }
 
-    /// All levels: what the last leaves, and everything on the way, the input first.
+    /// All levels: what the last leaves, and everything on the way, the input first. `added` has one entry a level,
+    /// or is empty.
     pub(crate) fn all(
         levels: &[Self],
         mut h: Tensor<4>,
         embedding: &Tensor<2>,
         text: &Text,
+        added: &[Tensor<4>],
     ) -> (Tensor<4>, Vec<Tensor<4>>) {
         let mut skips = vec![h.clone()];
         for (i, level) in levels.iter().enumerate() {
-            let run = || level.forward(h, embedding, text, &mut skips); // [B, Ci, H / 2^i, S / 2^i]
+            let run = || level.forward(h, embedding, text, (added.get(i), &mut skips)); // [B, Ci, H / 2^i, S / 2^i]
             h = trace::tap(|| format!("down.{i}"), trace::scope(|| format!("down.{i}"), run));
         }
         (h, skips)
     }
 
     /// `h`: `[B, C, H, S]`, output: `[B, O, H/2, S/2]`, in the last level `[B, O, H, S]`.
+    ///
+    /// What is added comes behind the last transformer, or at the very end of a level without one.
     fn forward(
         &self,
         mut h: Tensor<4>,
         embedding: &Tensor<2>,
         text: &Text,
-        skips: &mut Vec<Tensor<4>>,
+        (added, skips): (Option<&Tensor<4>>, &mut Vec<Tensor<4>>),
     ) -> Tensor<4> {
+        let last = self.stages.len() - 1;
+        let attends = self.stages[last].transformer.is_some();
         for (i, stage) in self.stages.iter().enumerate() {
             h = trace::scope(|| format!("stages.{i}"), || stage.forward(h, embedding, text)); // [B, O, H, S]
+            if i == last && (attends || self.downsample.is_none()) {
+                h = plus(h, added);
+            }
             skips.push(h.clone());
         }
         if let Some(downsample) = &self.downsample {
             h = downsample.forward(h); // [B, O, H/2, S/2]
+            if !attends {
+                h = plus(h, added);
+            }
             skips.push(h.clone());
         }
         h
     }
+}
+
+fn plus(h: Tensor<4>, added: Option<&Tensor<4>>) -> Tensor<4> {
+    let Some(added) = added else { return h };
+    let (found, expected) = (added.dims(), h.dims());
+    assert_eq!(found, expected, "what is added has the shape {found:?}, the level {expected:?}");
+    h + added.clone()
 }
 
 /// The lowest resolution: two residual blocks around a transformer.
@@ -158,45 +177,5 @@ impl Up {
             Some(conv) => conv.forward(double(h)), // [B, O, 2 H, 2 S]
             None => h,
         }
-    }
-}
-
-/// What is added inside a [`Unet`](crate::Unet): to each value the way up reads, and after the middle.
-///
-/// Made by [`ControlNet::forward`](crate::ControlNet::forward); several are one by [`plus`](Self::plus).
-#[derive(Clone, Debug)]
-pub struct Residuals {
-    /// One for each value that the way down leaves, the input convolution's first: `[B, Ci, H / 2^i, S / 2^i]`.
-    pub skips: Vec<Tensor<4>>,
-    /// After the middle: `[B, Cn, H / 2^n, S / 2^n]`.
-    pub middle: Tensor<4>,
-}
-
-impl Residuals {
-    /// The sum of two.
-    ///
-    /// # Panics
-    /// If they are for UNets of different depth.
-    pub fn plus(self, other: Self) -> Self {
-        let (one, two) = (self.skips.len(), other.skips.len());
-        assert_eq!(one, two, "residuals for {one} and for {two} values of the way down");
-        let skips = self.skips.into_iter().zip(other.skips).map(|(a, b)| a + b).collect();
-        Self { skips, middle: self.middle + other.middle }
-    }
-
-    /// All of them times a number.
-    pub fn scaled(self, by: f64) -> Self {
-        let skips = self.skips.into_iter().map(|x| x * by).collect();
-        Self { skips, middle: self.middle * by }
-    }
-
-    /// Adds them to the middle and to the values of the way down.
-    pub(crate) fn join(&self, middle: Tensor<4>, skips: &mut [Tensor<4>]) -> Tensor<4> {
-        let (found, expected) = (self.skips.len(), skips.len());
-        assert_eq!(found, expected, "{found} residuals for {expected} values of the way down");
-        for (skip, added) in skips.iter_mut().zip(&self.skips) {
-            *skip = skip.clone() + added.clone();
-        }
-        middle + self.middle.clone()
     }
 }

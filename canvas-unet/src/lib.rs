@@ -4,6 +4,7 @@
 //! - [`Unet`]: the text-conditioned UNet of latent diffusion and Stable Diffusion 1.x, 2.x and XL.
 //! - [`Ddpm`]: the UNet of DDPM, without text; [`Adm`]: its successor for images of a class.
 //! - [`ControlNet`]: a copy of its way down that reads an image and adds to the UNet.
+//! - [`T2iAdapter`]: a small network that reads an image once and adds to the UNet.
 //!
 //! [`blocks`] holds what they are made of.
 //!
@@ -34,12 +35,15 @@ mod ddpm;
 mod diffusers;
 mod embed;
 mod levels;
+mod residuals;
 mod sd;
+mod t2i_adapter;
 
 pub use adm::{Adm, AdmConfig};
 pub use controlnet::{ControlNet, ControlNetConfig, Controlled, Hints};
 pub use ddpm::{Ddpm, DdpmConfig, Resample};
 pub use diffusers::DiffusersError;
 pub use embed::{Conditions, Label, LabelKind};
-pub use levels::Residuals;
+pub use residuals::{Adapted, Residuals};
 pub use sd::{Told, Unet, UnetConfig};
+pub use t2i_adapter::{AdapterKind, T2iAdapter, T2iAdapterConfig};

@@ -16,7 +16,8 @@ use crate::blocks::{
     ResBlock, ResBlockConfig, SpatialTransformer, SpatialTransformerConfig, conv3, zero_conv3,
 };
 use crate::embed::{Conditions, Extra, LabelKind};
-use crate::levels::{Down, Middle, Residuals, Up};
+use crate::levels::{Down, Middle, Up};
+use crate::residuals::Residuals;
 use burn::nn::conv::Conv2d;
 use burn::nn::{GroupNorm, GroupNormConfig, Linear, LinearConfig};
 use burn::prelude::*;
@@ -314,7 +315,8 @@ impl Unet {
         Told(self)
     }
 
-    /// The network with all it can be told, and what [`ControlNet`](crate::ControlNet)s add on the way.
+    /// The network with all it can be told, and what [`ControlNet`](crate::ControlNet)s and
+    /// [`T2iAdapter`](crate::T2iAdapter)s add on the way.
     ///
     /// # Shapes
     /// - `x`: `[B, C, H, S]`; all levels but the last halve `H` and `S`
@@ -335,10 +337,11 @@ impl Unet {
         check_shapes(&x, &time, text, [self.in_channels, self.context_width, factor]);
         let embedding = embed(self.time.forward(time), self.pooled.as_ref(), &self.extra, cond); // [B, E]
         let h = self.input.forward(x); // [B, C0, H, S]
-        let (h, mut skips) = Down::all(&self.down, h, &embedding, text); // [B, Cn, H / 2^n, S / 2^n]
+        let levels = added.map_or(&[][..], |added| &added.levels);
+        let (h, mut skips) = Down::all(&self.down, h, &embedding, text, levels); // [B, Cn, H / 2^n, S / 2^n]
         let mut h = trace::block(|| "middle".into(), h, |h| self.middle.forward(h, &embedding, text));
         if let Some(added) = added {
-            h = added.join(h, &mut skips);
+            h = added.join(h, &mut skips, self.down.len());
         }
         for (i, level) in self.up.iter().enumerate() {
             let run = || level.forward(h, &embedding, text, &mut skips); // [B, Ci, H / 2^(i-1), S / 2^(i-1)]

@@ -6,7 +6,8 @@ mod common;
 use burn::prelude::*;
 use canvas_core::{Backbone, Channels, Class, Concatenated, Condition, Text, params};
 use canvas_unet::{
-    Conditions, ControlNet, ControlNetConfig, Controlled, Hints, Label, LabelKind, Unet, UnetConfig,
+    Adapted, AdapterKind, Conditions, ControlNet, ControlNetConfig, Controlled, Hints, Label, LabelKind,
+    T2iAdapter, T2iAdapterConfig, Unet, UnetConfig,
 };
 use common::{compare, gradients, pattern};
 use std::collections::BTreeMap;
@@ -108,7 +109,7 @@ fn controlnet_equals_diffusers() {
     let added = net.forward(x.clone(), times(&device), &cond, hint.clone());
     let scaled = added.clone().scaled(0.7);
     let part = |x: &Tensor<4>| (x.clone() * pattern(x.dims(), 2.0, &device)).sum();
-    let loss = scaled.skips.iter().map(part).fold(part(&scaled.middle), |a, b| a + b);
+    let loss = scaled.skips.iter().map(part).fold(part(scaled.middle.as_ref().unwrap()), |a, b| a + b);
     let grads = loss.backward();
 
     let mut found: BTreeMap<String, TensorData> = gradients(&net, &grads);
@@ -116,7 +117,7 @@ fn controlnet_equals_diffusers() {
     for (i, skip) in scaled.skips.iter().enumerate() {
         found.insert(format!("skips.{i}"), cut(skip.clone()));
     }
-    found.insert("middle".into(), cut(scaled.middle.clone()));
+    found.insert("middle".into(), cut(scaled.middle.clone().unwrap()));
     found.insert("grad.x".into(), x.grad(&grads).unwrap().into_data());
     found.insert("grad.tokens".into(), cond.text.tokens.grad(&grads).unwrap().into_data());
     let hint_grad = hint.grad(&grads).unwrap().narrow(2, 0, 8).narrow(3, 0, 12);
@@ -127,6 +128,50 @@ fn controlnet_equals_diffusers() {
     found.insert("controlled".into(), run(scaled.clone()));
     found.insert("guessed".into(), run(added.graded().scaled(0.7)));
     compare("controlnet", &found, 1e-4);
+}
+
+#[test]
+fn t2i_adapters_equal_diffusers() {
+    let device = Device::flex().autodiff();
+    let small = |channels: Vec<usize>, heads| {
+        let config = UnetConfig::new(4, 12, channels, vec![1, 1, 0], heads);
+        config.with_blocks(1).with_norm_groups(2)
+    };
+    let adapter =
+        |kind, channels: &[usize], factor| T2iAdapterConfig::new(kind, channels.to_vec()).with_factor(factor);
+    let (full, large, light) = (AdapterKind::Full, AdapterKind::FullXl, AdapterKind::Light);
+    let cases = [
+        ("adapter_full", adapter(full, &[16, 24, 32], 2), small(vec![16, 24, 32], vec![2, 3, 4])),
+        ("adapter_full_xl", adapter(large, &[16, 24, 32, 32], 4), xl(4)),
+        ("adapter_light", adapter(light, &[16, 24], 2), small(vec![16, 24, 24], vec![2, 3, 3])),
+    ];
+    for (name, adapter, unet) in cases {
+        let net: T2iAdapter = params::fill_by_formula(adapter.init(&device));
+        let hint = pattern([2, 3, 16, 24], 4.0, &device).require_grad();
+        let features = net.forward(hint.clone());
+        let part = |x: &Tensor<4>| (x.clone() * pattern(x.dims(), 2.0, &device)).sum();
+        let grads = features.levels.iter().map(part).reduce(|a, b| a + b).unwrap().backward();
+        let mut found = gradients(&net, &grads);
+        let hint_grad = hint.grad(&grads).unwrap().narrow(2, 0, 8).narrow(3, 0, 12);
+        found.insert("grad.hint".into(), hint_grad.into_data());
+        for (i, level) in features.levels.iter().enumerate() {
+            found.insert(format!("levels.{i}"), level.clone().narrow(1, 0, 4).into_data());
+        }
+        let sizes = sized(false, &device).sizes.filter(|_| unet.size_features.is_some());
+        let cond = Conditions { sizes, ..text(false, &device).into() };
+        let unet: Unet = params::fill_by_formula(unet.init(&device));
+        let x = pattern([2, 4, 8, 12], 1.0, &device) * 3.0;
+        let adapted = Adapted { unet: &unet };
+        let output =
+            adapted.forward(x.clone(), times(&device), &(cond.clone(), features.clone().scaled(0.6)));
+        found.insert("adapted".into(), output.clone().into_data());
+        compare(name, &found, 1e-4);
+
+        // As a condition its rows come and go with the batch's.
+        let swapped = (cond, features.scaled(0.6)).select(&[1, 0]);
+        let back = adapted.forward(x.flip([0]), times(&device).flip([0]), &swapped).flip([0]);
+        assert!(distance(back, output) < 1e-5, "{name}");
+    }
 }
 
 #[test]
@@ -177,6 +222,14 @@ fn published_sizes_have_their_parameter_counts() {
     ];
     for (name, config, expected) in cases {
         assert_eq!(config.init(&device).num_params(), expected, "{name}");
+    }
+    let adapters = [
+        (T2iAdapterConfig::sd1(), 77_369_280),
+        (T2iAdapterConfig::sdxl(), 79_028_160),
+        (T2iAdapterConfig::sd1_light(), 18_689_200),
+    ];
+    for (config, expected) in adapters {
+        assert_eq!(config.init(&device).num_params(), expected);
     }
     for (config, expected) in [(UnetConfig::sd1(), 361_279_120), (UnetConfig::sdxl(), 1_251_014_160)] {
         assert_eq!(ControlNetConfig::new(config).init(&device).num_params(), expected);

@@ -232,6 +232,9 @@ pub struct SpatialTransformerConfig {
     /// Transformer blocks.
     #[config(default = 1)]
     pub depth: usize,
+    /// Whether blocks read the text twice, in place of the pixels themselves: Stable Diffusion's upscaler.
+    #[config(default = false)]
+    pub cross_only: bool,
     /// Whether the projections before and after the blocks are linear layers, as from Stable Diffusion 2 on,
     /// or 1x1 convolutions: the same map, with weights of another rank.
     #[config(default = false)]
@@ -323,6 +326,7 @@ struct TransformerBlock {
     cross: Attention,
     norm_feed: LayerNorm,
     feed: GatedMlp,
+    cross_only: bool,
 }
 
 impl TransformerBlock {
@@ -330,20 +334,25 @@ impl TransformerBlock {
         let (width, heads) = (config.channels, config.heads);
         let norm = || LayerNormConfig::new(width).init(device);
         let attention = AttentionConfig::new(width, heads);
+        let cross = attention.clone().with_context(Some(config.context));
+        let own = if config.cross_only { &cross } else { &attention };
         Self {
             norm_attention: norm(),
-            attention: without_bias(attention.init(device)),
+            attention: without_bias(own.init(device)),
             norm_cross: norm(),
-            cross: without_bias(attention.with_context(Some(config.context)).init(device)),
+            cross: without_bias(cross.init(device)),
             norm_feed: norm(),
             feed: GatedMlp::new(width, config.activation, device),
+            cross_only: config.cross_only,
         }
     }
 
     /// `h`: `[B, N, C]`, output: `[B, N, C]`.
     fn forward(&self, h: Tensor<3>, text: &Text) -> Tensor<3> {
         let own = self.norm_attention.forward(h.clone()); // [B, N, C]
-        let own = trace::scope(|| "attention".into(), || self.attention.forward(own.clone(), own, None));
+        let (tokens, mask) = (text.tokens.clone(), Some(text.mask.clone()));
+        let (read, hidden) = if self.cross_only { (tokens, mask) } else { (own.clone(), None) };
+        let own = trace::scope(|| "attention".into(), || self.attention.forward(own, read, hidden));
         let h = h + own;
         let query = self.norm_cross.forward(h.clone()); // [B, N, C]
         let (tokens, mask) = (text.tokens.clone(), Some(text.mask.clone()));

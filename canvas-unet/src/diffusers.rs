@@ -280,7 +280,8 @@ fn common(fields: &Fields, attends: &[bool]) -> Result<UnetConfig, DiffusersErro
         .with_middle_depth(middle)
         .with_norm_groups(fields.number("norm_num_groups")?.unwrap_or(32))
         .with_linear_projection(fields.flag("use_linear_projection", false)?)
-        .with_activation(activation(fields)?);
+        .with_activation(activation(fields)?)
+        .with_cross_only(cross_only(fields, count)?);
     told(fields, config)
 }
 
@@ -343,18 +344,20 @@ fn fixed(fields: &Fields) -> Result<(), DiffusersError> {
     fields.only("resnet_time_scale_shift", &["default".into()])?;
     fields.only("encoder_hid_dim", &[])?;
     fields.only("encoder_hid_dim_type", &[])?;
-    no(fields, "only_cross_attention")?;
     // A matter of precision in 16 bits, and of an embedding that is refused.
     fields.flag("upcast_attention", false)?;
     fields.number("addition_embed_type_num_heads")?;
     Ok(())
 }
 
-/// False, or false for every level.
-fn no(fields: &Fields, field: &str) -> Result<(), DiffusersError> {
-    let Some(value) = fields.get(field) else { return Ok(()) };
-    let all = value.as_array().is_some_and(|list| list.iter().all(|value| value == false));
-    if value == false || all { Ok(()) } else { Err(fields.refuse(field, "false")) }
+/// Which levels read the text only; a single `true` would mean the middle, too.
+fn cross_only(fields: &Fields, count: usize) -> Result<Option<Vec<bool>>, DiffusersError> {
+    let field = "only_cross_attention";
+    let Some(value) = fields.get(field).filter(|value| **value != false) else { return Ok(None) };
+    let list: Option<Vec<bool>> = value.as_array().and_then(|list| list.iter().map(Value::as_bool).collect());
+    let list = list.filter(|list| list.len() == count);
+    let list = list.ok_or_else(|| fields.refuse(field, &format!("false, or {count} flags, one a level")))?;
+    Ok(list.contains(&true).then_some(list))
 }
 
 /// Fields of the UNet alone with one value that is honoured.

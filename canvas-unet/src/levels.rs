@@ -41,7 +41,7 @@ impl Down {
             skips.push(channels);
             Stage {
                 res: config.res_block(from, channels, device),
-                transformer: config.transformer(level, config.depth[level], device),
+                transformer: config.transformer(level, false, device),
             }
         };
         let stages = (0..config.blocks).map(|_| stage()).collect();
@@ -120,7 +120,7 @@ impl Middle {
         Self {
             first: Stage {
                 res: config.res_block(channels, channels, device),
-                transformer: config.transformer(level, config.middle_depth, device),
+                transformer: config.transformer(level, true, device),
             },
             second: config.res_block(channels, channels, device),
         }
@@ -154,7 +154,7 @@ impl Up {
             *from = channels;
             Stage {
                 res: config.res_block(joined, channels, device),
-                transformer: config.transformer(level, config.depth[level], device),
+                transformer: config.transformer(level, false, device),
             }
         };
         let stages = (0..=config.blocks).map(|_| stage()).collect();

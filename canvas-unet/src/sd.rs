@@ -62,6 +62,8 @@ pub struct UnetConfig {
     pub size_count: usize,
     /// A label that is embedded and added as the time is.
     pub label: Option<LabelKind>,
+    /// Levels whose transformers read the text twice, in place of the pixels themselves; none when not given.
+    pub cross_only: Option<Vec<bool>>,
     /// Whether the projections around transformer blocks are linear layers (from Stable Diffusion 2 on) or 1x1
     /// convolutions.
     #[config(default = false)]
@@ -111,6 +113,16 @@ impl UnetConfig {
             .with_size_count(5)
     }
 
+    /// Stable Diffusion's upscaler by four: 473,398,020 parameters, for latents with the small image behind them
+    /// ([`Concatenated`](canvas_core::Concatenated)) and its noise level as a label.
+    pub fn sd_upscaler() -> Self {
+        Self::new(7, 1024, vec![256, 512, 512, 1024], vec![0, 1, 1, 1], vec![8; 4])
+            .with_out_channels(Some(4))
+            .with_linear_projection(true)
+            .with_cross_only(Some(vec![true, true, true, false]))
+            .with_label(Some(LabelKind::Class(1000)))
+    }
+
     /// The same network with more input channels, its output unchanged: 9 for inpainting (latent, mask, masked
     /// latent), 8 for InstructPix2Pix. [`Concatenated`](canvas_core::Concatenated) reads them as a condition.
     pub fn with_in_channels(self, channels: usize) -> Self {
@@ -134,7 +146,9 @@ impl UnetConfig {
     pub fn validate(&self) -> Result<(), ConfigError> {
         let levels = self.channels.len();
         check::positive(("levels (entries of channels)", levels))?;
-        for (name, found) in [("depth", self.depth.len()), ("heads", self.heads.len())] {
+        let cross_only = self.cross_only.as_ref().map_or(levels, Vec::len);
+        let lists = [("depth", self.depth.len()), ("heads", self.heads.len()), ("cross_only", cross_only)];
+        for (name, found) in lists {
             if found != levels {
                 return Err(ConfigError::new(format!(
                     "{name} has {found} entries, but channels has {levels}: one a level"
@@ -240,15 +254,19 @@ impl UnetConfig {
             .init(device)
     }
 
+    /// The transformer of a level's stages, or that of the middle, which reads itself whatever its level does.
     pub(crate) fn transformer(
         &self,
         level: usize,
-        depth: usize,
+        middle: bool,
         device: &Device,
     ) -> Option<SpatialTransformer> {
+        let depth = if middle { self.middle_depth } else { self.depth[level] };
+        let cross_only = !middle && self.cross_only.as_ref().is_some_and(|levels| levels[level]);
         let config =
             SpatialTransformerConfig::new(self.channels[level], self.heads[level], self.context_width)
                 .with_depth(depth)
+                .with_cross_only(cross_only)
                 .with_linear(self.linear_projection)
                 .with_groups(self.norm_groups)
                 .with_activation(self.gate);

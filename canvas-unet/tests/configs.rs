@@ -27,6 +27,7 @@ fn published_configurations_are_the_presets() {
         ("sd2", UnetConfig::sd2().with_in_channels(4)),
         ("unclip", unclip.with_in_channels(4)),
         ("sdxl", UnetConfig::sdxl().with_in_channels(4)),
+        ("upscaler", UnetConfig::sd_upscaler().with_in_channels(7)),
         ("refiner", UnetConfig::sdxl_refiner().with_in_channels(4)),
     ];
     for (name, expected) in cases {
@@ -92,7 +93,7 @@ fn refusals_name_the_field_and_what_was_found() {
         (
             "only_cross_attention",
             json!([true, false]),
-            "only_cross_attention: expected false, found [true,false]",
+            "only_cross_attention: expected false, or 4 flags, one a level, found [true,false]",
         ),
         ("num_attention_heads", json!(8), "the text: num_attention_heads: expected null, found 8"),
         (

@@ -94,6 +94,22 @@ fn labels_equal_diffusers() {
     }
 }
 
+#[test]
+fn levels_that_read_only_text_equal_diffusers() {
+    let device = Device::flex().autodiff();
+    let config = UnetConfig::new(3, 12, vec![16, 24], vec![1, 1], vec![2, 3])
+        .with_blocks(1)
+        .with_norm_groups(2)
+        .with_cross_only(Some(vec![true, false]));
+    let unet: Unet = params::fill_by_formula(config.init(&device));
+    let x = pattern([2, 3, 8, 12], 1.0, &device) * 3.0;
+    let output = unet.forward(x, times(&device), &text(false, &device));
+    let grads = (output.clone() * pattern(output.dims(), 2.0, &device)).sum().backward();
+    let mut found = gradients(&unet, &grads);
+    found.insert("output".into(), output.into_data());
+    compare("cross_only", &found, 1e-4);
+}
+
 fn controlnet(device: &Device) -> ControlNet {
     params::fill_by_formula(ControlNetConfig::new(xl(4)).with_hint_widths(vec![4, 6, 10]).init(device))
 }
@@ -217,6 +233,7 @@ fn published_sizes_have_their_parameter_counts() {
         ("Stable Diffusion 2", UnetConfig::sd2(), 865_910_724),
         ("its unCLIP", unclip, 870_173_124),
         ("SDXL", UnetConfig::sdxl(), 2_567_463_684),
+        ("its upscaler", UnetConfig::sd_upscaler(), 473_398_020),
         ("its inpainting", UnetConfig::sdxl().with_in_channels(9), 2_567_478_084),
         ("its refiner", UnetConfig::sdxl_refiner(), 2_259_526_660),
     ];

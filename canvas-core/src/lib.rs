@@ -48,6 +48,7 @@
 
 mod autoencoder;
 pub mod check;
+mod concat;
 mod condition;
 mod denoiser;
 mod level;
@@ -65,6 +66,7 @@ pub mod weights;
 
 pub use autoencoder::{Autoencoder, LatentScale, Posterior};
 pub use check::ConfigError;
+pub use concat::{Channels, Concatenated};
 pub use condition::{Class, Condition, Text, Unconditional};
 pub use denoiser::{Backbone, Denoiser, Estimate, Preconditioned, Process};
 pub use level::{Level, NoiseSchedule, mix, per_sample};

@@ -8,8 +8,9 @@ use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{GroupNorm, GroupNormConfig, Initializer, LayerNorm, LayerNormConfig, Linear, LinearConfig};
 use burn::prelude::*;
 use burn::tensor::module::linear;
-use canvas_core::nn::{Activation, Attention, AttentionConfig};
+use canvas_core::nn::{Activation, Attention, AttentionConfig, dense};
 use canvas_core::{Text, trace};
+use serde::{Deserialize, Serialize};
 
 /// A 3x3 convolution that keeps the size.
 pub fn conv3(from: usize, to: usize, device: &Device) -> Conv2d {
@@ -56,6 +57,41 @@ pub struct ResBlockConfig {
     /// After each norm.
     #[config(default = "Activation::Silu")]
     pub activation: Activation,
+    /// Of the two norms.
+    #[config(default = 1e-5)]
+    pub epsilon: f64,
+    /// Whether the time scales and shifts the second norm, as in ADM, or is added before it.
+    #[config(default = false)]
+    pub scale_shift: bool,
+    /// A change of size inside the block, as in ADM.
+    #[config(default = "Resize::Keep")]
+    pub resize: Resize,
+}
+
+/// A change of size without weights, in the skip connection and in the branch of a [`ResBlock`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Resize {
+    /// None.
+    Keep,
+    /// Every pixel twice in both directions.
+    Double,
+    /// The mean of every four pixels.
+    Halve,
+}
+
+impl Resize {
+    pub(crate) fn forward(self, x: Tensor<4>) -> Tensor<4> {
+        match self {
+            Self::Keep => x,
+            Self::Double => double(x),
+            Self::Halve => {
+                let [b, c, h, s] = x.dims();
+                let cells = x.reshape([b, c, h / 2, 2, s / 2, 2]);
+                cells.mean_dim(5).mean_dim(3).reshape([b, c, h / 2, s / 2])
+            }
+        }
+    }
 }
 
 impl ResBlockConfig {
@@ -66,24 +102,33 @@ impl ResBlockConfig {
     pub fn init(&self, device: &Device) -> ResBlock {
         let (from, to) = (self.from, self.to);
         let skip = (from != to).then(|| Conv2dConfig::new([from, to], [1, 1]).init(device));
+        let norm =
+            |channels| GroupNormConfig::new(self.groups, channels).with_epsilon(self.epsilon).init(device);
+        let told = if self.scale_shift { 2 * to } else { to };
         ResBlock {
-            norm_in: GroupNormConfig::new(self.groups, from).init(device),
+            norm_in: norm(from),
             conv_in: conv3(from, to, device),
-            time: LinearConfig::new(self.embedding, to).init(device),
-            norm_out: GroupNormConfig::new(self.groups, to).init(device),
+            time: LinearConfig::new(self.embedding, told).init(device),
+            norm_out: norm(to),
             conv_out: zero_conv3(to, to, device),
             skip,
             activation: self.activation,
+            scale_shift: self.scale_shift,
+            resize: self.resize,
         }
     }
 }
 
 /// Two rounds of norm, activation and convolution, with the time embedding added between them.
 ///
-/// `skip(x) + conv_out(act(norm_out(conv_in(act(norm_in(x))) + time(embedding))))`; norms have `eps` 1e-5.
+/// `skip(x) + conv_out(act(norm_out(conv_in(act(norm_in(x))) + time(embedding))))`; with `scale_shift`,
+/// `norm_out(..) (1 + scale) + shift` in place of the sum, where `scale, shift = time(embedding)`. A change of size
+/// stands before `conv_in` and before `skip`.
 ///
 /// # Reference
-/// Ho et al., "Denoising Diffusion Probabilistic Models", 2020, appendix B, <https://arxiv.org/abs/2006.11239>.
+/// Ho et al., "Denoising Diffusion Probabilistic Models", 2020, appendix B, <https://arxiv.org/abs/2006.11239>;
+/// Dhariwal and Nichol, "Diffusion Models Beat GANs on Image Synthesis", 2021, section 3,
+/// <https://arxiv.org/abs/2105.05233>.
 #[derive(Module, Debug)]
 pub struct ResBlock {
     norm_in: GroupNorm,
@@ -94,23 +139,84 @@ pub struct ResBlock {
     skip: Option<Conv2d>,
     #[module(skip)]
     activation: Activation,
+    scale_shift: bool,
+    #[module(skip)]
+    resize: Resize,
 }
 
 impl ResBlock {
     /// # Shapes
     /// - `x`: `[B, C, H, S]`
     /// - `embedding`: `[B, E]`, the SiLU already applied: it is the same in every block
-    /// - output: `[B, O, H, S]`
+    /// - output: `[B, O, H, S]`, of twice or half the size where the block resizes
     pub fn forward(&self, x: Tensor<4>, embedding: Tensor<2>) -> Tensor<4> {
-        let time = self.time.forward(embedding); // [B, O]
+        let time = self.time.forward(embedding); // [B, O], or [B, 2 O]
         let [batch, channels] = time.dims();
-        let h = self.conv_in.forward(self.activation.forward(self.norm_in.forward(x.clone()))); // [B, O, H, S]
-        let h = h + time.reshape([batch, channels, 1, 1]);
-        let h = self.conv_out.forward(self.activation.forward(self.norm_out.forward(h))); // [B, O, H, S]
+        let time = time.reshape([batch, channels, 1, 1]);
+        let h = self.resize.forward(self.activation.forward(self.norm_in.forward(x.clone()))); // [B, C, H, S]
+        let h = self.conv_in.forward(h); // [B, O, H, S]
+        let h = if self.scale_shift {
+            let [scale, shift] = [0, 1].map(|i| time.clone().narrow(1, i * channels / 2, channels / 2));
+            self.norm_out.forward(h) * (scale + 1.0) + shift
+        } else {
+            self.norm_out.forward(h + time)
+        };
+        let h = self.conv_out.forward(self.activation.forward(h)); // [B, O, H, S]
+        let x = self.resize.forward(x);
         match &self.skip {
             Some(skip) => skip.forward(x) + h,
             None => x + h,
         }
+    }
+}
+
+/// Sizes of an [`ImageAttention`].
+#[derive(Config, Debug)]
+pub struct ImageAttentionConfig {
+    /// Channels in and out; `heads` and `groups` must divide them.
+    pub channels: usize,
+    /// Number of attention heads.
+    pub heads: usize,
+    /// Groups of the norm in front.
+    #[config(default = 32)]
+    pub groups: usize,
+    /// Of the norm.
+    #[config(default = 1e-5)]
+    pub epsilon: f64,
+}
+
+impl ImageAttentionConfig {
+    /// The output projection starts at zero, as in the original code: it begins as the identity.
+    ///
+    /// # Panics
+    /// If the heads or the groups do not divide the channels.
+    pub fn init(&self, device: &Device) -> ImageAttention {
+        let mut inner = AttentionConfig::new(self.channels, self.heads).init(device);
+        let zero = LinearConfig::new(self.channels, self.channels).with_initializer(Initializer::Zeros);
+        inner.output = zero.init(device);
+        let norm = GroupNormConfig::new(self.groups, self.channels).with_epsilon(self.epsilon);
+        ImageAttention { norm: norm.init(device), inner }
+    }
+}
+
+/// Self-attention of the pixels of a feature map: `x + attention(norm(x))`, all projections with bias.
+///
+/// # Reference
+/// Ho et al., "Denoising Diffusion Probabilistic Models", 2020, appendix B, <https://arxiv.org/abs/2006.11239>.
+#[derive(Module, Debug)]
+pub struct ImageAttention {
+    norm: GroupNorm,
+    inner: Attention,
+}
+
+impl ImageAttention {
+    /// # Shapes
+    /// `[B, C, H, S]` to `[B, C, H, S]`.
+    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        let size = x.dims();
+        let h = self.norm.forward(x.clone()).flatten::<3>(2, 3).swap_dims(1, 2); // [B, N, C]
+        let h = self.inner.forward(h.clone(), h, None); // [B, N, C]
+        x + h.swap_dims(1, 2).reshape(size)
     }
 }
 
@@ -126,6 +232,13 @@ pub struct SpatialTransformerConfig {
     /// Transformer blocks.
     #[config(default = 1)]
     pub depth: usize,
+    /// Whether blocks read the text twice, in place of the pixels themselves: Stable Diffusion's upscaler.
+    #[config(default = false)]
+    pub cross_only: bool,
+    /// Whether the projections before and after the blocks are linear layers, as from Stable Diffusion 2 on,
+    /// or 1x1 convolutions: the same map, with weights of another rank.
+    #[config(default = false)]
+    pub linear: bool,
     /// Groups of the norm in front.
     #[config(default = 32)]
     pub groups: usize,
@@ -140,12 +253,16 @@ impl SpatialTransformerConfig {
     /// # Panics
     /// If the heads or the groups do not divide the channels.
     pub fn init(&self, device: &Device) -> SpatialTransformer {
-        let project = || Conv2dConfig::new([self.channels; 2], [1, 1]);
+        let conv = Conv2dConfig::new([self.channels; 2], [1, 1]);
+        let linear = LinearConfig::new(self.channels, self.channels);
+        let zero = Initializer::Zeros;
         SpatialTransformer {
             norm: GroupNormConfig::new(self.groups, self.channels).with_epsilon(1e-6).init(device),
-            input: project().init(device),
+            input: (!self.linear).then(|| conv.init(device)),
+            linear_in: self.linear.then(|| linear.init(device)),
             blocks: (0..self.depth).map(|_| TransformerBlock::new(self, device)).collect(),
-            output: project().with_initializer(Initializer::Zeros).init(device),
+            linear_out: self.linear.then(|| linear.clone().with_initializer(zero.clone()).init(device)),
+            output: (!self.linear).then(|| conv.clone().with_initializer(zero).init(device)),
         }
     }
 }
@@ -160,9 +277,11 @@ impl SpatialTransformerConfig {
 #[derive(Module, Debug)]
 pub struct SpatialTransformer {
     norm: GroupNorm,
-    input: Conv2d,
+    input: Option<Conv2d>,
+    linear_in: Option<Linear>,
     blocks: Vec<TransformerBlock>,
-    output: Conv2d,
+    linear_out: Option<Linear>,
+    output: Option<Conv2d>,
 }
 
 impl SpatialTransformer {
@@ -172,19 +291,22 @@ impl SpatialTransformer {
     pub fn forward(&self, x: Tensor<4>, text: &Text) -> Tensor<4> {
         let [batch, channels, height, width] = x.dims();
         let h: Tensor<3> = self.norm.forward(x.clone()).flatten::<3>(2, 3).swap_dims(1, 2); // [B, N, C]
-        let mut h = pointwise(&self.input, h); // [B, N, C]
+        let mut h = pointwise((&self.input, &self.linear_in), h); // [B, N, C]
         for (i, block) in self.blocks.iter().enumerate() {
             h = trace::block(|| format!("blocks.{i}"), h, |h| block.forward(h, text)); // [B, N, C]
         }
-        let h = pointwise(&self.output, h).swap_dims(1, 2); // [B, C, N]
+        let h = pointwise((&self.output, &self.linear_out), h).swap_dims(1, 2); // [B, C, N]
         x + h.reshape([batch, channels, height, width])
     }
 }
 
-/// A 1x1 convolution applied to tokens instead of pixels: `[B, N, C]` to `[B, N, O]`.
-fn pointwise(conv: &Conv2d, tokens: Tensor<3>) -> Tensor<3> {
-    let weight = conv.weight.val().flatten::<2>(1, 3).swap_dims(0, 1); // [C, O]
-    project(tokens, weight, conv.bias.as_ref().map(|bias| bias.val()))
+/// A 1x1 convolution applied to tokens instead of pixels, or a linear layer: `[B, N, C]` to `[B, N, O]`.
+fn pointwise((conv, linear): (&Option<Conv2d>, &Option<Linear>), tokens: Tensor<3>) -> Tensor<3> {
+    if let Some(conv) = conv {
+        let weight = conv.weight.val().flatten::<2>(1, 3).swap_dims(0, 1); // [C, O]
+        return project(tokens, weight, conv.bias.as_ref().map(|bias| bias.val()));
+    }
+    dense(linear.as_ref().expect("one of the two"), tokens)
 }
 
 /// `x w + b` for every token: `[B, N, C]` to `[B, N, O]`.
@@ -204,6 +326,7 @@ struct TransformerBlock {
     cross: Attention,
     norm_feed: LayerNorm,
     feed: GatedMlp,
+    cross_only: bool,
 }
 
 impl TransformerBlock {
@@ -211,20 +334,25 @@ impl TransformerBlock {
         let (width, heads) = (config.channels, config.heads);
         let norm = || LayerNormConfig::new(width).init(device);
         let attention = AttentionConfig::new(width, heads);
+        let cross = attention.clone().with_context(Some(config.context));
+        let own = if config.cross_only { &cross } else { &attention };
         Self {
             norm_attention: norm(),
-            attention: without_bias(attention.init(device)),
+            attention: without_bias(own.init(device)),
             norm_cross: norm(),
-            cross: without_bias(attention.with_context(Some(config.context)).init(device)),
+            cross: without_bias(cross.init(device)),
             norm_feed: norm(),
             feed: GatedMlp::new(width, config.activation, device),
+            cross_only: config.cross_only,
         }
     }
 
     /// `h`: `[B, N, C]`, output: `[B, N, C]`.
     fn forward(&self, h: Tensor<3>, text: &Text) -> Tensor<3> {
         let own = self.norm_attention.forward(h.clone()); // [B, N, C]
-        let own = trace::scope(|| "attention".into(), || self.attention.forward(own.clone(), own, None));
+        let (tokens, mask) = (text.tokens.clone(), Some(text.mask.clone()));
+        let (read, hidden) = if self.cross_only { (tokens, mask) } else { (own.clone(), None) };
+        let own = trace::scope(|| "attention".into(), || self.attention.forward(own, read, hidden));
         let h = h + own;
         let query = self.norm_cross.forward(h.clone()); // [B, N, C]
         let (tokens, mask) = (text.tokens.clone(), Some(text.mask.clone()));

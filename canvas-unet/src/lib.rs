@@ -1,7 +1,10 @@
 //! The UNet family of denoising networks.
 //!
 //! One architecture is one file named after where it comes from:
-//! - [`Unet`]: the text-conditioned UNet of latent diffusion and Stable Diffusion 1.x.
+//! - [`Unet`]: the text-conditioned UNet of latent diffusion and Stable Diffusion 1.x, 2.x and XL.
+//! - [`Ddpm`]: the UNet of DDPM, without text; [`Adm`]: its successor for images of a class.
+//! - [`ControlNet`]: a copy of its way down that reads an image and adds to the UNet.
+//! - [`T2iAdapter`]: a small network that reads an image once and adds to the UNet.
 //!
 //! [`blocks`] holds what they are made of.
 //!
@@ -25,7 +28,22 @@
 //! assert_eq!(unet.forward(x, time, &text).dims(), [2, 4, 8, 6]);
 //! ```
 
+mod adm;
 pub mod blocks;
+mod controlnet;
+mod ddpm;
+mod diffusers;
+mod embed;
+mod levels;
+mod residuals;
 mod sd;
+mod t2i_adapter;
 
-pub use sd::{Unet, UnetConfig};
+pub use adm::{Adm, AdmConfig};
+pub use controlnet::{ControlNet, ControlNetConfig, Controlled, Hints};
+pub use ddpm::{Ddpm, DdpmConfig, Resample};
+pub use diffusers::DiffusersError;
+pub use embed::{Conditions, Label, LabelKind};
+pub use residuals::{Adapted, Residuals};
+pub use sd::{Told, Unet, UnetConfig};
+pub use t2i_adapter::{AdapterKind, T2iAdapter, T2iAdapterConfig};

@@ -1,8 +1,8 @@
-//! The text-conditioned UNet of latent diffusion and Stable Diffusion 1.x.
+//! The text-conditioned UNet of latent diffusion and Stable Diffusion: 1.x, 2.x, XL and their variants.
 //!
 //! Rombach et al., "High-Resolution Image Synthesis with Latent Diffusion Models", 2021,
-//! <https://arxiv.org/abs/2112.10752>, section 3.3 and appendix E; the sizes of [`UnetConfig::sd15`] are those
-//! of the released Stable Diffusion 1.5 weights.
+//! <https://arxiv.org/abs/2112.10752>, section 3.3 and appendix E; Podell et al., "SDXL", 2023,
+//! <https://arxiv.org/abs/2307.01952>. The presets are the sizes of the released weights.
 //!
 //! # Differs from the original
 //! - Time is in `[0, 1]` and multiplied by [`UnetConfig::time_scale`]; the original counts steps to 1000.
@@ -12,8 +12,12 @@
 //! Shape letters: `B` batch, `C` channels, `H` and `S` height and width, `T` text tokens, `K` context width,
 //! `P` pooled width, `E` embedding width.
 
-use crate::blocks::{ResBlock, ResBlockConfig, SpatialTransformer, SpatialTransformerConfig};
-use crate::blocks::{conv3, double, downsample, zero_conv3};
+use crate::blocks::{
+    ResBlock, ResBlockConfig, SpatialTransformer, SpatialTransformerConfig, conv3, zero_conv3,
+};
+use crate::embed::{Conditions, Extra, LabelKind};
+use crate::levels::{Down, Middle, Up};
+use crate::residuals::Residuals;
 use burn::nn::conv::Conv2d;
 use burn::nn::{GroupNorm, GroupNormConfig, Linear, LinearConfig};
 use burn::prelude::*;
@@ -50,6 +54,20 @@ pub struct UnetConfig {
     pub norm_groups: usize,
     /// Width of pooled prompt vectors; when given, their projection is added to the time embedding.
     pub pooled_width: Option<usize>,
+    /// Sinusoidal features of each number that says the image's size (SDXL: 256); when given, they go behind the
+    /// pooled prompt through two layers, in place of the projection of the pooled prompt alone.
+    pub size_features: Option<usize>,
+    /// How many such numbers there are.
+    #[config(default = 6)]
+    pub size_count: usize,
+    /// A label that is embedded and added as the time is.
+    pub label: Option<LabelKind>,
+    /// Levels whose transformers read the text twice, in place of the pixels themselves; none when not given.
+    pub cross_only: Option<Vec<bool>>,
+    /// Whether the projections around transformer blocks are linear layers (from Stable Diffusion 2 on) or 1x1
+    /// convolutions.
+    #[config(default = false)]
+    pub linear_projection: bool,
     /// Factor on the time before its sinusoidal features: 1000 for times in `[0, 1]`, 1 for step indices.
     #[config(default = 1000.0)]
     pub time_scale: f64,
@@ -62,9 +80,54 @@ pub struct UnetConfig {
 }
 
 impl UnetConfig {
-    /// Stable Diffusion 1.5: 860 million parameters, for latents `[4, 64, 64]` and CLIP ViT-L/14 text.
-    pub fn sd15() -> Self {
+    /// Stable Diffusion 1.x: 859,520,964 parameters, for latents `[4, 64, 64]` and CLIP ViT-L/14 text.
+    #[doc(alias = "sd15")]
+    pub fn sd1() -> Self {
         Self::new(4, 768, vec![320, 640, 1280, 1280], vec![1, 1, 1, 0], vec![8; 4])
+    }
+
+    /// Stable Diffusion 2.x: 865,910,724 parameters, for OpenCLIP ViT-H/14 text.
+    #[doc(alias = "sd21")]
+    pub fn sd2() -> Self {
+        Self::new(4, 1024, vec![320, 640, 1280, 1280], vec![1, 1, 1, 0], vec![5, 10, 20, 20])
+            .with_linear_projection(true)
+    }
+
+    /// SDXL's base model: 2,567,463,684 parameters, for latents `[4, 128, 128]`, the joined tokens of CLIP
+    /// ViT-L/14 and OpenCLIP ViT-bigG/14, the latter's pooled prompt, and six sizes.
+    pub fn sdxl() -> Self {
+        Self::new(4, 2048, vec![320, 640, 1280], vec![0, 2, 10], vec![5, 10, 20])
+            .with_middle_depth(10)
+            .with_linear_projection(true)
+            .with_pooled_width(Some(1280))
+            .with_size_features(Some(256))
+    }
+
+    /// SDXL's refiner, for OpenCLIP ViT-bigG/14 and five numbers: two original sizes, two crops, a score.
+    pub fn sdxl_refiner() -> Self {
+        Self::new(4, 1280, vec![384, 768, 1536, 1536], vec![0, 4, 4, 0], vec![6, 12, 24, 24])
+            .with_middle_depth(4)
+            .with_linear_projection(true)
+            .with_pooled_width(Some(1280))
+            .with_size_features(Some(256))
+            .with_size_count(5)
+    }
+
+    /// Stable Diffusion's upscaler by four: 473,398,020 parameters, for latents with the small image behind them
+    /// ([`Concatenated`](canvas_core::Concatenated)) and its noise level as a label.
+    pub fn sd_upscaler() -> Self {
+        Self::new(7, 1024, vec![256, 512, 512, 1024], vec![0, 1, 1, 1], vec![8; 4])
+            .with_out_channels(Some(4))
+            .with_linear_projection(true)
+            .with_cross_only(Some(vec![true, true, true, false]))
+            .with_label(Some(LabelKind::Class(1000)))
+    }
+
+    /// The same network with more input channels, its output unchanged: 9 for inpainting (latent, mask, masked
+    /// latent), 8 for InstructPix2Pix. [`Concatenated`](canvas_core::Concatenated) reads them as a condition.
+    pub fn with_in_channels(self, channels: usize) -> Self {
+        let output = self.out_channels();
+        Self { in_channels: channels, out_channels: Some(output), ..self }
     }
 
     /// Two levels for small latents such as `[C, 8, 8]`, to train on a CPU within minutes.
@@ -83,7 +146,9 @@ impl UnetConfig {
     pub fn validate(&self) -> Result<(), ConfigError> {
         let levels = self.channels.len();
         check::positive(("levels (entries of channels)", levels))?;
-        for (name, found) in [("depth", self.depth.len()), ("heads", self.heads.len())] {
+        let cross_only = self.cross_only.as_ref().map_or(levels, Vec::len);
+        let lists = [("depth", self.depth.len()), ("heads", self.heads.len()), ("cross_only", cross_only)];
+        for (name, found) in lists {
             if found != levels {
                 return Err(ConfigError::new(format!(
                     "{name} has {found} entries, but channels has {levels}: one a level"
@@ -95,6 +160,7 @@ impl UnetConfig {
         check::positive(("context_width", self.context_width))?;
         check::positive(("blocks", self.blocks))?;
         check::positive(("pooled_width", self.pooled_width.unwrap_or(1)))?;
+        self.validate_extra()?;
         check::divides(
             ("2, of the sinusoidal time features,", 2),
             ("channels of level 0", self.channels[0]),
@@ -110,6 +176,20 @@ impl UnetConfig {
             }
         }
         Ok(())
+    }
+
+    fn validate_extra(&self) -> Result<(), ConfigError> {
+        if let Some(features) = self.size_features {
+            check::positive(("size_features", features))?;
+            check::divides(("2, of the sinusoidal size features,", 2), ("size_features", features))?;
+            check::positive(("size_count", self.size_count))?;
+            check::positive(("pooled_width, which size_features needs,", self.pooled_width.unwrap_or(0)))?;
+        }
+        match self.label {
+            Some(LabelKind::Class(count)) => check::positive(("classes of label", count)),
+            Some(LabelKind::Vector(width)) => check::positive(("width of label", width)),
+            Some(LabelKind::Time) | None => Ok(()),
+        }
     }
 
     /// The output convolution and the last layer of every branch start at zero, as in the original code, so the
@@ -132,11 +212,9 @@ impl UnetConfig {
             .collect();
         Unet {
             input: conv3(self.in_channels, first, device),
-            time: TimeEmbedConfig::new(self.embedding())
-                .with_features(first)
-                .with_scale(self.time_scale)
-                .init(device),
-            pooled: self.pooled_width.map(|width| LinearConfig::new(width, self.embedding()).init(device)),
+            time: self.time(device),
+            pooled: self.pooled(device),
+            extra: Extra::new(self, device),
             down,
             middle,
             up,
@@ -148,26 +226,48 @@ impl UnetConfig {
         }
     }
 
+    pub(crate) fn time(&self, device: &Device) -> TimeEmbed {
+        TimeEmbedConfig::new(self.embedding())
+            .with_features(self.channels[0])
+            .with_scale(self.time_scale)
+            .init(device)
+    }
+
+    pub(crate) fn pooled(&self, device: &Device) -> Option<Linear> {
+        let width = self.pooled_width.filter(|_| self.size_features.is_none())?;
+        Some(LinearConfig::new(width, self.embedding()).init(device))
+    }
+
     fn out_channels(&self) -> usize {
         self.out_channels.unwrap_or(self.in_channels)
     }
 
     /// Width of the time embedding.
-    fn embedding(&self) -> usize {
+    pub(crate) fn embedding(&self) -> usize {
         4 * self.channels[0]
     }
 
-    fn res_block(&self, from: usize, to: usize, device: &Device) -> ResBlock {
+    pub(crate) fn res_block(&self, from: usize, to: usize, device: &Device) -> ResBlock {
         ResBlockConfig::new(from, to, self.embedding())
             .with_groups(self.norm_groups)
             .with_activation(self.activation)
             .init(device)
     }
 
-    fn transformer(&self, level: usize, depth: usize, device: &Device) -> Option<SpatialTransformer> {
+    /// The transformer of a level's stages, or that of the middle, which reads itself whatever its level does.
+    pub(crate) fn transformer(
+        &self,
+        level: usize,
+        middle: bool,
+        device: &Device,
+    ) -> Option<SpatialTransformer> {
+        let depth = if middle { self.middle_depth } else { self.depth[level] };
+        let cross_only = !middle && self.cross_only.as_ref().is_some_and(|levels| levels[level]);
         let config =
             SpatialTransformerConfig::new(self.channels[level], self.heads[level], self.context_width)
                 .with_depth(depth)
+                .with_cross_only(cross_only)
+                .with_linear(self.linear_projection)
                 .with_groups(self.norm_groups)
                 .with_activation(self.gate);
         (depth > 0).then(|| config.init(device))
@@ -176,6 +276,8 @@ impl UnetConfig {
 
 /// The UNet: down through the levels, a middle, and up again, each step up reading what a step down left.
 ///
+/// As a [`Backbone`] it reads text alone; [`told`](Self::told) is the one that reads [`Conditions`].
+///
 /// # Reference
 /// Rombach et al., 2021, <https://arxiv.org/abs/2112.10752>.
 #[derive(Module, Debug)]
@@ -183,6 +285,7 @@ pub struct Unet {
     input: Conv2d,
     time: TimeEmbed,
     pooled: Option<Linear>,
+    extra: Extra,
     down: Vec<Down>,
     middle: Middle,
     up: Vec<Up>,
@@ -203,17 +306,61 @@ impl Backbone<4> for Unet {
     /// - output: `[B, C, H, S]`
     ///
     /// # Panics
-    /// If channels, height, width or the width of the tokens do not fit the configuration, or the batches differ.
+    /// If channels, height, width or the width of the tokens do not fit the configuration, or the batches
+    /// differ, or if the UNet reads more than text.
     fn forward(&self, x: Tensor<4>, time: Tensor<1>, text: &Text) -> Tensor<4> {
-        self.check_shapes(&x, &time, text);
-        let embedding = self.embed(time, text); // [B, E]
-        let mut h = self.input.forward(x); // [B, C0, H, S]
-        let mut skips = vec![h.clone()];
-        for (i, level) in self.down.iter().enumerate() {
-            let run = || level.forward(h, &embedding, text, &mut skips); // [B, Ci, H / 2^i, S / 2^i]
-            h = trace::tap(|| format!("down.{i}"), trace::scope(|| format!("down.{i}"), run));
+        self.run(x, time, &text.clone().into(), None)
+    }
+}
+
+/// A [`Unet`] that reads [`Conditions`]; made by [`Unet::told`].
+#[derive(Clone, Copy, Debug)]
+pub struct Told<'a>(&'a Unet);
+
+impl Backbone<4> for Told<'_> {
+    type Cond = Conditions;
+
+    /// # Shapes
+    /// As [`Unet::run`].
+    fn forward(&self, x: Tensor<4>, time: Tensor<1>, cond: &Conditions) -> Tensor<4> {
+        self.0.run(x, time, cond, None)
+    }
+}
+
+impl Unet {
+    /// This network as one that reads sizes and labels, as SDXL needs.
+    pub fn told(&self) -> Told<'_> {
+        Told(self)
+    }
+
+    /// The network with all it can be told, and what [`ControlNet`](crate::ControlNet)s and
+    /// [`T2iAdapter`](crate::T2iAdapter)s add on the way.
+    ///
+    /// # Shapes
+    /// - `x`: `[B, C, H, S]`; all levels but the last halve `H` and `S`
+    /// - `time`: `[B]`; `cond`: text as in [`forward`](Backbone::forward), sizes `[B, I]`, label `[B]` or `[B, L]`
+    /// - output: `[B, C, H, S]`
+    ///
+    /// # Panics
+    /// If channels, height, width, sizes, label, residuals or the width of the tokens do not fit the
+    /// configuration, or the batches differ.
+    pub fn run(
+        &self,
+        x: Tensor<4>,
+        time: Tensor<1>,
+        cond: &Conditions,
+        added: Option<&Residuals>,
+    ) -> Tensor<4> {
+        let (text, factor) = (&cond.text, 1 << (self.down.len() - 1));
+        check_shapes(&x, &time, text, [self.in_channels, self.context_width, factor]);
+        let embedding = embed(self.time.forward(time), self.pooled.as_ref(), &self.extra, cond); // [B, E]
+        let h = self.input.forward(x); // [B, C0, H, S]
+        let levels = added.map_or(&[][..], |added| &added.levels);
+        let (h, mut skips) = Down::all(&self.down, h, &embedding, text, levels); // [B, Cn, H / 2^n, S / 2^n]
+        let mut h = trace::block(|| "middle".into(), h, |h| self.middle.forward(h, &embedding, text));
+        if let Some(added) = added {
+            h = added.join(h, &mut skips, self.down.len());
         }
-        h = trace::block(|| "middle".into(), h, |h| self.middle.forward(h, &embedding, text)); // [B, Cn, H / 2^n, S / 2^n]
         for (i, level) in self.up.iter().enumerate() {
             let run = || level.forward(h, &embedding, text, &mut skips); // [B, Ci, H / 2^(i-1), S / 2^(i-1)]
             h = trace::tap(|| format!("up.{i}"), trace::scope(|| format!("up.{i}"), run));
@@ -222,175 +369,30 @@ impl Backbone<4> for Unet {
     }
 }
 
-impl Unet {
-    /// The embedding of time and, if configured, of the pooled prompt, ready for the blocks: `[B, E]`.
-    fn embed(&self, time: Tensor<1>, text: &Text) -> Tensor<2> {
-        let time = self.time.forward(time); // [B, E]
-        match &self.pooled {
-            Some(pooled) => silu(time + pooled.forward(text.pooled.clone())),
-            None => silu(time),
-        }
-    }
-
-    fn check_shapes(&self, x: &Tensor<4>, time: &Tensor<1>, text: &Text) {
-        let [batch, channels, height, width] = x.dims();
-        assert_eq!(
-            channels, self.in_channels,
-            "x has {channels} channels, the UNet takes {}",
-            self.in_channels
-        );
-        let factor = 1 << (self.down.len() - 1);
-        assert!(
-            height.is_multiple_of(factor) && width.is_multiple_of(factor),
-            "height ({height}) and width ({width}) must be multiples of {factor}: {} levels",
-            self.down.len()
-        );
-        let [texts, _, context] = text.tokens.dims();
-        assert_eq!(
-            context, self.context_width,
-            "tokens of width {context}, the UNet reads {}",
-            self.context_width
-        );
-        let times = time.dims()[0];
-        assert!(times == batch && texts == batch, "{times} times and {texts} texts for a batch of {batch}");
+/// The embedding of time and all that is added to it, ready for the blocks: `[B, E]`.
+pub(crate) fn embed(time: Tensor<2>, pooled: Option<&Linear>, extra: &Extra, cond: &Conditions) -> Tensor<2> {
+    let embedding = extra.add(time, cond); // [B, E]
+    match pooled {
+        Some(pooled) => silu(embedding + pooled.forward(cond.text.pooled.clone())),
+        None => silu(embedding),
     }
 }
 
-/// One step down or up within a level: a residual block and, where the level attends, a transformer.
-#[derive(Module, Debug)]
-struct Stage {
-    res: ResBlock,
-    transformer: Option<SpatialTransformer>,
-}
-
-impl Stage {
-    /// `h`: `[B, C, H, S]`, `embedding`: `[B, E]`, output: `[B, O, H, S]`.
-    fn forward(&self, h: Tensor<4>, embedding: &Tensor<2>, text: &Text) -> Tensor<4> {
-        let h = self.res.forward(h, embedding.clone()); // [B, O, H, S]
-        match &self.transformer {
-            Some(transformer) => trace::block(|| "transformer".into(), h, |h| transformer.forward(h, text)),
-            None => h,
-        }
-    }
-}
-
-/// A level on the way down.
-#[derive(Module, Debug)]
-struct Down {
-    stages: Vec<Stage>,
-    downsample: Option<Conv2d>,
-}
-
-impl Down {
-    /// Adds the channels of everything it will leave behind to `skips`.
-    fn new(config: &UnetConfig, level: usize, skips: &mut Vec<usize>, device: &Device) -> Self {
-        let channels = config.channels[level];
-        let mut stage = || {
-            let from = *skips.last().expect("starts with the input convolution's");
-            skips.push(channels);
-            Stage {
-                res: config.res_block(from, channels, device),
-                transformer: config.transformer(level, config.depth[level], device),
-            }
-        };
-        let stages = (0..config.blocks).map(|_| stage()).collect();
-        let last = level + 1 == config.channels.len();
-        if !last {
-            skips.push(channels);
-        }
-        Self { stages, downsample: (!last).then(|| downsample(channels, device)) }
-    }
-
-    /// `h`: `[B, C, H, S]`, output: `[B, O, H/2, S/2]`, in the last level `[B, O, H, S]`.
-    fn forward(
-        &self,
-        mut h: Tensor<4>,
-        embedding: &Tensor<2>,
-        text: &Text,
-        skips: &mut Vec<Tensor<4>>,
-    ) -> Tensor<4> {
-        for (i, stage) in self.stages.iter().enumerate() {
-            h = trace::scope(|| format!("stages.{i}"), || stage.forward(h, embedding, text)); // [B, O, H, S]
-            skips.push(h.clone());
-        }
-        if let Some(downsample) = &self.downsample {
-            h = downsample.forward(h); // [B, O, H/2, S/2]
-            skips.push(h.clone());
-        }
-        h
-    }
-}
-
-/// The lowest resolution: two residual blocks around a transformer.
-#[derive(Module, Debug)]
-struct Middle {
-    first: Stage,
-    second: ResBlock,
-}
-
-impl Middle {
-    fn new(config: &UnetConfig, device: &Device) -> Self {
-        let level = config.channels.len() - 1;
-        let channels = config.channels[level];
-        Self {
-            first: Stage {
-                res: config.res_block(channels, channels, device),
-                transformer: config.transformer(level, config.middle_depth, device),
-            },
-            second: config.res_block(channels, channels, device),
-        }
-    }
-
-    /// `[B, C, H, S]` to `[B, C, H, S]`.
-    fn forward(&self, h: Tensor<4>, embedding: &Tensor<2>, text: &Text) -> Tensor<4> {
-        let h = trace::scope(|| "first".into(), || self.first.forward(h, embedding, text));
-        trace::block(|| "second".into(), h, |h| self.second.forward(h, embedding.clone()))
-    }
-}
-
-/// A level on the way up.
-#[derive(Module, Debug)]
-struct Up {
-    stages: Vec<Stage>,
-    upsample: Option<Conv2d>,
-}
-
-impl Up {
-    /// Takes the channels it will read from the end of `skips`, and leaves in `from` those it puts out.
-    fn new(
-        config: &UnetConfig,
-        level: usize,
-        (from, skips): (&mut usize, &mut Vec<usize>),
-        device: &Device,
-    ) -> Self {
-        let channels = config.channels[level];
-        let mut stage = || {
-            let joined = *from + skips.pop().expect("one for each block up");
-            *from = channels;
-            Stage {
-                res: config.res_block(joined, channels, device),
-                transformer: config.transformer(level, config.depth[level], device),
-            }
-        };
-        let stages = (0..=config.blocks).map(|_| stage()).collect();
-        Self { stages, upsample: (level > 0).then(|| conv3(channels, channels, device)) }
-    }
-
-    /// `h`: `[B, C, H, S]`, output: `[B, O, 2 H, 2 S]`, in the first level `[B, O, H, S]`.
-    fn forward(
-        &self,
-        mut h: Tensor<4>,
-        embedding: &Tensor<2>,
-        text: &Text,
-        skips: &mut Vec<Tensor<4>>,
-    ) -> Tensor<4> {
-        for (i, stage) in self.stages.iter().enumerate() {
-            let joined = Tensor::cat(vec![h, skips.pop().expect("one for each block up")], 1);
-            h = trace::scope(|| format!("stages.{i}"), || stage.forward(joined, embedding, text)); // [B, O, H, S]
-        }
-        match &self.upsample {
-            Some(conv) => conv.forward(double(h)), // [B, O, 2 H, 2 S]
-            None => h,
-        }
-    }
+pub(crate) fn check_shapes(
+    x: &Tensor<4>,
+    time: &Tensor<1>,
+    text: &Text,
+    [in_channels, context_width, factor]: [usize; 3],
+) {
+    let [batch, channels, height, width] = x.dims();
+    assert_eq!(channels, in_channels, "x has {channels} channels, the UNet takes {in_channels}");
+    assert!(
+        height.is_multiple_of(factor) && width.is_multiple_of(factor),
+        "height ({height}) and width ({width}) must be multiples of {factor}: {} levels",
+        factor.ilog2() + 1
+    );
+    let [texts, _, context] = text.tokens.dims();
+    assert_eq!(context, context_width, "tokens of width {context}, the UNet reads {context_width}");
+    let times = time.dims()[0];
+    assert!(times == batch && texts == batch, "{times} times and {texts} texts for a batch of {batch}");
 }

@@ -125,7 +125,7 @@ fn epsilons_are_those_of_diffusers() {
 /// The published model's count, read off the shapes: nothing is allocated.
 #[test]
 fn stable_diffusion_has_860_million_parameters() {
-    assert_eq!(UnetConfig::sd15().init(&Device::flex()).num_params(), 859_520_964);
+    assert_eq!(UnetConfig::sd1().init(&Device::flex()).num_params(), 859_520_964);
 }
 
 #[test]
@@ -234,7 +234,7 @@ fn errors_name_both_values() {
     for (config, expected) in cases {
         assert_eq!(message(config), expected);
     }
-    for config in [UnetConfig::sd15(), UnetConfig::small(8, 128), config()] {
+    for config in [UnetConfig::sd1(), UnetConfig::small(8, 128), config()] {
         config.validate().unwrap();
     }
     // Level 2 does not attend, and without a middle transformer its heads are not used.

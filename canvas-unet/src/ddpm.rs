@@ -1,0 +1,415 @@
+//! The UNet of DDPM, for pixels or latents without text; [`Adm`](crate::Adm) is built on it.
+//!
+//! Ho et al., "Denoising Diffusion Probabilistic Models", 2020, appendix B, <https://arxiv.org/abs/2006.11239>.
+//!
+//! # Differs from the original
+//! - Time is in `[0, 1]` and multiplied by [`DdpmConfig::time_scale`]; the original counts steps to 1000.
+//! - No dropout.
+//!
+//! Shape letters: `B` batch, `C` channels, `H` and `S` height and width, `E` embedding width.
+
+use crate::blocks::{
+    ImageAttention, ImageAttentionConfig, ResBlock, ResBlockConfig, Resize, conv3, double, downsample,
+    zero_conv3,
+};
+use burn::nn::conv::{Conv2d, Conv2dConfig};
+use burn::nn::{GroupNorm, GroupNormConfig, PaddingConfig2d};
+use burn::prelude::*;
+use burn::tensor::activation::silu;
+use canvas_core::nn::{Activation, TimeEmbed, TimeEmbedConfig};
+use canvas_core::{Backbone, ConfigError, Unconditional, check, trace};
+use serde::{Deserialize, Serialize};
+
+/// How levels change the resolution.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Resample {
+    /// Down by a convolution padded below and to the right, as DDPM; up by doubling and a convolution.
+    After,
+    /// Down by a convolution padded on every side; up as above.
+    Around,
+    /// Both by a residual block that resizes, as ADM.
+    Residual,
+}
+
+/// Sizes of a [`Ddpm`].
+///
+/// A level is a resolution: the first is the input's, each next one half of it. The lists have one entry a level.
+#[derive(Config, Debug)]
+pub struct DdpmConfig {
+    /// Channels of the input.
+    pub in_channels: usize,
+    /// Channels of each level; `norm_groups` must divide them.
+    pub channels: Vec<usize>,
+    /// Which levels attend. The middle always does.
+    pub attends: Vec<bool>,
+    /// Channels of the output; those of the input when not given, twice as many for a learned variance.
+    pub out_channels: Option<usize>,
+    /// Channels of an attention head, which must divide those of a level that attends; one head when not given.
+    pub head_width: Option<usize>,
+    /// Residual blocks of each level on the way down; on the way up there is one more.
+    #[config(default = 2)]
+    pub blocks: usize,
+    /// Groups of every group norm.
+    #[config(default = 32)]
+    pub norm_groups: usize,
+    /// Of every group norm. DDPM's is 1e-6.
+    #[config(default = 1e-5)]
+    pub epsilon: f64,
+    /// Whether the time scales and shifts norms, as in ADM, or is added before them.
+    #[config(default = false)]
+    pub scale_shift: bool,
+    /// How levels change the resolution.
+    #[config(default = "Resample::Around")]
+    pub resample: Resample,
+    /// DDPM's features of the time: sines first, the slowest at exactly 1/10000. Others have cosines first, and a
+    /// slowest just above.
+    #[config(default = false)]
+    pub ddpm_time: bool,
+    /// Factor on the time before its sinusoidal features: 1000 for times in `[0, 1]`, 1 for step indices.
+    #[config(default = 1000.0)]
+    pub time_scale: f64,
+    /// Of the residual blocks and the output.
+    #[config(default = "Activation::Silu")]
+    pub activation: Activation,
+}
+
+impl DdpmConfig {
+    /// DDPM for CIFAR-10: 35,746,307 parameters, for images `[3, 32, 32]`.
+    pub fn cifar10() -> Self {
+        Self::new(3, vec![128, 256, 256, 256], vec![false, true, false, false]).original()
+    }
+
+    /// DDPM for 256x256 images (LSUN, CelebA-HQ): 113,673,219 parameters.
+    pub fn large() -> Self {
+        let attends = vec![false, false, false, false, true, false];
+        Self::new(3, vec![128, 128, 256, 256, 512, 512], attends).original()
+    }
+
+    /// The choices of the paper's code.
+    fn original(self) -> Self {
+        self.with_epsilon(1e-6).with_resample(Resample::After).with_ddpm_time(true)
+    }
+
+    /// # Errors
+    /// Names the two values that disagree.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let levels = self.channels.len();
+        check::positive(("levels (entries of channels)", levels))?;
+        if self.attends.len() != levels {
+            let found = self.attends.len();
+            let message = format!("attends has {found} entries, but channels has {levels}: one a level");
+            return Err(ConfigError::new(message));
+        }
+        check::positive(("in_channels", self.in_channels))?;
+        check::positive(("out_channels", self.out_channels.unwrap_or(1)))?;
+        check::positive(("blocks", self.blocks))?;
+        let first = ("channels of level 0", self.channels[0]);
+        check::divides(("2, of the sinusoidal time features,", 2), first)?;
+        if self.ddpm_time && self.channels[0] < 4 {
+            return Err(ConfigError::new(format!(
+                "ddpm_time needs 4 channels at level 0, found {}",
+                first.1
+            )));
+        }
+        for (level, &channels) in self.channels.iter().enumerate() {
+            let name = format!("channels of level {level}");
+            check::positive((&name, channels))?;
+            check::divides(("norm_groups", self.norm_groups), (&name, channels))?;
+            if self.attends[level] || level + 1 == levels {
+                check::divides(("head_width", self.head_width.unwrap_or(channels)), (&name, channels))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The output convolution and the last layer of every branch start at zero, as in the original code. Burn draws
+    /// parameters on first use: call [`realise`](canvas_core::params::realise) before cloning.
+    ///
+    /// # Panics
+    /// If [`validate`](Self::validate) fails.
+    pub fn init(&self, device: &Device) -> Ddpm {
+        self.validate().unwrap_or_else(|error| panic!("DdpmConfig: {error}"));
+        let (first, levels) = (self.channels[0], self.channels.len());
+        let mut skips = vec![first];
+        let down = (0..levels).map(|level| Down::new(self, level, &mut skips, device)).collect();
+        let middle = Middle::new(self, device);
+        let mut from = self.channels[levels - 1];
+        let up =
+            (0..levels).rev().map(|level| Up::new(self, level, (&mut from, &mut skips), device)).collect();
+        let norm = GroupNormConfig::new(self.norm_groups, first).with_epsilon(self.epsilon);
+        Ddpm {
+            input: conv3(self.in_channels, first, device),
+            time: TimeEmbedConfig::new(self.embedding()).with_features(first).init(device),
+            down,
+            middle,
+            up,
+            norm: norm.init(device),
+            output: zero_conv3(first, self.out_channels.unwrap_or(self.in_channels), device),
+            in_channels: self.in_channels,
+            ddpm_time: self.ddpm_time,
+            time_scale: self.time_scale,
+            activation: self.activation,
+        }
+    }
+
+    /// Width of the time embedding.
+    pub(crate) fn embedding(&self) -> usize {
+        4 * self.channels[0]
+    }
+
+    fn res_block(&self, from: usize, to: usize, resize: Resize, device: &Device) -> ResBlock {
+        ResBlockConfig::new(from, to, self.embedding())
+            .with_groups(self.norm_groups)
+            .with_activation(self.activation)
+            .with_epsilon(self.epsilon)
+            .with_scale_shift(self.scale_shift)
+            .with_resize(resize)
+            .init(device)
+    }
+
+    fn attention(&self, channels: usize, device: &Device) -> ImageAttention {
+        ImageAttentionConfig::new(channels, channels / self.head_width.unwrap_or(channels))
+            .with_groups(self.norm_groups)
+            .with_epsilon(self.epsilon)
+            .init(device)
+    }
+
+    fn stage(&self, from: usize, level: usize, device: &Device) -> Stage {
+        let channels = self.channels[level];
+        Stage {
+            res: self.res_block(from, channels, Resize::Keep, device),
+            attention: self.attends[level].then(|| self.attention(channels, device)),
+        }
+    }
+
+    /// A change of size in a level, if it is a residual block.
+    fn resize(&self, channels: usize, resize: Resize, device: &Device) -> Option<ResBlock> {
+        let residual = self.resample == Resample::Residual;
+        residual.then(|| self.res_block(channels, channels, resize, device))
+    }
+}
+
+/// The UNet of DDPM: down through the levels, a middle, and up again.
+///
+/// # Reference
+/// Ho et al., 2020, <https://arxiv.org/abs/2006.11239>.
+#[derive(Module, Debug)]
+pub struct Ddpm {
+    input: Conv2d,
+    time: TimeEmbed,
+    down: Vec<Down>,
+    middle: Middle,
+    up: Vec<Up>,
+    norm: GroupNorm,
+    output: Conv2d,
+    in_channels: usize,
+    ddpm_time: bool,
+    time_scale: f64,
+    #[module(skip)]
+    activation: Activation,
+}
+
+impl Backbone<4> for Ddpm {
+    type Cond = Unconditional;
+
+    /// # Shapes
+    /// - `x`: `[B, C, H, S]`; all levels but the last halve `H` and `S`
+    /// - `time`: `[B]`
+    /// - output: `[B, C, H, S]`, or with the configured number of channels
+    ///
+    /// # Panics
+    /// If channels, height or width do not fit the configuration, or the batches differ.
+    fn forward(&self, x: Tensor<4>, time: Tensor<1>, _cond: &Unconditional) -> Tensor<4> {
+        self.run(x, time, None)
+    }
+}
+
+impl Ddpm {
+    /// The network with something added to the time embedding, `[B, E]`: a class, for example.
+    ///
+    /// # Shapes
+    /// As [`forward`](Backbone::forward).
+    ///
+    /// # Panics
+    /// As [`forward`](Backbone::forward).
+    pub fn run(&self, x: Tensor<4>, time: Tensor<1>, added: Option<Tensor<2>>) -> Tensor<4> {
+        self.check_shapes(&x, &time);
+        let embedding = self.embed(time); // [B, E]
+        let embedding = silu(added.map_or(embedding.clone(), |added| embedding + added));
+        let mut h = self.input.forward(x); // [B, C0, H, S]
+        let mut skips = vec![h.clone()];
+        for (i, level) in self.down.iter().enumerate() {
+            let run = || level.forward(h, &embedding, &mut skips); // [B, Ci, H / 2^i, S / 2^i]
+            h = trace::tap(|| format!("down.{i}"), trace::scope(|| format!("down.{i}"), run));
+        }
+        h = trace::block(|| "middle".into(), h, |h| self.middle.forward(h, &embedding));
+        for (i, level) in self.up.iter().enumerate() {
+            let run = || level.forward(h, &embedding, &mut skips); // [B, Ci, H / 2^(i-1), S / 2^(i-1)]
+            h = trace::tap(|| format!("up.{i}"), trace::scope(|| format!("up.{i}"), run));
+        }
+        self.output.forward(self.activation.forward(self.norm.forward(h))) // [B, C, H, S]
+    }
+
+    /// `[B]` to `[B, E]`.
+    fn embed(&self, time: Tensor<1>) -> Tensor<2> {
+        let half = self.time.input.weight.shape()[0] / 2;
+        let last = if self.ddpm_time { half - 1 } else { half };
+        let frequency = |i: usize| (-(10000f64.ln()) * i as f64 / last as f64).exp() as f32;
+        let frequencies: Vec<f32> = (0..half).map(frequency).collect();
+        let frequencies = Tensor::<2>::from_data(TensorData::new(frequencies, [1, half]), &time.device());
+        let angles = (time * self.time_scale).unsqueeze_dim::<2>(1) * frequencies; // [B, C0/2]
+        let (sin, cos) = (angles.clone().sin(), angles.cos());
+        let features = if self.ddpm_time { vec![sin, cos] } else { vec![cos, sin] };
+        self.time.output.forward(silu(self.time.input.forward(Tensor::cat(features, 1))))
+    }
+
+    fn check_shapes(&self, x: &Tensor<4>, time: &Tensor<1>) {
+        let ([batch, channels, height, width], times) = (x.dims(), time.dims()[0]);
+        let (expected, levels) = (self.in_channels, self.down.len());
+        assert_eq!(channels, expected, "x has {channels} channels, the UNet takes {expected}");
+        let factor = 1 << (levels - 1);
+        assert!(
+            height.is_multiple_of(factor) && width.is_multiple_of(factor),
+            "height ({height}) and width ({width}) must be multiples of {factor}: {levels} levels"
+        );
+        assert_eq!(times, batch, "{times} times for a batch of {batch}");
+    }
+}
+
+/// One step within a level: a residual block and, where the level attends, attention.
+#[derive(Module, Debug)]
+struct Stage {
+    res: ResBlock,
+    attention: Option<ImageAttention>,
+}
+
+impl Stage {
+    /// `h`: `[B, C, H, S]`, `embedding`: `[B, E]`, output: `[B, O, H, S]`.
+    fn forward(&self, h: Tensor<4>, embedding: &Tensor<2>) -> Tensor<4> {
+        let h = self.res.forward(h, embedding.clone()); // [B, O, H, S]
+        match &self.attention {
+            Some(attention) => trace::block(|| "attention".into(), h, |h| attention.forward(h)),
+            None => h,
+        }
+    }
+}
+
+/// A level on the way down.
+#[derive(Module, Debug)]
+struct Down {
+    stages: Vec<Stage>,
+    downsample: Option<Conv2d>,
+    down_res: Option<ResBlock>,
+    after: bool,
+}
+
+impl Down {
+    /// Adds the channels of everything it will leave behind to `skips`.
+    fn new(config: &DdpmConfig, level: usize, skips: &mut Vec<usize>, device: &Device) -> Self {
+        let (channels, last) = (config.channels[level], level + 1 == config.channels.len());
+        let mut stage = || {
+            let from = *skips.last().expect("starts with the input convolution's");
+            skips.push(channels);
+            config.stage(from, level, device)
+        };
+        let stages = (0..config.blocks).map(|_| stage()).collect();
+        if !last {
+            skips.push(channels);
+        }
+        let after = config.resample == Resample::After;
+        let conv = || match config.resample {
+            Resample::Residual => None,
+            Resample::Around => Some(downsample(channels, device)),
+            Resample::After => {
+                let conv = Conv2dConfig::new([channels; 2], [3, 3]).with_stride([2, 2]);
+                Some(conv.with_padding(PaddingConfig2d::Explicit(0, 0, 1, 1)).init(device))
+            }
+        };
+        let downsample = if last { None } else { conv() };
+        let down_res = if last { None } else { config.resize(channels, Resize::Halve, device) };
+        Self { stages, downsample, down_res, after }
+    }
+
+    /// `h`: `[B, C, H, S]`, output: `[B, O, H/2, S/2]`, in the last level `[B, O, H, S]`.
+    fn forward(&self, mut h: Tensor<4>, embedding: &Tensor<2>, skips: &mut Vec<Tensor<4>>) -> Tensor<4> {
+        for (i, stage) in self.stages.iter().enumerate() {
+            h = trace::scope(|| format!("stages.{i}"), || stage.forward(h, embedding)); // [B, O, H, S]
+            skips.push(h.clone());
+        }
+        if let Some(conv) = &self.downsample {
+            h = conv.forward(h); // [B, O, H/2, S/2]
+            skips.push(h.clone());
+        }
+        if let Some(block) = &self.down_res {
+            h = block.forward(h, embedding.clone()); // [B, O, H/2, S/2]
+            skips.push(h.clone());
+        }
+        h
+    }
+}
+
+/// The lowest resolution: two residual blocks around attention.
+#[derive(Module, Debug)]
+struct Middle {
+    first: ResBlock,
+    attention: ImageAttention,
+    second: ResBlock,
+}
+
+impl Middle {
+    fn new(config: &DdpmConfig, device: &Device) -> Self {
+        let channels = config.channels[config.channels.len() - 1];
+        let block = || config.res_block(channels, channels, Resize::Keep, device);
+        Self { first: block(), attention: config.attention(channels, device), second: block() }
+    }
+
+    /// `[B, C, H, S]` to `[B, C, H, S]`.
+    fn forward(&self, h: Tensor<4>, embedding: &Tensor<2>) -> Tensor<4> {
+        let h = self.first.forward(h, embedding.clone());
+        let h = trace::block(|| "attention".into(), h, |h| self.attention.forward(h));
+        self.second.forward(h, embedding.clone())
+    }
+}
+
+/// A level on the way up.
+#[derive(Module, Debug)]
+struct Up {
+    stages: Vec<Stage>,
+    upsample: Option<Conv2d>,
+    up_res: Option<ResBlock>,
+}
+
+impl Up {
+    /// Takes the channels it will read from the end of `skips`, and leaves in `from` those it puts out.
+    fn new(
+        config: &DdpmConfig,
+        level: usize,
+        (from, skips): (&mut usize, &mut Vec<usize>),
+        device: &Device,
+    ) -> Self {
+        let channels = config.channels[level];
+        let mut stage = || {
+            let joined = *from + skips.pop().expect("one for each block up");
+            *from = channels;
+            config.stage(joined, level, device)
+        };
+        let stages = (0..=config.blocks).map(|_| stage()).collect();
+        let up_res = if level > 0 { config.resize(channels, Resize::Double, device) } else { None };
+        let conv = level > 0 && up_res.is_none();
+        Self { stages, upsample: conv.then(|| conv3(channels, channels, device)), up_res }
+    }
+
+    /// `h`: `[B, C, H, S]`, output: `[B, O, 2 H, 2 S]`, in the first level `[B, O, H, S]`.
+    fn forward(&self, mut h: Tensor<4>, embedding: &Tensor<2>, skips: &mut Vec<Tensor<4>>) -> Tensor<4> {
+        for (i, stage) in self.stages.iter().enumerate() {
+            let joined = Tensor::cat(vec![h, skips.pop().expect("one for each block up")], 1);
+            h = trace::scope(|| format!("stages.{i}"), || stage.forward(joined, embedding)); // [B, O, H, S]
+        }
+        match (&self.upsample, &self.up_res) {
+            (Some(conv), _) => conv.forward(double(h)), // [B, O, 2 H, 2 S]
+            (None, Some(block)) => block.forward(h, embedding.clone()), // [B, O, 2 H, 2 S]
+            (None, None) => h,
+        }
+    }
+}

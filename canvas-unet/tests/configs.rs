@@ -1,0 +1,138 @@
+//! diffusers' configuration files (written by `tools/fixtures_unet.py`): the presets, and what is refused.
+
+use canvas_unet::{ControlNetConfig, LabelKind, UnetConfig};
+use serde_json::{Map, Value, json};
+use std::path::Path;
+
+/// The configuration of a published model, as diffusers writes it.
+fn published(name: &str) -> Map<String, Value> {
+    let all: Value = serde_json::from_str(include_str!("fixtures/configs.json")).unwrap();
+    all[name].as_object().unwrap().clone()
+}
+
+fn text(fields: &Map<String, Value>) -> String {
+    Value::Object(fields.clone()).to_string()
+}
+
+fn debug(config: impl std::fmt::Debug) -> String {
+    format!("{config:?}")
+}
+
+#[test]
+fn published_configurations_are_the_presets() {
+    let unclip = UnetConfig::sd2().with_label(Some(LabelKind::Vector(2048)));
+    let cases = [
+        ("sd1", UnetConfig::sd1().with_in_channels(4)),
+        ("inpaint", UnetConfig::sd1().with_in_channels(9)),
+        ("sd2", UnetConfig::sd2().with_in_channels(4)),
+        ("unclip", unclip.with_in_channels(4)),
+        ("sdxl", UnetConfig::sdxl().with_in_channels(4)),
+        ("upscaler", UnetConfig::sd_upscaler().with_in_channels(7)),
+        ("refiner", UnetConfig::sdxl_refiner().with_in_channels(4)),
+    ];
+    for (name, expected) in cases {
+        let found = UnetConfig::from_diffusers(&text(&published(name))).unwrap();
+        assert_eq!(debug(found), debug(expected), "{name}");
+    }
+    for (name, expected) in [("controlnet_sd1", UnetConfig::sd1()), ("controlnet_sdxl", UnetConfig::sdxl())] {
+        let found = ControlNetConfig::from_diffusers(&text(&published(name))).unwrap();
+        assert_eq!(debug(found), debug(ControlNetConfig::new(expected)), "{name}");
+    }
+}
+
+/// An empty file is the class's defaults; SD 1's file without what it need not say is the same network.
+#[test]
+fn absent_and_null_are_the_defaults() {
+    let bare = UnetConfig::from_diffusers(r#"{"cross_attention_dim": 768}"#).unwrap();
+    assert_eq!(debug(bare), debug(UnetConfig::sd1().with_in_channels(4)));
+    let mut fields = published("sd1");
+    for key in ["act_fn", "block_out_channels", "layers_per_block", "norm_num_groups", "down_block_types"] {
+        fields.insert(key.into(), Value::Null);
+    }
+    let found = UnetConfig::from_diffusers(&text(&fields)).unwrap();
+    assert_eq!(debug(found), debug(UnetConfig::sd1().with_in_channels(4)));
+}
+
+/// Every field of the classes that says something about the network is honoured or refused by its name.
+#[test]
+fn no_field_is_passed_over() {
+    let free = ["sample_size", "upcast_attention", "addition_embed_type_num_heads"];
+    // Read only together with a type that needs them.
+    let idle = ["addition_time_embed_dim", "projection_class_embeddings_input_dim"];
+    for name in ["sd1", "controlnet_sd1"] {
+        let fields = published(name);
+        for key in fields.keys().filter(|key| !key.starts_with('_')) {
+            let mut odd = fields.clone();
+            odd.insert(key.clone(), json!({"odd": 1}));
+            let parsed = match name {
+                "sd1" => UnetConfig::from_diffusers(&text(&odd)).map(drop),
+                _ => ControlNetConfig::from_diffusers(&text(&odd)).map(drop),
+            };
+            match parsed {
+                Ok(()) => assert_eq!(key, free[0], "{key} was not looked at"),
+                Err(error) => assert!(error.to_string().contains(key.as_str()), "{key}: {error}"),
+            }
+        }
+        for key in free.iter().chain(&idle).filter(|key| fields.contains_key(**key)) {
+            let mut other = fields.clone();
+            other.insert((*key).into(), if *key == "upcast_attention" { json!(true) } else { json!(96) });
+            let parsed = match name {
+                "sd1" => UnetConfig::from_diffusers(&text(&other)).map(drop),
+                _ => ControlNetConfig::from_diffusers(&text(&other)).map(drop),
+            };
+            parsed.unwrap_or_else(|error| panic!("{key}: {error}"));
+        }
+    }
+}
+
+#[test]
+fn refusals_name_the_field_and_what_was_found() {
+    let cases = [
+        ("flip_sin_to_cos", json!(false), "the text: flip_sin_to_cos: expected true, found false"),
+        ("freq_shift", json!(1), "the text: freq_shift: expected 0, found 1"),
+        (
+            "only_cross_attention",
+            json!([true, false]),
+            "only_cross_attention: expected false, or 4 flags, one a level, found [true,false]",
+        ),
+        ("num_attention_heads", json!(8), "the text: num_attention_heads: expected null, found 8"),
+        (
+            "class_embed_type",
+            json!("identity"),
+            "expected null, \"timestep\" or \"projection\", found \"identity\"",
+        ),
+        ("class_embed_type", json!("projection"), "projection_class_embeddings_input_dim: expected a width"),
+        (
+            "attention_head_dim",
+            json!([8, 8]),
+            "expected a whole number or 4 of them, one a level, found [8,8]",
+        ),
+        (
+            "attention_head_dim",
+            json!(7),
+            "the text: heads of level 0 (7) must divide channels of level 0 (320)",
+        ),
+        (
+            "layers_per_block",
+            json!([2, 1, 2, 2]),
+            "layers_per_block: expected the same number for all levels",
+        ),
+        (
+            "up_block_types",
+            json!(["UpBlock2D", "UpBlock2D", "UpBlock2D", "UpBlock2D"]),
+            "up_block_types: expected down_block_types in reverse",
+        ),
+        ("cross_attention_dims", json!(768), "the text: unknown fields cross_attention_dims"),
+        ("_class_name", json!("UNet2DModel"), "_class_name: expected \"UNet2DConditionModel\""),
+    ];
+    for (key, value, expected) in cases {
+        let mut fields = published("sd1");
+        fields.insert(key.into(), value);
+        let error = UnetConfig::from_diffusers(&text(&fields)).unwrap_err().to_string();
+        assert!(error.contains(expected), "{key}: {error}");
+    }
+    let error = UnetConfig::from_diffusers("[1]").unwrap_err().to_string();
+    assert_eq!(error, "the text is not a configuration: expected an object, found [1]");
+    let missing = UnetConfig::from_diffusers_file(Path::new("nowhere/config.json")).unwrap_err().to_string();
+    assert!(missing.starts_with("cannot read nowhere/config.json: "), "{missing}");
+}

@@ -43,6 +43,27 @@ pub enum TokenizerError {
     },
 }
 
+/// Why the configuration of an encoder was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ClipConfigError {
+    /// The file could not be read.
+    #[error("{}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The file describes something else.
+    #[error("{}: not the config.json of a CLIP text model: {message}", path.display())]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// The key, what was expected and what was found.
+        message: String,
+    },
+}
+
 /// Why a prompt was refused.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum PromptError {

@@ -21,10 +21,12 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod clip;
 mod error;
 mod transformer;
 mod words;
 
-pub use error::{PromptError, TokenizerError, UnknownWord};
+pub use clip::{ClipLayer, ClipStates, ClipText, ClipTextConfig, Pool};
+pub use error::{ClipConfigError, PromptError, TokenizerError, UnknownWord};
 pub use transformer::{Block, TextTransformer, TextTransformerConfig};
 pub use words::{Encoded, WordTokenizer, special};

@@ -1,9 +1,9 @@
-"""Writes canvas-text/tests/fixtures/clip.safetensors: what transformers' CLIP text models answer.
+"""Writes canvas-text/tests/fixtures/clip.safetensors and clip_vision.safetensors: what transformers' CLIP models answer.
 
     python3 -m venv /tmp/venv && /tmp/venv/bin/pip install torch transformers safetensors numpy
     /tmp/venv/bin/python tools/fixtures_clip.py
 
-Both sides fill their weights by a formula, so the fixture holds outputs only. The reference runs in f64. The formula
+Both sides fill their weights by a formula, so the fixtures hold outputs only. The reference runs in f64. The formula
 is a chirp and not formula.py's sine: matrices of that have rank 2, and through five blocks of them f32 loses so many
 digits (torch's own gradients 6e-3) that a mistake could hide.
 Gradients of more than 400 values are stored as their length and 8 products with waves of different frequencies,
@@ -17,7 +17,13 @@ import numpy as np
 import torch
 import transformers
 from safetensors.torch import save_file
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPVisionConfig,
+    CLIPVisionModelWithProjection,
+)
 
 sys.path.insert(0, str(Path(__file__).parent))
 import formula
@@ -48,7 +54,7 @@ def pattern(shape, seed):
 
 def ours(name):
     """Their name with `text_model.` in front, as in files, and Burn's names of a norm's parameters."""
-    if not name.startswith("text_"):
+    if not name.startswith(("text_", "vis")):
         name = "text_model." + name
     if "norm" in name:
         name = name.replace("weight", "gamma").replace("bias", "beta")
@@ -84,16 +90,29 @@ def summary(name, grad):
     return torch.stack([flat.norm()] + [(flat * wave).sum() for wave in waves])
 
 
+def gradients(model, outputs, chosen):
+    sum((outputs[name] * pattern(outputs[name].shape, seed)).sum() for name, seed in chosen.items()).backward()
+    return {f"grad.{ours(name)}": summary(name, param.grad) for name, param in model.named_parameters()}
+
+
+def vision():
+    sizes = {"hidden_size": 32, "intermediate_size": 37, "num_attention_heads": 4, "num_hidden_layers": 3}
+    sizes |= {"image_size": 12, "patch_size": 4, "projection_dim": 24, "hidden_act": "gelu", "layer_norm_eps": 1e-3}
+    model = fill(CLIPVisionModelWithProjection(CLIPVisionConfig(**sizes, attn_implementation="eager")))
+    found = model(pixel_values=pattern((2, 3, 12, 12), 1.0), output_hidden_states=True)
+    outputs = {"last": found.last_hidden_state, "pooled": found.image_embeds, "hidden.0": found.hidden_states[0]}
+    outputs["hidden.2"] = found.hidden_states[2]
+    tensors = outputs | gradients(model, outputs, {"pooled": 2.0, "hidden.2": 3.0})
+    return {name: value.detach().float().contiguous() for name, value in tensors.items() if value is not None}
+
+
 def case(label, model, mask):
     found = fill(model)(input_ids=IDS, attention_mask=mask, output_hidden_states=True)
     pooled = found.text_embeds if "text_embeds" in found else found.pooler_output
     norm = getattr(model, "text_model", model).final_layer_norm
     outputs = {"last": found.last_hidden_state, "pooled": pooled, "skipped": norm(found.hidden_states[-3])}
-    outputs |= {f"hidden.{i}": found.hidden_states[i] for i in (0, 3, 4, 5)}
-    chosen = {"last": 1.0, "pooled": 2.0, "hidden.4": 3.0}
-    sum((outputs[name] * pattern(outputs[name].shape, seed)).sum() for name, seed in chosen.items()).backward()
-    grads = {f"grad.{ours(name)}": summary(name, param.grad) for name, param in model.named_parameters()}
-    tensors = outputs | grads
+    outputs["hidden.4"] = found.hidden_states[4]
+    tensors = outputs | gradients(model, outputs, {"last": 1.0, "pooled": 2.0, "hidden.4": 3.0})
     return {f"{label}.{name}": value.detach().float().contiguous() for name, value in tensors.items()}
 
 
@@ -106,4 +125,5 @@ tensors = case("quick", first, None) | case("projected", second, MASK)
 FOLDER.mkdir(parents=True, exist_ok=True)
 notes = {"transformers": transformers.__version__, "torch": torch.__version__, "script": "tools/fixtures_clip.py"}
 save_file(tensors, FOLDER / "clip.safetensors", metadata=notes)
+save_file(vision(), FOLDER / "clip_vision.safetensors", metadata=notes)
 print(len(tensors), {name: (tuple(v.shape), f"{v.abs().max():.3g}") for name, v in tensors.items() if ".grad" not in name})

@@ -1,8 +1,10 @@
 //! CLIP's text transformer, the text encoder of Stable Diffusion 1.x, 2.x and XL.
 
 mod config;
+mod vision;
 
 pub use config::{ClipTextConfig, Pool};
+pub use vision::{ClipVision, ClipVisionConfig};
 
 use burn::nn::{Embedding, LayerNorm, Linear};
 use burn::prelude::*;
@@ -37,14 +39,14 @@ impl ClipLayer {
     }
 }
 
-/// Everything a [`ClipText`] can answer.
+/// Everything a [`ClipText`] or a [`ClipVision`] can answer.
 #[derive(Clone, Debug)]
 pub struct ClipStates {
-    /// The embeddings, then each block's output: `depth + 1` times `[B, T, W]`, before the final norm.
+    /// What the first block reads, then each block's output: `depth + 1` times `[B, T, W]`, before the final norm.
     pub hidden: Vec<Tensor<3>>,
-    /// The last block's output after the final norm: `[B, T, W]`.
+    /// The last block's output; of a text, after the final norm: `[B, T, W]`.
     pub last: Tensor<3>,
-    /// The prompt vectors, projected where there is a projection: `[B, P]`.
+    /// The vectors of the prompts or pictures, projected where there is a projection: `[B, P]`.
     pub pooled: Tensor<2>,
 }
 
@@ -182,7 +184,7 @@ impl ClipText {
         let unseen = self.unseen(tokens, &x.device());
         let mut hidden = vec![x.clone()];
         for (i, layer) in self.text_model.encoder.layers.iter().enumerate() {
-            x = trace::block(|| format!("text.blocks.{i}"), x, |x| layer.forward(x, &unseen));
+            x = trace::block(|| format!("text.blocks.{i}"), x, |x| layer.forward(x, Some(&unseen)));
             hidden.push(x.clone());
         }
         hidden
@@ -257,7 +259,7 @@ impl TextEncoder for ClipText {
 
 impl Layer {
     /// `x + attention(norm(x))`, then `x + mlp(norm(x))`: `[B, T, W]` to `[B, T, W]`.
-    fn forward(&self, x: Tensor<3>, unseen: &Tensor<4, Bool>) -> Tensor<3> {
+    fn forward(&self, x: Tensor<3>, unseen: Option<&Tensor<4, Bool>>) -> Tensor<3> {
         let seen = self.layer_norm1.forward(x.clone());
         let x = x + trace::scope(|| "attention".into(), || self.self_attn.forward(seen, unseen));
         x.clone() + self.mlp.forward(self.layer_norm2.forward(x))
@@ -266,15 +268,18 @@ impl Layer {
 
 impl SelfAttention {
     /// Its map is tapped as `map`.
-    fn forward(&self, x: Tensor<3>, unseen: &Tensor<4, Bool>) -> Tensor<3> {
+    fn forward(&self, x: Tensor<3>, unseen: Option<&Tensor<4, Bool>>) -> Tensor<3> {
         let width = x.dims()[2];
         let query = self.split(dense(&self.q_proj, x.clone())); // [B, H, T, W/H]
         let key = self.split(dense(&self.k_proj, x.clone()));
         let value = self.split(dense(&self.v_proj, x));
         let scale = ((width / self.heads) as f64).sqrt().recip();
-        let scores = (query * scale).matmul(key.swap_dims(2, 3)); // [B, H, T, T]
-        let unseen = unseen.clone().expand(scores.dims());
-        let map = trace::tap(|| "map".into(), softmax(scores.mask_fill(unseen, f32::MIN), 3));
+        let mut scores = (query * scale).matmul(key.swap_dims(2, 3)); // [B, H, T, T]
+        if let Some(unseen) = unseen {
+            let unseen = unseen.clone().expand(scores.dims());
+            scores = scores.mask_fill(unseen, f32::MIN);
+        }
+        let map = trace::tap(|| "map".into(), softmax(scores, 3));
         dense(&self.out_proj, map.matmul(value).swap_dims(1, 2).flatten(2, 3)) // [B, T, W]
     }
 

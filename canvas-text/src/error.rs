@@ -87,7 +87,7 @@ pub enum ClipConfigError {
         source: std::io::Error,
     },
     /// The file describes something else.
-    #[error("{}: not the config.json of a CLIP text model: {message}", path.display())]
+    #[error("{}: not the config.json of a CLIP model: {message}", path.display())]
     Format {
         /// The file.
         path: PathBuf,

@@ -5,7 +5,8 @@
 //! one vector a token and one a prompt.
 //!
 //! For the Stable Diffusion family there are [`ClipTokenizer`], which reads a model's own files, cuts long prompts or
-//! reads them in windows and knows weighted words, and [`ClipText`] with the published sizes.
+//! reads them in windows and knows weighted words, and [`ClipText`] with the published sizes;
+//! [`ClipVision`] is IP-Adapter's image encoder.
 //!
 //! # Example
 //! ```
@@ -31,7 +32,7 @@ mod error;
 mod transformer;
 mod words;
 
-pub use clip::{ClipLayer, ClipStates, ClipText, ClipTextConfig, Pool};
+pub use clip::{ClipLayer, ClipStates, ClipText, ClipTextConfig, ClipVision, ClipVisionConfig, Pool};
 pub use clip_tokenizer::{ClipTokenizer, ClipTokens, LongPrompt};
 pub use emphasis::{Emphasis, Weighted, weighted};
 pub use error::{ClipConfigError, CutPrompt, PromptError, TokenizerError, UnknownWord};

@@ -5,7 +5,7 @@ use burn::prelude::*;
 use burn::tensor::Gradients;
 use canvas_core::nn::Activation;
 use canvas_core::{TextEncoder, Tokens, weights};
-use canvas_text::{ClipLayer, ClipText, ClipTextConfig, Pool};
+use canvas_text::{ClipLayer, ClipText, ClipTextConfig, ClipVisionConfig, Pool};
 use std::collections::BTreeMap;
 use std::fs;
 use std::iter;
@@ -108,6 +108,18 @@ impl ModuleVisitor for Grads<'_> {
     }
 }
 
+fn host<const D: usize>(x: &Tensor<D>) -> Vec<f64> {
+    x.to_data().iter::<f64>().collect()
+}
+
+/// Gradients of every parameter.
+fn gradients<M: Module>(module: &M, loss: &Tensor<1>) -> BTreeMap<String, Vec<f64>> {
+    let all = loss.backward();
+    let mut grads = Grads { path: Vec::new(), all: &all, found: BTreeMap::new() };
+    module.visit(&mut grads);
+    grads.found
+}
+
 /// All that the fixture holds of one case.
 fn answers(config: &ClipTextConfig) -> BTreeMap<String, Vec<f64>> {
     let device = Device::flex().autodiff();
@@ -117,44 +129,80 @@ fn answers(config: &ClipTextConfig) -> BTreeMap<String, Vec<f64>> {
     let loss = (states.last.clone() * pattern(states.last.dims(), 1.0, &device)).sum()
         + (states.pooled.clone() * pattern(states.pooled.dims(), 2.0, &device)).sum()
         + (fourth.clone() * pattern(fourth.dims(), 3.0, &device)).sum();
-    let all = loss.backward();
-    let mut grads = Grads { path: Vec::new(), all: &all, found: BTreeMap::new() };
-    clip.visit(&mut grads);
-    let mut found = grads.found;
-    let host = |x: TensorData| x.iter::<f64>().collect::<Vec<f64>>();
-    found.insert("last".into(), host(states.last.into_data()));
-    found.insert("pooled".into(), host(states.pooled.into_data()));
-    for i in [0, 3, 4, 5] {
-        found.insert(format!("hidden.{i}"), host(states.hidden[i].to_data()));
-    }
+    let mut found = gradients(&clip, &loss);
+    found.insert("last".into(), host(&states.last));
+    found.insert("pooled".into(), host(&states.pooled));
+    found.insert("hidden.4".into(), host(&fourth));
     let skipped = clip.with_layer(ClipLayer::sd(2)).unwrap().encode(&tokens());
-    found.insert("skipped".into(), host(skipped.tokens.into_data()));
+    found.insert("skipped".into(), host(&skipped.tokens));
     found
 }
 
-#[test]
-fn equals_transformers() {
-    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/clip.safetensors");
-    let mut compared = 0;
-    let mut worst = 0.0f64;
+/// Compares with a fixture, relative to the largest value of each tensor.
+fn compare(file: &str, cases: &[(&str, BTreeMap<String, Vec<f64>>)]) {
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(file);
     let expected = weights::read_tensors(&fixture).unwrap();
-    for (label, config) in [("quick", quick()), ("projected", projected())] {
-        for (name, found) in answers(&config) {
-            let expected: Vec<f64> = expected[&format!("{label}.{name}")].iter::<f64>().collect();
-            assert_eq!(found.len(), expected.len(), "{label}.{name}");
+    let (mut compared, mut worst) = (0, 0.0f64);
+    for (label, found) in cases {
+        for (name, found) in found {
+            let expected: Vec<f64> = expected[&format!("{label}{name}")].iter::<f64>().collect();
+            assert_eq!(found.len(), expected.len(), "{label}{name}");
             let largest = expected.iter().fold(0.0, |most: f64, x| most.max(x.abs()));
             // A constant added to every key changes nothing: its gradient is rounding on both sides.
             let scale = if name.ends_with("k_proj.bias") { 1.0 } else { largest };
             let pairs = found.iter().zip(&expected);
             let error = pairs.fold(0.0, |most: f64, (a, b)| most.max((a - b).abs())) / scale;
-            println!("{label}.{name}: {error:.1e}");
-            assert!(error < 1e-5, "{label}.{name}: relative error {error:.2e}");
+            assert!(error < 1e-5, "{label}{name}: relative error {error:.2e}");
             worst = worst.max(error);
             compared += 1;
         }
     }
-    println!("worst {worst:.1e} of {compared}");
+    println!("{file}: {worst:.1e} at most in {compared} tensors");
     assert_eq!(compared, expected.len());
+}
+
+#[test]
+fn equals_transformers() {
+    compare("clip.safetensors", &[("quick.", answers(&quick())), ("projected.", answers(&projected()))]);
+}
+
+fn vision() -> ClipVisionConfig {
+    ClipVisionConfig::new(32, 37, 3, 4, Activation::Gelu)
+        .with_image(12)
+        .with_patch(4)
+        .with_epsilon(1e-3)
+        .with_projection(Some(24))
+}
+
+#[test]
+fn vision_equals_transformers() {
+    let device = Device::flex().autodiff();
+    let clip = vision().init(&device).map(&mut Chirp::default());
+    let states = clip.states(pattern([2, 3, 12, 12], 1.0, &device));
+    let (second, pooled) = (&states.hidden[2], &states.pooled);
+    let loss = (pooled.clone() * pattern(pooled.dims(), 2.0, &device)).sum()
+        + (second.clone() * pattern(second.dims(), 3.0, &device)).sum();
+    let mut found = gradients(&clip, &loss);
+    found.insert("last".into(), host(&states.last));
+    found.insert("pooled".into(), host(pooled));
+    found.insert("hidden.0".into(), host(&states.hidden[0]));
+    found.insert("hidden.2".into(), host(second));
+    compare("clip_vision.safetensors", &[("", found)]);
+}
+
+#[test]
+fn vision_configurations_are_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("config.json");
+    let json = r#"{"architectures": ["CLIPVisionModelWithProjection"], "hidden_act": "gelu", "hidden_size": 1280,
+        "image_size": 224, "intermediate_size": 5120, "layer_norm_eps": 1e-05, "model_type": "clip_vision_model",
+        "num_attention_heads": 16, "num_channels": 3, "num_hidden_layers": 32, "patch_size": 14,
+        "projection_dim": 1024}"#;
+    fs::write(&path, json).unwrap();
+    assert_eq!(ClipVisionConfig::from_file(&path).unwrap(), ClipVisionConfig::open_clip_h());
+    fs::write(&path, json.replace("14", "15")).unwrap();
+    let error = ClipVisionConfig::from_file(&path).unwrap_err().to_string();
+    assert!(error.contains("patch (15) must divide image (224)"), "{error}");
 }
 
 /// Published counts, read off the shapes: nothing is allocated.
@@ -165,6 +213,11 @@ fn published_models_have_their_number_of_parameters() {
         (ClipTextConfig::open_clip_h(), 340_387_840),
         (ClipTextConfig::open_clip_big_g(), 694_659_840),
     ] {
+        assert_eq!(config.init(&Device::flex()).num_params(), count);
+    }
+    for (config, count) in
+        [(ClipVisionConfig::open_clip_h(), 632_076_800), (ClipVisionConfig::open_clip_big_g(), 1_844_907_264)]
+    {
         assert_eq!(config.init(&Device::flex()).num_params(), count);
     }
 }
@@ -233,7 +286,7 @@ fn configurations_are_read_strictly() {
         ("}", "", "EOF while parsing"),
     ] {
         let error = read(&sd15.replace(from, to)).unwrap_err().to_string();
-        assert!(error.contains("config.json: not the config.json of a CLIP text model"), "{error}");
+        assert!(error.contains("config.json: not the config.json of a CLIP model"), "{error}");
         assert!(error.contains(message), "{error}");
     }
     let missing = ClipTextConfig::from_file(&folder.path().join("none.json")).unwrap_err();

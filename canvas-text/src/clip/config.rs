@@ -94,12 +94,14 @@ impl ClipTextConfig {
     pub fn init(&self, device: &Device) -> ClipText {
         self.validate().unwrap_or_else(|error| panic!("{error}"));
         let norm = LayerNormConfig::new(self.width).with_epsilon(self.epsilon);
+        let blocks =
+            Blocks { width: self.width, hidden: self.hidden, heads: self.heads, activation: self.activation };
         let text_model = TextModel {
             embeddings: super::Embeddings {
                 token_embedding: normal_embedding(0.02, self.vocabulary, self.width, device),
                 position_embedding: normal_embedding(0.02, self.context, self.width, device),
             },
-            encoder: Encoder { layers: (0..self.depth).map(|_| self.layer(&norm, device)).collect() },
+            encoder: Encoder { layers: (0..self.depth).map(|_| blocks.init(&norm, device)).collect() },
             final_layer_norm: norm.init(device),
         };
         let project = |width| LinearConfig::new(self.width, width).with_bias(false).init(device);
@@ -112,7 +114,48 @@ impl ClipTextConfig {
         }
     }
 
-    fn layer(&self, norm: &LayerNormConfig, device: &Device) -> Layer {
+    /// Reads a transformers `config.json` of a `CLIPTextModel` or a `CLIPTextModelWithProjection`.
+    ///
+    /// What the file leaves out is transformers' default. Fields that do not change the result are not read:
+    /// dropout, initial values, ids that only a tokenizer needs, library versions.
+    ///
+    /// # Errors
+    /// Names the file, the key, what was expected and what was found: another class of model, another
+    /// activation, a size that is no positive number, heads that do not divide.
+    pub fn from_file(path: &Path) -> Result<Self, ClipConfigError> {
+        read(path, Self::parse)
+    }
+
+    fn parse(json: &Value) -> Result<Self, String> {
+        let (width, projection) = (size(json, "hidden_size", 512)?, size(json, "projection_dim", 512)?);
+        let config = Self {
+            width,
+            hidden: size(json, "intermediate_size", 2048)?,
+            depth: size(json, "num_hidden_layers", 12)?,
+            heads: size(json, "num_attention_heads", 8)?,
+            activation: activation(json)?,
+            vocabulary: size(json, "vocab_size", 49408)?,
+            context: size(json, "max_position_embeddings", 77)?,
+            epsilon: epsilon(json)?,
+            projection: is_projected(json, "clip_text_model", "CLIPTextModel")?.then_some(projection),
+            pool: pool(json)?,
+            use_attention_mask: flag(json, "use_attention_mask")?,
+        };
+        config.validate().map_err(|error| error.to_string())?;
+        Ok(config)
+    }
+}
+
+/// Sizes of a block.
+pub(super) struct Blocks {
+    pub(super) width: usize,
+    pub(super) hidden: usize,
+    pub(super) heads: usize,
+    pub(super) activation: Activation,
+}
+
+impl Blocks {
+    pub(super) fn init(&self, norm: &LayerNormConfig, device: &Device) -> Layer {
         let linear = |from: usize, to| normal_linear((from as f64).sqrt().recip(), from, to, device);
         let square = || linear(self.width, self.width);
         Layer {
@@ -132,52 +175,28 @@ impl ClipTextConfig {
             layer_norm2: norm.init(device),
         }
     }
+}
 
-    /// Reads a transformers `config.json` of a `CLIPTextModel` or a `CLIPTextModelWithProjection`.
-    ///
-    /// What the file leaves out is transformers' default. Fields that do not change the result are not read:
-    /// dropout, initial values, ids that only a tokenizer needs, library versions.
-    ///
-    /// # Errors
-    /// Names the file, the key, what was expected and what was found: another class of model, another
-    /// activation, a size that is no positive number, heads that do not divide.
-    pub fn from_file(path: &Path) -> Result<Self, ClipConfigError> {
-        let path_of = || path.to_owned();
-        let text =
-            fs::read_to_string(path).map_err(|source| ClipConfigError::Read { path: path_of(), source })?;
-        let json: Value = serde_json::from_str(&text)
-            .map_err(|error| ClipConfigError::Format { path: path_of(), message: error.to_string() })?;
-        Self::parse(&json).map_err(|message| ClipConfigError::Format { path: path_of(), message })
+/// Reads a file of settings.
+pub(super) fn read<T>(
+    path: &Path,
+    parse: impl FnOnce(&Value) -> Result<T, String>,
+) -> Result<T, ClipConfigError> {
+    let wrong = |message| ClipConfigError::Format { path: path.to_owned(), message };
+    let text =
+        fs::read_to_string(path).map_err(|source| ClipConfigError::Read { path: path.to_owned(), source })?;
+    let json: Value = serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
+    if !json.is_object() {
+        return Err(wrong("expected an object of settings".into()));
     }
-
-    fn parse(json: &Value) -> Result<Self, String> {
-        if !json.is_object() {
-            return Err("expected an object of settings".into());
-        }
-        let (width, projection) = (size(json, "hidden_size", 512)?, size(json, "projection_dim", 512)?);
-        let config = Self {
-            width,
-            hidden: size(json, "intermediate_size", 2048)?,
-            depth: size(json, "num_hidden_layers", 12)?,
-            heads: size(json, "num_attention_heads", 8)?,
-            activation: activation(json)?,
-            vocabulary: size(json, "vocab_size", 49408)?,
-            context: size(json, "max_position_embeddings", 77)?,
-            epsilon: epsilon(json)?,
-            projection: is_projected(json)?.then_some(projection),
-            pool: pool(json)?,
-            use_attention_mask: flag(json, "use_attention_mask")?,
-        };
-        config.validate().map_err(|error| error.to_string())?;
-        Ok(config)
-    }
+    parse(&json).map_err(wrong)
 }
 
 fn expected(key: &str, what: &str, found: &Value) -> String {
     format!("{key}: expected {what}, found {found}")
 }
 
-fn size(json: &Value, key: &str, default: usize) -> Result<usize, String> {
+pub(super) fn size(json: &Value, key: &str, default: usize) -> Result<usize, String> {
     match &json[key] {
         Value::Null => Ok(default),
         found => match found.as_u64() {
@@ -194,7 +213,7 @@ fn flag(json: &Value, key: &str) -> Result<bool, String> {
     }
 }
 
-fn epsilon(json: &Value) -> Result<f64, String> {
+pub(super) fn epsilon(json: &Value) -> Result<f64, String> {
     match &json["layer_norm_eps"] {
         Value::Null => Ok(1e-5),
         found => match found.as_f64() {
@@ -204,7 +223,7 @@ fn epsilon(json: &Value) -> Result<f64, String> {
     }
 }
 
-fn activation(json: &Value) -> Result<Activation, String> {
+pub(super) fn activation(json: &Value) -> Result<Activation, String> {
     match &json["hidden_act"] {
         Value::Null => Ok(Activation::QuickGelu),
         found => match found.as_str() {
@@ -228,17 +247,17 @@ fn pool(json: &Value) -> Result<Pool, String> {
 }
 
 /// The class decides whether there is a projection; both kinds state its width.
-fn is_projected(json: &Value) -> Result<bool, String> {
+pub(super) fn is_projected(json: &Value, kind: &str, class: &str) -> Result<bool, String> {
     match &json["model_type"] {
-        Value::String(kind) if kind == "clip_text_model" => {}
-        found => return Err(expected("model_type", "\"clip_text_model\"", found)),
+        Value::String(found) if found == kind => {}
+        found => return Err(expected("model_type", &format!("{kind:?}"), found)),
     }
-    let class = &json["architectures"];
-    match class.as_array().map(Vec::as_slice) {
-        Some([one]) if one == "CLIPTextModel" => Ok(false),
-        Some([one]) if one == "CLIPTextModelWithProjection" => Ok(true),
+    let projected = format!("{class}WithProjection");
+    match json["architectures"].as_array().map(Vec::as_slice) {
+        Some([one]) if one == class => Ok(false),
+        Some([one]) if *one == projected => Ok(true),
         _ => {
-            Err(expected("architectures", "[\"CLIPTextModel\"] or [\"CLIPTextModelWithProjection\"]", class))
+            Err(expected("architectures", &format!("[{class:?}] or [{projected:?}]"), &json["architectures"]))
         }
     }
 }

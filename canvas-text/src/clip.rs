@@ -1,6 +1,6 @@
 //! CLIP's text transformer, the text encoder of Stable Diffusion 1.x, 2.x and XL.
 
-mod config;
+pub(crate) mod config;
 mod vision;
 
 pub use config::{ClipTextConfig, Pool};

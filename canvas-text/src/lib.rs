@@ -6,7 +6,7 @@
 //!
 //! For the Stable Diffusion family there are [`ClipTokenizer`], which reads a model's own files, cuts long prompts or
 //! reads them in windows and knows weighted words, and [`ClipText`] with the published sizes;
-//! [`ClipVision`] is IP-Adapter's image encoder.
+//! [`ClipVision`] is IP-Adapter's image encoder, and [`ClipImageProcessor`] makes what it reads.
 //!
 //! # Example
 //! ```
@@ -26,6 +26,7 @@
 //! ```
 
 mod clip;
+mod clip_image;
 mod clip_tokenizer;
 mod emphasis;
 mod error;
@@ -33,6 +34,7 @@ mod transformer;
 mod words;
 
 pub use clip::{ClipLayer, ClipStates, ClipText, ClipTextConfig, ClipVision, ClipVisionConfig, Pool};
+pub use clip_image::ClipImageProcessor;
 pub use clip_tokenizer::{ClipTokenizer, ClipTokens, LongPrompt};
 pub use emphasis::{Emphasis, Weighted, weighted};
 pub use error::{ClipConfigError, CutPrompt, PromptError, TokenizerError, UnknownWord};

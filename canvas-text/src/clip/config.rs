@@ -178,7 +178,7 @@ impl Blocks {
 }
 
 /// Reads a file of settings.
-pub(super) fn read<T>(
+pub(crate) fn read<T>(
     path: &Path,
     parse: impl FnOnce(&Value) -> Result<T, String>,
 ) -> Result<T, ClipConfigError> {
@@ -192,11 +192,11 @@ pub(super) fn read<T>(
     parse(&json).map_err(wrong)
 }
 
-fn expected(key: &str, what: &str, found: &Value) -> String {
+pub(crate) fn expected(key: &str, what: &str, found: &Value) -> String {
     format!("{key}: expected {what}, found {found}")
 }
 
-pub(super) fn size(json: &Value, key: &str, default: usize) -> Result<usize, String> {
+pub(crate) fn size(json: &Value, key: &str, default: usize) -> Result<usize, String> {
     match &json[key] {
         Value::Null => Ok(default),
         found => match found.as_u64() {

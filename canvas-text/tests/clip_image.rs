@@ -41,6 +41,15 @@ fn equals_transformers_and_pillow() {
 }
 
 #[test]
+fn very_long_pictures_cost_no_more_than_their_pixels() {
+    let processor = ClipImageProcessor::default();
+    for (width, height) in [(1, 300_000), (300_000, 1)] {
+        let found = processor.process(&[picture(width, height)], &Device::flex());
+        assert_eq!(found.dims(), [1, 3, 224, 224]);
+    }
+}
+
+#[test]
 fn configurations_are_read_strictly() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("preprocessor_config.json");

@@ -143,8 +143,8 @@ impl Axis {
 
 /// Bytes `[height, width, 3]` of one size to another, each axis by itself, rounded to bytes between.
 ///
-/// Pillow 13.0.0 goes down the columns first where a picture loses more than twice as many rows as columns, as
-/// 678 random sizes told; earlier versions along the rows always. The orders differ by a byte.
+/// Pillow 13.0.0 goes down the columns first where a picture loses more than twice as many rows as columns, and
+/// along the rows otherwise: measured, on 678 random sizes. Where shrinking, the orders mostly differ by one at most.
 fn resize(bytes: &[u8], tall: &Axis, wide: &Axis) -> Vec<u8> {
     if tall.lost() > 0 && tall.lost() > 2 * wide.lost() {
         let flat = resample(bytes, 1, tall, wide.from * 3);

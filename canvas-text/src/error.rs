@@ -41,6 +41,59 @@ pub enum TokenizerError {
         /// What is wrong with it.
         message: String,
     },
+    /// The file is not part of a CLIP tokenizer.
+    #[error("{}: not a CLIP tokenizer: {message}", path.display())]
+    Clip {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        message: String,
+    },
+}
+
+/// A prompt that lost its end: worth a warning, since the picture will not follow it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CutPrompt {
+    /// The whole prompt.
+    pub prompt: String,
+    /// The part that was cut.
+    pub cut: String,
+    /// Tokens of the whole prompt, start and end included.
+    pub tokens: usize,
+    /// Tokens that fit.
+    pub context: usize,
+}
+
+impl fmt::Display for CutPrompt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { prompt, cut, tokens, context } = self;
+        let prompt = quote(prompt);
+        write!(
+            f,
+            "the prompt {prompt} has {tokens} tokens and the encoder reads {context}; this part was cut: {cut:?}"
+        )
+    }
+}
+
+/// Why the configuration of an encoder was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ClipConfigError {
+    /// The file could not be read.
+    #[error("{}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The file describes something else.
+    #[error("{}: not the config.json of a CLIP model: {message}", path.display())]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// The key, what was expected and what was found.
+        message: String,
+    },
 }
 
 /// Why a prompt was refused.

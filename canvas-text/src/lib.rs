@@ -4,6 +4,10 @@
 //! says which part of a prompt it cannot use. Encoding cannot fail: a [`TextTransformer`] turns tokens into
 //! one vector a token and one a prompt.
 //!
+//! For the Stable Diffusion family there are [`ClipTokenizer`], which reads a model's own files, cuts long prompts or
+//! reads them in windows and knows weighted words, and [`ClipText`] with the published sizes;
+//! [`ClipVision`] is IP-Adapter's image encoder, and [`ClipImageProcessor`] makes what it reads.
+//!
 //! # Example
 //! ```
 //! use burn::prelude::*;
@@ -21,10 +25,18 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod clip;
+mod clip_image;
+mod clip_tokenizer;
+mod emphasis;
 mod error;
 mod transformer;
 mod words;
 
-pub use error::{PromptError, TokenizerError, UnknownWord};
+pub use clip::{ClipLayer, ClipStates, ClipText, ClipTextConfig, ClipVision, ClipVisionConfig, Pool};
+pub use clip_image::ClipImageProcessor;
+pub use clip_tokenizer::{ClipTokenizer, ClipTokens, LongPrompt};
+pub use emphasis::{Emphasis, Weighted, weighted};
+pub use error::{ClipConfigError, CutPrompt, PromptError, TokenizerError, UnknownWord};
 pub use transformer::{Block, TextTransformer, TextTransformerConfig};
 pub use words::{Encoded, WordTokenizer, special};

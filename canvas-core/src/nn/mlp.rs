@@ -14,6 +14,8 @@ pub enum Activation {
     Gelu,
     /// GELU by its tanh approximation, as DiT uses.
     GeluTanh,
+    /// `x * sigmoid(1.702 x)`, OpenAI's approximation of GELU in CLIP.
+    QuickGelu,
     /// `x * sigmoid(x)`.
     Silu,
     /// `max(x, 0)`.
@@ -29,6 +31,7 @@ impl Activation {
         match self {
             Self::Gelu => activation::gelu(x),
             Self::GeluTanh => activation::gelu_approximate(x),
+            Self::QuickGelu => x.clone() * activation::sigmoid(x * 1.702),
             Self::Silu => activation::silu(x),
             Self::Relu => activation::relu(x),
             Self::ReluSquared => activation::relu(x).square(),

@@ -6,6 +6,7 @@ use burn::nn::{BatchNorm, BatchNormConfig, GroupNorm, GroupNormConfig, InstanceN
 use burn::nn::{Embedding, EmbeddingConfig, LayerNorm, LayerNormConfig, Linear, LinearConfig, LinearLayout};
 use burn::nn::{PRelu, PReluConfig, PaddingConfig1d, PaddingConfig2d, RmsNorm, RmsNormConfig};
 use burn::prelude::*;
+use burn::tensor::{DType, FloatDType, bf16, f16};
 use canvas_core::params;
 use canvas_core::weights::{
     Report, Rules, Source, WeightsError, load_published, read_tensors, save_published,
@@ -461,4 +462,52 @@ fn rules_know_whole_segments_and_lead_back() {
 #[should_panic(expected = "cannot be undone")]
 fn a_rule_that_loses_a_number_is_refused() {
     let _ = Rules::new().segments("a.{i}", "b");
+}
+
+#[derive(Module, Debug)]
+struct One {
+    linear: Linear,
+}
+
+#[test]
+fn values_take_the_type_of_the_parameter_and_are_saved_in_it() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("w.safetensors");
+    let device = Device::flex();
+    let module = |kind| {
+        let mut linear = LinearConfig::new(2, 3).with_bias(false).init(&device);
+        linear.weight = linear.weight.map(|weight| weight.cast(kind));
+        One { linear }
+    };
+    // The fourth and the fifth need rounding.
+    let values = [0.5, -2.0, 3.0, 1.0 + 2f64.powi(-30), 1e-3, 7.0];
+    let raw: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    let view = TensorView::new(Dtype::F64, vec![3, 2], &raw).unwrap();
+    fs::write(&path, safetensors::serialize([("linear.weight", view)], None).unwrap()).unwrap();
+    for (kind, name) in [
+        (FloatDType::F64, "F64"),
+        (FloatDType::F32, "F32"),
+        (FloatDType::F16, "F16"),
+        (FloatDType::BF16, "BF16"),
+    ] {
+        let source = Source::open(&path, None).unwrap();
+        let (loaded, _) = load_published(module(kind), &source, &Rules::new()).unwrap();
+        let weight = loaded.linear.weight.val();
+        assert_eq!(weight.dtype(), DType::from(kind));
+        let found: Vec<f64> = weight.transpose().to_data().iter::<f64>().collect();
+        let rounded = |value: f64| match kind {
+            FloatDType::F16 => f16::from_f64(value).to_f64(),
+            FloatDType::BF16 => bf16::from_f64(value).to_f64(),
+            FloatDType::F32 => f64::from(value as f32),
+            _ => value,
+        };
+        assert_eq!(found, values.map(rounded), "{name}");
+
+        let again = folder.path().join("again.safetensors");
+        save_published(&loaded, &again, &Rules::new()).unwrap();
+        let saved = Source::open(&again, None).unwrap();
+        assert_eq!(saved.kind("linear.weight").as_deref(), Some(name));
+        let read: Vec<f32> = saved.read("linear.weight").unwrap().iter::<f32>().collect();
+        assert_eq!(read, found.iter().map(|value| *value as f32).collect::<Vec<_>>());
+    }
 }

@@ -9,6 +9,7 @@ mod nn;
 mod noise;
 mod params;
 mod picture;
+mod published;
 mod sampler;
 mod text;
 mod torch_noise;

@@ -1,105 +1,38 @@
-//! Weight files: safetensors, written whole or not at all, read strictly.
+//! Our own modules' files: parameters under their own names, in their own layout.
 
+use super::error::suggest;
+use super::{Report, WeightsError};
 use crate::params;
 use burn::module::{Module, ModuleMapper, Param};
 use burn::prelude::*;
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
-use std::fmt;
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 /// A rule that maps a key of the file to a parameter's name: literal replacements, applied in order.
 pub type Rename<'a> = (&'a str, &'a str);
-
-/// Why a weight file was not read or written. Nothing was changed.
-#[derive(Debug, thiserror::Error)]
-pub enum WeightsError {
-    /// The file could not be read or written.
-    #[error("{}: {source}", path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// Not a whole safetensors file.
-    #[error("{}: not a whole safetensors file ({message}); it may be truncated", path.display())]
-    Format {
-        /// The file.
-        path: PathBuf,
-        /// What the reader found.
-        message: String,
-    },
-    /// The file's keys or shapes are not the module's.
-    #[error("{}: does not fit this model ({used} of {expected} parameters fit){report}", path.display())]
-    Mismatch {
-        /// The file.
-        path: PathBuf,
-        /// Parameters that fit.
-        used: usize,
-        /// Parameters of the module.
-        expected: usize,
-        /// Every key that does not.
-        report: Box<Report>,
-    },
-}
-
-/// Every disagreement between a file and a module.
-#[derive(Debug, Default)]
-pub struct Report {
-    /// Parameters the file lacks: name, shape, and the nearest unused key of the file.
-    pub missing: Vec<(String, Vec<usize>, Option<String>)>,
-    /// Keys no parameter takes: name after renaming, shape, and the nearest missing parameter.
-    pub unexpected: Vec<(String, Vec<usize>, Option<String>)>,
-    /// Shapes that differ: name, expected, found.
-    pub shapes: Vec<(String, Vec<usize>, Vec<usize>)>,
-    /// Keys whose type is not a float of 16, 32 or 64 bits: name and type.
-    pub types: Vec<(String, String)>,
-}
-
-impl Report {
-    fn is_empty(&self) -> bool {
-        self.missing.is_empty()
-            && self.unexpected.is_empty()
-            && self.shapes.is_empty()
-            && self.types.is_empty()
-    }
-}
-
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let near = |near: &Option<String>| near.as_ref().map_or(String::new(), |n| format!("; nearest: {n}"));
-        for (name, shape, nearest) in &self.missing {
-            write!(f, "\n  missing {name} {shape:?}{}", near(nearest))?;
-        }
-        for (name, shape, nearest) in &self.unexpected {
-            write!(f, "\n  unexpected {name} {shape:?}{}", near(nearest))?;
-        }
-        for (name, expected, found) in &self.shapes {
-            write!(f, "\n  {name}: expected shape {expected:?}, found {found:?}")?;
-        }
-        for (name, found) in &self.types {
-            write!(f, "\n  {name}: expected f16, bf16, f32 or f64, found {found}")?;
-        }
-        Ok(())
-    }
-}
 
 /// Writes a file whole or not at all: beside its place, flushed to the disk, then renamed.
 ///
 /// # Errors
 /// Names the file; the old one, if any, is as it was, and nothing is left beside it.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), WeightsError> {
+    replace(path, |beside| {
+        let mut file = File::create(beside)?;
+        file.write_all(bytes)?;
+        file.sync_all()
+    })
+}
+
+/// Writes a file beside its place and renames it, or removes it again.
+pub(super) fn replace(path: &Path, write: impl FnOnce(&Path) -> io::Result<()>) -> Result<(), WeightsError> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(".partial");
     let beside = PathBuf::from(beside);
-    let written = File::create(&beside)
-        .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
-        .and_then(|()| fs::rename(&beside, path));
-    written.map_err(|source| {
+    write(&beside).and_then(|()| fs::rename(&beside, path)).map_err(|source| {
         fs::remove_file(&beside).ok();
         WeightsError::Io { path: path.to_owned(), source }
     })
@@ -239,19 +172,6 @@ fn rename(
         }
     }
     renamed
-}
-
-/// Fills in, for each missing name, the most similar unexpected one, and the other way round.
-fn suggest(report: &mut Report) {
-    let nearest = |name: &str, others: &[String]| {
-        let score = |other: &String| strsim::jaro_winkler(name, other);
-        let best = others.iter().max_by(|a, b| score(a).total_cmp(&score(b)))?;
-        (score(best) > 0.7).then(|| best.clone())
-    };
-    let missing: Vec<String> = report.missing.iter().map(|entry| entry.0.clone()).collect();
-    let unexpected: Vec<String> = report.unexpected.iter().map(|entry| entry.0.clone()).collect();
-    report.missing.iter_mut().for_each(|entry| entry.2 = nearest(&entry.0, &unexpected));
-    report.unexpected.iter_mut().for_each(|entry| entry.2 = nearest(&entry.0, &missing));
 }
 
 struct Fill {

@@ -493,4 +493,26 @@ def published():
     print({name: sum(p.numel() for p in model.parameters()) for name, model in models.items()})
 
 
+def names():
+    """Keys as diffusers writes them with ours: one of each kind, and how many there are."""
+    small = dict(SMALL, num_class_embeds=5)
+    label = dict(SMALL, class_embed_type="projection", projection_class_embeddings_input_dim=7)
+    models = {
+        "sd": UNet2DConditionModel(**small),
+        "label": UNet2DConditionModel(**label),
+        "sdxl": UNet2DConditionModel(up_block_types=UP, **XL),
+        "controlnet": ControlNetModel(conditioning_embedding_out_channels=(4, 6, 10), **XL),
+    }
+    found = {}
+    for case, model in models.items():
+        pairs = [(name, ours(name, model.config.use_linear_projection)) for name in model.state_dict()]
+        pairs = [(name, own.replace("gamma", "weight").replace("beta", "bias")) for name, own in pairs]
+        # Numbers that count; those of a pair of layers are names.
+        number = r"(?<!mid_block\.resnets)(?<!ff\.net)\.\d+(?=\.)"
+        kinds = {re.sub(number, ".#", name): (name, own) for name, own in pairs}
+        found[case] = {"count": len(pairs), "names": dict(kinds.values())}
+    (FOLDER / "names.json").write_text(json.dumps(found, indent=0, sort_keys=True) + "\n")
+
+
 published()
+names()

@@ -35,6 +35,7 @@ mod ddpm;
 mod diffusers;
 mod embed;
 mod levels;
+mod published;
 mod residuals;
 mod sd;
 mod t2i_adapter;

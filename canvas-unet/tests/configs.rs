@@ -1,7 +1,12 @@
-//! diffusers' configuration files (written by `tools/fixtures_unet.py`): the presets, and what is refused.
+//! diffusers' configuration files (written by `tools/fixtures_unet.py`): the presets, and what is refused; and its
+//! names of the parameters.
 
+use burn::prelude::*;
+use canvas_core::params;
+use canvas_core::weights::{self, Rules, Source};
 use canvas_unet::{ControlNetConfig, LabelKind, UnetConfig};
 use serde_json::{Map, Value, json};
+use std::collections::BTreeSet;
 use std::path::Path;
 
 /// The configuration of a published model, as diffusers writes it.
@@ -135,4 +140,61 @@ fn refusals_name_the_field_and_what_was_found() {
     assert_eq!(error, "the text is not a configuration: expected an object, found [1]");
     let missing = UnetConfig::from_diffusers_file(Path::new("nowhere/config.json")).unwrap_err().to_string();
     assert!(missing.starts_with("cannot read nowhere/config.json: "), "{missing}");
+}
+
+/// A key without the numbers that count; those of a pair of layers are names.
+fn kind(key: &str) -> String {
+    let parts: Vec<&str> = key.split('.').collect();
+    let pair = |i: usize| i >= 2 && matches!(parts[i - 2..i], ["mid_block", "resnets"] | ["ff", "net"]);
+    let kinds = parts.iter().enumerate().map(|(i, part)| match part.parse::<usize>() {
+        Ok(_) if !pair(i) => "#",
+        _ => part,
+    });
+    kinds.collect::<Vec<_>>().join(".")
+}
+
+/// What we save has diffusers' keys, all of them, each from the parameter that the parity tests compare it with.
+fn saved_as<M: Module>(case: &str, module: impl Fn() -> M, rules: &Rules) {
+    let all: Value = serde_json::from_str(include_str!("fixtures/names.json")).unwrap();
+    let names = all[case]["names"].as_object().unwrap();
+    for (key, ours) in names {
+        let ours = ours.as_str().unwrap();
+        assert_eq!(rules.ours(key), ours, "{case}");
+        assert_eq!(&rules.published(ours), key, "{case}");
+    }
+    let file = std::env::temp_dir().join(format!("canvas-unet-names-{case}-{}", std::process::id()));
+    let net: M = params::fill_by_formula(module());
+    weights::save_published(&net, &file, rules).unwrap();
+    let source = Source::open(&file, None).unwrap();
+    let kinds: BTreeSet<String> = source.keys().map(kind).collect();
+    assert_eq!(kinds, names.keys().map(|key| kind(key)).collect(), "{case}");
+    assert_eq!(source.keys().count() as u64, all[case]["count"].as_u64().unwrap(), "{case}");
+
+    let (back, report) = weights::load_published(module(), &source, rules).unwrap();
+    std::fs::remove_file(&file).unwrap();
+    assert!(report.one_way.is_empty(), "{case}: {:?}", report.one_way);
+    let values =
+        |net: &M| params::named(net).into_iter().map(|param| (param.name, param.data)).collect::<Vec<_>>();
+    assert_eq!(values(&back), values(&net), "{case}");
+}
+
+#[test]
+fn keys_are_those_of_diffusers() {
+    let device = Device::flex();
+    let small = UnetConfig::new(4, 12, vec![16, 24, 32], vec![1, 1, 0], vec![2, 3, 4])
+        .with_blocks(1)
+        .with_norm_groups(2);
+    let xl = UnetConfig::new(4, 12, vec![16, 24, 32], vec![0, 2, 3], vec![2, 3, 4])
+        .with_middle_depth(3)
+        .with_norm_groups(2)
+        .with_linear_projection(true)
+        .with_pooled_width(Some(7))
+        .with_size_features(Some(8));
+    let sd = small.clone().with_label(Some(LabelKind::Class(5)));
+    let label = small.with_label(Some(LabelKind::Vector(7)));
+    for (case, unet) in [("sd", sd), ("label", label), ("sdxl", xl.clone())] {
+        saved_as(case, || unet.init(&device), &unet.published());
+    }
+    let control = ControlNetConfig::new(xl).with_hint_widths(vec![4, 6, 10]);
+    saved_as("controlnet", || control.init(&device), &control.published());
 }

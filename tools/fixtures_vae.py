@@ -6,6 +6,7 @@
 Both sides fill their weights by formula.py, so a fixture holds outputs only. The reference runs in f64.
 """
 
+import json
 import sys
 from pathlib import Path
 
@@ -103,6 +104,15 @@ def write(file, model, rename, run, watch):
     print(file, {name: (tuple(v.shape), f"{v.abs().max():.3g}") for name, v in out.items()})
 
 
+NAMES = {}
+
+
+def keep_names(case, model, rename):
+    """Every key of diffusers with our name of it, `weight` and `bias` of norms as PyTorch's."""
+    ours = {name: rename(name).replace("gamma", "weight").replace("beta", "bias") for name in model.state_dict()}
+    NAMES[case] = ours
+
+
 def kl():
     model = AutoencoderKL(
         block_out_channels=(8, 16, 16),
@@ -113,6 +123,7 @@ def kl():
         latent_channels=3,
     )
     fill(model, kl_name)
+    keep_names("kl", model, kl_name)
 
     def run(images):
         posterior = model.encode(images).latent_dist
@@ -137,6 +148,7 @@ def tiny(file, blocks, patch, watch):
     )
     rename = tiny_name(blocks)
     fill(model, rename)
+    keep_names(file.removesuffix(".safetensors"), model, rename)
 
     def run(images):
         latents = model.encode(F.pixel_unshuffle(images, patch)).latents
@@ -151,3 +163,4 @@ kl()
 ends = ["encoder.stages.0.conv.weight", "decoder.stages.1.conv.weight"]
 tiny("tiny.safetensors", (1, 2, 1), 1, ends + ["encoder.stages.1.blocks.1.conv2.bias"])
 tiny("tiny_patch.safetensors", (0, 1), 2, ends)
+(FOLDER / "names.json").write_text(json.dumps(NAMES, indent=0, sort_keys=True) + "\n")

@@ -29,6 +29,7 @@
 //! ```
 
 mod kl;
+mod published;
 mod shape;
 mod tiny;
 

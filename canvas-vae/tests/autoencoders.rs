@@ -3,6 +3,7 @@
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::prelude::*;
 use burn::tensor::Gradients;
+use canvas_core::weights::{Rules, Source};
 use canvas_core::{Autoencoder, Posterior, params, weights};
 use canvas_vae::{AutoencoderKlConfig, AutoencoderTinyConfig};
 use std::collections::BTreeMap;
@@ -178,4 +179,51 @@ fn a_few_steps_of_training_lower_the_error() {
     }
     assert!(errors[29] < 0.7 * errors[0], "{errors:?}");
     model.valid().decode(Tensor::zeros([1, 4, 2, 2], &Device::flex()));
+}
+
+/// What we save has diffusers' keys, all of them, each from the parameter that the parity tests compare it with.
+fn saved_as<M: Module>(case: &str, module: impl Fn() -> M, rules: &Rules) {
+    let all: BTreeMap<String, BTreeMap<String, String>> =
+        serde_json::from_str(include_str!("fixtures/names.json")).unwrap();
+    for (key, ours) in &all[case] {
+        assert_eq!(&rules.ours(key), ours, "{case}");
+        assert_eq!(&rules.published(ours), key, "{case}");
+    }
+    let file = std::env::temp_dir().join(format!("canvas-vae-names-{case}-{}", std::process::id()));
+    let net: M = params::fill_by_formula(module());
+    weights::save_published(&net, &file, rules).unwrap();
+    let source = Source::open(&file, None).unwrap();
+    let keys: Vec<&str> = source.keys().collect();
+    assert_eq!(keys, all[case].keys().collect::<Vec<_>>(), "{case}");
+
+    let (back, report) = weights::load_published(module(), &source, rules).unwrap();
+    std::fs::remove_file(&file).unwrap();
+    assert!(report.one_way.is_empty(), "{case}: {:?}", report.one_way);
+    let values =
+        |net: &M| params::named(net).into_iter().map(|param| (param.name, param.data)).collect::<Vec<_>>();
+    assert_eq!(values(&back), values(&net), "{case}");
+}
+
+#[test]
+fn keys_are_those_of_diffusers() {
+    let device = Device::flex();
+    let kl = AutoencoderKlConfig::new().with_channels(vec![8, 16, 16]).with_layers(1).with_latent(3);
+    let kl = kl.with_groups(4);
+    saved_as("kl", || kl.init(&device), &kl.published());
+    let tiny = AutoencoderTinyConfig::new().with_channels(vec![6; 3]).with_blocks(vec![1, 2, 1]);
+    saved_as("tiny", || tiny.init(&device), &tiny.published());
+    let patch = AutoencoderTinyConfig::new().with_channels(vec![6; 2]).with_blocks(vec![0, 1]).with_patch(2);
+    saved_as("tiny_patch", || patch.init(&device), &patch.published());
+}
+
+/// Keys of the attention as older versions of diffusers wrote them load too, and are saved by today's.
+#[test]
+fn old_names_of_the_attention_load() {
+    let rules = AutoencoderKlConfig::sd().published();
+    for (old, today) in [("query", "to_q"), ("key", "to_k"), ("value", "to_v"), ("proj_attn", "to_out.0")] {
+        let key = |part| format!("decoder.mid_block.attentions.0.{part}.weight");
+        let ours = rules.ours(&key(old));
+        assert_eq!(ours, rules.ours(&key(today)));
+        assert_eq!(rules.published(&ours), key(today));
+    }
 }

@@ -8,16 +8,18 @@
 //!
 //! Shape letters: `B` batch, `C` channels, `H` and `S` height and width, `E` embedding width.
 
+mod levels;
+
 use crate::blocks::{
-    ImageAttention, ImageAttentionConfig, ResBlock, ResBlockConfig, Resize, conv3, double, downsample,
-    zero_conv3,
+    ImageAttention, ImageAttentionConfig, ResBlock, ResBlockConfig, Resize, conv3, zero_conv3,
 };
-use burn::nn::conv::{Conv2d, Conv2dConfig};
-use burn::nn::{GroupNorm, GroupNormConfig, PaddingConfig2d};
+use burn::nn::conv::Conv2d;
+use burn::nn::{GroupNorm, GroupNormConfig};
 use burn::prelude::*;
 use burn::tensor::activation::silu;
 use canvas_core::nn::{Activation, TimeEmbed, TimeEmbedConfig};
 use canvas_core::{Backbone, ConfigError, Unconditional, check, trace};
+use levels::{Down, Middle, Stage, Up};
 use serde::{Deserialize, Serialize};
 
 /// How levels change the resolution.
@@ -274,142 +276,5 @@ impl Ddpm {
             "height ({height}) and width ({width}) must be multiples of {factor}: {levels} levels"
         );
         assert_eq!(times, batch, "{times} times for a batch of {batch}");
-    }
-}
-
-/// One step within a level: a residual block and, where the level attends, attention.
-#[derive(Module, Debug)]
-struct Stage {
-    res: ResBlock,
-    attention: Option<ImageAttention>,
-}
-
-impl Stage {
-    /// `h`: `[B, C, H, S]`, `embedding`: `[B, E]`, output: `[B, O, H, S]`.
-    fn forward(&self, h: Tensor<4>, embedding: &Tensor<2>) -> Tensor<4> {
-        let h = self.res.forward(h, embedding.clone()); // [B, O, H, S]
-        match &self.attention {
-            Some(attention) => trace::block(|| "attention".into(), h, |h| attention.forward(h)),
-            None => h,
-        }
-    }
-}
-
-/// A level on the way down.
-#[derive(Module, Debug)]
-struct Down {
-    stages: Vec<Stage>,
-    downsample: Option<Conv2d>,
-    down_res: Option<ResBlock>,
-    after: bool,
-}
-
-impl Down {
-    /// Adds the channels of everything it will leave behind to `skips`.
-    fn new(config: &DdpmConfig, level: usize, skips: &mut Vec<usize>, device: &Device) -> Self {
-        let (channels, last) = (config.channels[level], level + 1 == config.channels.len());
-        let mut stage = || {
-            let from = *skips.last().expect("starts with the input convolution's");
-            skips.push(channels);
-            config.stage(from, level, device)
-        };
-        let stages = (0..config.blocks).map(|_| stage()).collect();
-        if !last {
-            skips.push(channels);
-        }
-        let after = config.resample == Resample::After;
-        let conv = || match config.resample {
-            Resample::Residual => None,
-            Resample::Around => Some(downsample(channels, device)),
-            Resample::After => {
-                let conv = Conv2dConfig::new([channels; 2], [3, 3]).with_stride([2, 2]);
-                Some(conv.with_padding(PaddingConfig2d::Explicit(0, 0, 1, 1)).init(device))
-            }
-        };
-        let downsample = if last { None } else { conv() };
-        let down_res = if last { None } else { config.resize(channels, Resize::Halve, device) };
-        Self { stages, downsample, down_res, after }
-    }
-
-    /// `h`: `[B, C, H, S]`, output: `[B, O, H/2, S/2]`, in the last level `[B, O, H, S]`.
-    fn forward(&self, mut h: Tensor<4>, embedding: &Tensor<2>, skips: &mut Vec<Tensor<4>>) -> Tensor<4> {
-        for (i, stage) in self.stages.iter().enumerate() {
-            h = trace::scope(|| format!("stages.{i}"), || stage.forward(h, embedding)); // [B, O, H, S]
-            skips.push(h.clone());
-        }
-        if let Some(conv) = &self.downsample {
-            h = conv.forward(h); // [B, O, H/2, S/2]
-            skips.push(h.clone());
-        }
-        if let Some(block) = &self.down_res {
-            h = block.forward(h, embedding.clone()); // [B, O, H/2, S/2]
-            skips.push(h.clone());
-        }
-        h
-    }
-}
-
-/// The lowest resolution: two residual blocks around attention.
-#[derive(Module, Debug)]
-struct Middle {
-    first: ResBlock,
-    attention: ImageAttention,
-    second: ResBlock,
-}
-
-impl Middle {
-    fn new(config: &DdpmConfig, device: &Device) -> Self {
-        let channels = config.channels[config.channels.len() - 1];
-        let block = || config.res_block(channels, channels, Resize::Keep, device);
-        Self { first: block(), attention: config.attention(channels, device), second: block() }
-    }
-
-    /// `[B, C, H, S]` to `[B, C, H, S]`.
-    fn forward(&self, h: Tensor<4>, embedding: &Tensor<2>) -> Tensor<4> {
-        let h = self.first.forward(h, embedding.clone());
-        let h = trace::block(|| "attention".into(), h, |h| self.attention.forward(h));
-        self.second.forward(h, embedding.clone())
-    }
-}
-
-/// A level on the way up.
-#[derive(Module, Debug)]
-struct Up {
-    stages: Vec<Stage>,
-    upsample: Option<Conv2d>,
-    up_res: Option<ResBlock>,
-}
-
-impl Up {
-    /// Takes the channels it will read from the end of `skips`, and leaves in `from` those it puts out.
-    fn new(
-        config: &DdpmConfig,
-        level: usize,
-        (from, skips): (&mut usize, &mut Vec<usize>),
-        device: &Device,
-    ) -> Self {
-        let channels = config.channels[level];
-        let mut stage = || {
-            let joined = *from + skips.pop().expect("one for each block up");
-            *from = channels;
-            config.stage(joined, level, device)
-        };
-        let stages = (0..=config.blocks).map(|_| stage()).collect();
-        let up_res = if level > 0 { config.resize(channels, Resize::Double, device) } else { None };
-        let conv = level > 0 && up_res.is_none();
-        Self { stages, upsample: conv.then(|| conv3(channels, channels, device)), up_res }
-    }
-
-    /// `h`: `[B, C, H, S]`, output: `[B, O, 2 H, 2 S]`, in the first level `[B, O, H, S]`.
-    fn forward(&self, mut h: Tensor<4>, embedding: &Tensor<2>, skips: &mut Vec<Tensor<4>>) -> Tensor<4> {
-        for (i, stage) in self.stages.iter().enumerate() {
-            let joined = Tensor::cat(vec![h, skips.pop().expect("one for each block up")], 1);
-            h = trace::scope(|| format!("stages.{i}"), || stage.forward(joined, embedding)); // [B, O, H, S]
-        }
-        match (&self.upsample, &self.up_res) {
-            (Some(conv), _) => conv.forward(double(h)), // [B, O, 2 H, 2 S]
-            (None, Some(block)) => block.forward(h, embedding.clone()), // [B, O, 2 H, 2 S]
-            (None, None) => h,
-        }
     }
 }

@@ -5,7 +5,7 @@
 //! | a small one that trains in minutes, or previews of Stable Diffusion's latents | [`AutoencoderTiny`] |
 //! | the one of Stable Diffusion, SDXL, SD3 and Flux, with a spread | [`AutoencoderKl`] |
 //!
-//! Each is one file: its configuration with presets, the network, its blocks. Both speak
+//! Each has one file, with its presets and the network; the blocks of `kl.rs` lie in `kl/halves.rs`. Both speak
 //! [`canvas_core::Autoencoder`], in the encoder's own units; a [`canvas_core::LatentScale`] brings latents to
 //! the unit variance a denoiser expects.
 //!

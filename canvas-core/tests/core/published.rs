@@ -26,7 +26,7 @@ struct Block {
 #[derive(Module, Debug)]
 enum Norm {
     Layer(LayerNorm),
-    #[expect(dead_code, reason = "an enum of one variant would say nothing about names of variants")]
+    #[allow(dead_code, reason = "an enum of one variant would say nothing about names of variants")]
     Group(GroupNorm),
 }
 

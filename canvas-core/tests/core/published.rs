@@ -26,7 +26,6 @@ struct Block {
 #[derive(Module, Debug)]
 enum Norm {
     Layer(LayerNorm),
-    #[allow(dead_code, reason = "an enum of one variant would say nothing about names of variants")]
     Group(GroupNorm),
 }
 

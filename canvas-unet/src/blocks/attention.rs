@@ -108,7 +108,7 @@ impl SpatialTransformerConfig {
 
 /// Transformer blocks over the pixels of a feature map, which read the text by cross-attention.
 ///
-/// `x + output(blocks(input(norm(x))))`; the norm has `eps` 1e-6, unlike those of [`ResBlock`].
+/// `x + output(blocks(input(norm(x))))`; the norm has `eps` 1e-6, unlike those of [`ResBlock`](super::ResBlock).
 ///
 /// # Reference
 /// Rombach et al., "High-Resolution Image Synthesis with Latent Diffusion Models", 2021, appendix E.2.1,

@@ -1,5 +1,9 @@
 //! Host pictures and image tensors.
 
+mod resize;
+
+pub use resize::{Axis, Filter, resize, resized};
+
 use burn::prelude::*;
 use image::RgbImage;
 

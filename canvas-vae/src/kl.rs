@@ -148,7 +148,7 @@ pub(crate) fn one_scale(channels: usize, shift: f32, scale: f32) -> LatentScale 
 /// the innermost level, a diagonal Gaussian over latents.
 ///
 /// Group norms and the attention see the whole image: latents depend on the image's size, and decoding by tiles
-/// shows seams.
+/// shows seams (measured at [`Tiled`](crate::Tiled)).
 ///
 /// # Reference
 /// Rombach et al., "High-Resolution Image Synthesis with Latent Diffusion Models" (2022), appendix G,

@@ -5,6 +5,7 @@
 //! | a small one that trains in minutes, or previews of Stable Diffusion's latents | [`AutoencoderTiny`] |
 //! | the one of Stable Diffusion, SDXL, SD3 and Flux, with a spread | [`AutoencoderKl`] |
 //! | latents from a list of vectors: the first latent diffusion's | [`VqModel`] |
+//! | images that do not fit into the memory, or whole batches of them | [`Tiled`], [`Sliced`] |
 //!
 //! Each has one file, with its presets and the network; what `kl.rs` and `vq.rs` share lies in `halves.rs`. All speak
 //! [`canvas_core::Autoencoder`], in the encoder's own units; a [`canvas_core::LatentScale`] brings latents to
@@ -34,9 +35,11 @@ mod halves;
 mod kl;
 mod published;
 mod shape;
+mod tiled;
 mod tiny;
 mod vq;
 
 pub use kl::{AutoencoderKl, AutoencoderKlConfig};
+pub use tiled::{Sliced, Tiled};
 pub use tiny::{AutoencoderTiny, AutoencoderTinyConfig};
 pub use vq::{Quantised, VqConfig, VqModel};

@@ -88,7 +88,7 @@ pub enum ConfigFileError {
 
 /// The fields of a file, each taken by its name; those that were not are an error in the end.
 ///
-/// Every method that reads a field counts it as taken.
+/// Every method that reads a field counts it as taken; [`has`](Self::has) does not read it.
 #[derive(Debug)]
 pub struct Fields {
     origin: String,
@@ -130,6 +130,11 @@ impl Fields {
     pub fn get(&self, field: &str) -> Option<&Value> {
         self.taken.borrow_mut().insert(field.to_owned());
         self.values.get(field).filter(|value| !value.is_null())
+    }
+
+    /// Whether the field is there, be it `null`: for the few classes that tell the two apart.
+    pub fn has(&self, field: &str) -> bool {
+        self.values.contains_key(field)
     }
 
     /// The error that says what was expected in place of what stands there.
@@ -318,6 +323,7 @@ mod tests {
     #[test]
     fn absent_and_null_are_the_defaults() {
         let fields = fields(r#"{"a": null}"#);
+        assert!(fields.has("a") && !fields.has("b"));
         for name in ["a", "b"] {
             assert_eq!(fields.number(name).unwrap(), None);
             assert!(fields.flag(name, true).unwrap());

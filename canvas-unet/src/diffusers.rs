@@ -1,11 +1,14 @@
-//! `unet/config.json` and the configurations of ControlNets, as diffusers writes them.
+//! `unet/config.json` and the configurations of ControlNets and T2I-Adapters, as diffusers writes them.
 //!
-//! Every field of `UNet2DConditionModel` and `ControlNetModel` in diffusers 0.42.1 is honoured, or refused by name
-//! where its value asks for something that is not here. Absent and `null` are the class's defaults.
+//! Every field of `UNet2DConditionModel`, `ControlNetModel`, `UNet2DModel` and `T2IAdapter` in diffusers 0.42.1 is
+//! honoured, or refused by name where its value asks for something that is not here. Absent and `null` are the class's
+//! defaults.
+
+mod adapter;
+mod pixels;
 
 use crate::{ControlNetConfig, LabelKind, UnetConfig};
 use canvas_core::config_file::{ConfigFileError, Fields};
-use canvas_core::nn::Activation;
 use serde_json::Value;
 use std::path::Path;
 
@@ -123,18 +126,8 @@ fn common(fields: &Fields, attends: &[bool]) -> Result<UnetConfig, ConfigFileErr
         .with_middle_depth(middle)
         .with_norm_groups(fields.number("norm_num_groups")?.unwrap_or(32))
         .with_linear_projection(fields.flag("use_linear_projection", false)?)
-        .with_activation(activation(fields)?)
         .with_cross_only(cross_only(fields, count)?);
     told(fields, config)
-}
-
-fn activation(fields: &Fields) -> Result<Activation, ConfigFileError> {
-    match fields.word_or("act_fn", "silu")? {
-        "silu" | "swish" => Ok(Activation::Silu),
-        "gelu" => Ok(Activation::Gelu),
-        "relu" => Ok(Activation::Relu),
-        _ => Err(fields.refuse("act_fn", "\"silu\", \"swish\", \"gelu\" or \"relu\"")),
-    }
 }
 
 /// Labels and sizes.
@@ -173,6 +166,8 @@ fn told(fields: &Fields, config: UnetConfig) -> Result<UnetConfig, ConfigFileErr
 
 /// Fields of both classes with one value that is honoured, and those without an effect on the network.
 fn fixed(fields: &Fields) -> Result<(), ConfigFileError> {
+    // There it stands in the time's embedding, too.
+    fields.only("act_fn", &["silu".into(), "swish".into()])?;
     fields.only("flip_sin_to_cos", &[true.into()])?;
     fields.only("freq_shift", &[0.into()])?;
     fields.only("downsample_padding", &[1.into()])?;

@@ -43,7 +43,6 @@ mod t2i_adapter;
 pub use adm::{Adm, AdmConfig};
 pub use controlnet::{ControlNet, ControlNetConfig, Controlled, Hints};
 pub use ddpm::{Ddpm, DdpmConfig, Resample};
-pub use diffusers::DiffusersError;
 pub use embed::{Conditions, Label, LabelKind};
 pub use residuals::{Adapted, Residuals};
 pub use sd::{Told, Unet, UnetConfig};

@@ -5,6 +5,7 @@
 //! - [`Ddpm`]: the UNet of DDPM, without text; [`Adm`]: its successor for images of a class.
 //! - [`ControlNet`]: a copy of its way down that reads an image and adds to the UNet.
 //! - [`T2iAdapter`]: a small network that reads an image once and adds to the UNet.
+//! - [`IpAdapter`]: attentions beside those to the text, which read an image as a prompt.
 //!
 //! [`blocks`] holds what they are made of.
 //!
@@ -34,6 +35,7 @@ mod controlnet;
 mod ddpm;
 mod diffusers;
 mod embed;
+mod ip_adapter;
 mod levels;
 mod published;
 mod residuals;
@@ -45,6 +47,7 @@ pub use controlnet::{ControlNet, ControlNetConfig, Controlled, Hints};
 pub use ddpm::{Ddpm, DdpmConfig, Resample};
 pub use diffusers::DiffusersError;
 pub use embed::{Conditions, Label, LabelKind};
+pub use ip_adapter::{ImagePrompted, ImageReader, ImageTokens, IpAdapter, IpAdapterConfig};
 pub use residuals::{Adapted, Residuals};
 pub use sd::{Told, Unet, UnetConfig};
 pub use t2i_adapter::{AdapterKind, T2iAdapter, T2iAdapterConfig};

@@ -33,7 +33,7 @@ impl Condition for ImageTokens {
 
 /// A UNet that reads images as it reads text, by any number of IP-Adapters, each with its strength.
 ///
-/// The network inside may be a [`Unet`] or any wrapper of one: [`Controlled`](crate::Controlled),
+/// The network inside may be a [`Unet`](crate::Unet) or any wrapper of one: [`Controlled`](crate::Controlled),
 /// [`Adapted`](crate::Adapted), [`Concatenated`](canvas_core::Concatenated). The adapters act on the UNet's
 /// attentions where these [tap](trace::tap) their queries and heads; ControlNets are left alone, as in diffusers.
 ///

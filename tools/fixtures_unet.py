@@ -81,12 +81,12 @@ def ours(name, linear=False):
     return name
 
 
-def fill(model):
+def fill(model, matrices=formula.fill_linear, others=formula.fill):
     linear = model.config.use_linear_projection
     for name, param in model.named_parameters():
         name = ours(name, linear)
         matrix = param.dim() == 2 and name != "extra.classes.weight"
-        values = formula.fill_linear(name, param.shape) if matrix else formula.fill(name, param.shape)
+        values = matrices(name, param.shape) if matrix else others(name, param.shape)
         param.data = torch.from_numpy(values)
     return model.double()
 
@@ -425,22 +425,6 @@ def save(name, tensors):
     print(name, {name: (tuple(v.shape), f"{v.abs().max():.3g}") for name, v in tensors.items()})
 
 
-FOLDER.mkdir(parents=True, exist_ok=True)
-tensors = case()
-tensors["quiet"] = quiet()
-save("sd", tensors)
-save("sdxl", sdxl())
-save("label_class", labelled(torch.tensor([3, 1]), ["extra.classes.weight"], num_class_embeds=5))
-save("label_time", labelled(torch.tensor([20.0, 741.0]), ["extra.label.input.bias"], class_embed_type="timestep"))
-projection = dict(class_embed_type="projection", projection_class_embeddings_input_dim=7)
-save("label_vector", labelled(POOLED, ["extra.label.output.weight"], **projection))
-save("cross_only", cross_only())
-save("controlnet", controlnet())
-save("ddpm", ddpm())
-save("adm", adm())
-adapters()
-
-
 def published():
     """The configurations of published weights, as diffusers writes them."""
     heads = [5, 10, 20, 20]
@@ -559,5 +543,24 @@ def names():
     (FOLDER / "names.json").write_text(json.dumps(found, indent=0, sort_keys=True) + "\n")
 
 
-published()
-names()
+def main():
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    tensors = case()
+    tensors["quiet"] = quiet()
+    save("sd", tensors)
+    save("sdxl", sdxl())
+    save("label_class", labelled(torch.tensor([3, 1]), ["extra.classes.weight"], num_class_embeds=5))
+    save("label_time", labelled(torch.tensor([20.0, 741.0]), ["extra.label.input.bias"], class_embed_type="timestep"))
+    projection = dict(class_embed_type="projection", projection_class_embeddings_input_dim=7)
+    save("label_vector", labelled(POOLED, ["extra.label.output.weight"], **projection))
+    save("cross_only", cross_only())
+    save("controlnet", controlnet())
+    save("ddpm", ddpm())
+    save("adm", adm())
+    adapters()
+    published()
+    names()
+
+
+if __name__ == "__main__":
+    main()

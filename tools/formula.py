@@ -52,3 +52,24 @@ def input_pattern(shape, seed: float = 0.0, scale: float = 1.0) -> np.ndarray:
     """Inputs of parity tests: `scale sin(0.37 i + seed)` in f64, rounded to f32."""
     index = np.arange(int(np.prod(shape)), dtype=np.float64)
     return (scale * np.sin(0.37 * index + seed)).astype(np.float32).reshape(shape)
+
+
+def chirp(name: str, shape) -> np.ndarray:
+    """As `fill`, but `sin(0.7 i + 0.013 i^2 + h(name))`: matrices of full rank, where those of `fill` have rank 2.
+
+    Networks of low rank make tokens that hardly differ; what depends on the differences drowns in roundings.
+    """
+    shape = tuple(int(n) for n in shape)
+    index = np.arange(int(np.prod(shape)), dtype=np.float64)
+    wave = np.sin(0.7 * index + 0.013 * index * index + float(fnv1a(name) % 1000))
+    if name.endswith("gamma"):
+        return (1.0 + 0.1 * wave).astype(np.float32).reshape(shape)
+    out = shape[1] if len(shape) == 2 else shape[0]
+    fan_in = 16 if len(shape) < 2 else int(np.prod(shape)) // out
+    return (wave * np.sqrt(2.0 / fan_in)).astype(np.float32).reshape(shape)
+
+
+def chirp_linear(name: str, torch_shape) -> np.ndarray:
+    """As `chirp`, for a torch Linear weight `[out, in]`."""
+    out, inputs = torch_shape
+    return np.ascontiguousarray(chirp(name, (inputs, out)).T)

@@ -132,6 +132,8 @@ pub struct ControlNet {
 }
 
 impl ControlNet {
+    /// What is to be added to the UNet. Its parts are [traced](trace) behind `control.`.
+    ///
     /// # Shapes
     /// - `x`: `[B, C, H, S]`, `time`: `[B]`, `cond` as in [`Unet::run`]
     /// - `hint`: `[B, X, f H, f S]` with `f = 2^(len(hint_widths) - 1)`, values in `[0, 1]` for published weights
@@ -151,8 +153,14 @@ impl ControlNet {
             hint.dims(),
             h.dims()
         );
-        let (h, skips) = Down::all(&self.down, h + hint, &embedding, text, &[]); // [B, Cn, H / 2^n, S / 2^n]
-        let h = trace::block(|| "middle".into(), h, |h| self.middle.forward(h, &embedding, text));
+        // The parts have the names of the UNet's; hooks that are meant for those must not act here.
+        let (h, skips) = trace::scope(
+            || "control".into(),
+            || {
+                let (h, skips) = Down::all(&self.down, h + hint, &embedding, text, &[]); // [B, Cn, H / 2^n, S / 2^n]
+                (trace::block(|| "middle".into(), h, |h| self.middle.forward(h, &embedding, text)), skips)
+            },
+        );
         let skips = skips.into_iter().zip(&self.skips).map(|(skip, conv)| conv.forward(skip)).collect();
         Residuals { levels: Vec::new(), skips, middle: Some(self.middle_out.forward(h)) }
     }

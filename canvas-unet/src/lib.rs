@@ -3,8 +3,10 @@
 //! One architecture is one file named after where it comes from:
 //! - [`Unet`]: the text-conditioned UNet of latent diffusion and Stable Diffusion 1.x, 2.x and XL.
 //! - [`Ddpm`]: the UNet of DDPM, without text; [`Adm`]: its successor for images of a class.
+//! - [`Edm2`]: a UNet for images of a class whose layers preserve magnitudes, which [`magnitude`] holds.
 //! - [`ControlNet`]: a copy of its way down that reads an image and adds to the UNet.
 //! - [`T2iAdapter`]: a small network that reads an image once and adds to the UNet.
+//! - [`IpAdapter`]: attentions beside those to the text, which read an image as a prompt.
 //!
 //! [`blocks`] holds what they are made of.
 //!
@@ -33,8 +35,11 @@ pub mod blocks;
 mod controlnet;
 mod ddpm;
 mod diffusers;
+mod edm2;
 mod embed;
+mod ip_adapter;
 mod levels;
+pub mod magnitude;
 mod published;
 mod residuals;
 mod sd;
@@ -43,7 +48,9 @@ mod t2i_adapter;
 pub use adm::{Adm, AdmConfig};
 pub use controlnet::{ControlNet, ControlNetConfig, Controlled, Hints};
 pub use ddpm::{Ddpm, DdpmConfig, Resample};
+pub use edm2::{Edm2, Edm2Config, Uncertainty};
 pub use embed::{Conditions, Label, LabelKind};
+pub use ip_adapter::{ImagePrompted, ImageReader, ImageTokens, IpAdapter, IpAdapterConfig};
 pub use residuals::{Adapted, Residuals};
 pub use sd::{Told, Unet, UnetConfig};
 pub use t2i_adapter::{AdapterKind, T2iAdapter, T2iAdapterConfig};

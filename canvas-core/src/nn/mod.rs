@@ -9,7 +9,7 @@ pub mod patch;
 pub mod position;
 pub mod time;
 
-pub use attention::{Attention, AttentionConfig};
+pub use attention::{Attention, AttentionConfig, attend};
 pub use dense::dense;
 pub use mlp::{Activation, Mlp, MlpConfig};
 pub use time::{TimeEmbed, TimeEmbedConfig, sinusoidal};

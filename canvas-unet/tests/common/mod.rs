@@ -14,7 +14,7 @@ pub fn pattern<const D: usize>(dims: [usize; D], seed: f64, device: &Device) -> 
     Tensor::from_data(TensorData::new(values, dims), device)
 }
 
-/// Every parameter's gradient by its path.
+/// Every trained parameter's gradient by its path.
 struct Grads<'a> {
     path: Vec<String>,
     all: &'a Gradients,
@@ -29,6 +29,9 @@ impl ModuleVisitor for Grads<'_> {
         self.path.pop();
     }
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if !param.val().is_require_grad() {
+            return;
+        }
         let grad = param.val().grad(self.all).unwrap_or_else(|| panic!("no gradient: {:?}", self.path));
         self.found.insert(self.path.join("."), grad.into_data());
     }

@@ -29,6 +29,7 @@
 //! ```
 
 mod kl;
+mod original;
 mod published;
 mod shape;
 mod tiny;

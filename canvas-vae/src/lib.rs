@@ -33,6 +33,7 @@
 mod diffusers;
 mod halves;
 mod kl;
+mod original;
 mod published;
 mod shape;
 mod tiled;

@@ -2,11 +2,12 @@
 
     /tmp/venv/bin/python tools/reference_generate.py models OUT_DIR
     /tmp/venv/bin/python tools/reference_generate.py cases OUT_DIR [--only PATTERN]
+    /tmp/venv/bin/python tools/reference_generate.py fixture OUT_DIR
     /tmp/venv/bin/python tools/reference_generate.py compare OUT_DIR GENERATE_BINARY [--only PATTERN]
 
 `models` writes complete pipelines and adapters (`generate_models.py`), `cases` runs diffusers on each case
 (`generate_cases.py`, `generate_run.py`) and writes case.json, noise.safetensors, expected.safetensors (f32) and
-exact.safetensors (the same pipeline in f64), `compare` runs the program with each case's arguments in OUT_DIR and
+exact.safetensors (the same pipeline in f64), `fixture` keeps what CI needs (`generate_fixture.py`), `compare` runs the program with each case's arguments in OUT_DIR and
 prints one row a case. PATTERN is a shell pattern on names (`sdxl-*`).
 
 Made with torch 2.15.0 (CPU), diffusers 0.42.1, transformers 5.23.0, peft 0.21.2.
@@ -100,7 +101,7 @@ def row(name, case, latents, expected, exact, deviation) -> bool:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["models", "cases", "compare"])
+    parser.add_argument("what", choices=["models", "cases", "fixture", "compare"])
     parser.add_argument("out", type=Path)
     parser.add_argument("binary", type=Path, nargs="?")
     parser.add_argument("--only", default="*")
@@ -109,6 +110,10 @@ def main() -> None:
         write_models(args.out)
     elif args.what == "cases":
         sys.exit(write_cases(args.out, args.only) > 0)
+    elif args.what == "fixture":
+        import generate_fixture
+
+        generate_fixture.write(args.out)
     else:
         sys.exit(compare(args.out, args.binary, args.only) > 0)
 

@@ -45,6 +45,9 @@ def text_to_image() -> None:
     case("sd1-one-row", "sd1", size=(8, 64))
     case("sd1-dated-scheduler", "sd1_dated")
     case("sd1-dated-scheduler-image", "sd1_dated", image="photo", strength=0.6)
+    dated = {"image": "photo", "mask": "mask_hard", "strength": 0.6}
+    case("sd1-dated-scheduler-inpaint4", "sd1_dated", **dated)
+    case("sd1-dated-scheduler-control", "sd1_dated", control=[("controlnet_sd1", "pose", 0.5, (0.0, 1.0))])
     case("sd2-plain", "sd2", size=(24, 40))
     case("sd2-two-prompts", "sd2", size=(24, 40), prompt=PROMPTS, negative="blurry")
     case("sd2-rescale", "sd2", size=(24, 40), rescale=0.7)

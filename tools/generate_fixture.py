@@ -16,7 +16,7 @@ FIXTURE = Path(__file__).parent.parent / "examples" / "tests" / "fixtures" / "ge
 CHOSEN = """
 sd1-plain sd1-one-step sd1-negative-two-prompts sd1-empty-prompt sd1-long-prompt sd1-strange-characters sd1-guidance-1
 sd1-rescale sd1-clip-skip-0 sd1-clip-skip-1 sd1-clip-skip-2 sd1-default-size sd1-odd-latents sd1-dated-scheduler
-sd1-dated-scheduler-image
+sd1-dated-scheduler-image sd1-dated-scheduler-inpaint4 sd1-dated-scheduler-control
 sd2-two-prompts sd2-ddim-zero-snr sd2-pndm-prk sd2-image sd2-clip-skip
 sdxl-plain sdxl-prompt-2 sdxl-negative-2 sdxl-negative-empty sdxl-clip-skip-1 sdxl-all-sizes sdxl-negative-sizes
 sdxl-only-negative-crop sdxl-empty-plain sdxl-empty-negative refiner-negative refiner-sizes

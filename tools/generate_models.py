@@ -29,7 +29,7 @@ PNDM = {"_class_name": "PNDMScheduler", **BETAS, "skip_prk_steps": True, "set_al
 PNDM |= {"steps_offset": 1, "clip_sample": False, "trained_betas": None}
 DDIM_V = {"_class_name": "DDIMScheduler", **BETAS, "prediction_type": "v_prediction", "set_alpha_to_one": False}
 DDIM_V |= {"steps_offset": 1, "clip_sample": False, "skip_prk_steps": True, "trained_betas": None}
-# As files of 2022 were: pipelines of SD1 and SD2 overrule `steps_offset` and `clip_sample` of a model's own scheduler.
+# As files of 2022 were: some pipelines overrule `steps_offset` and `clip_sample` of a model's own scheduler.
 DDIM_DATED = {"_class_name": "DDIMScheduler", **BETAS, "clip_sample": True, "steps_offset": 0, "set_alpha_to_one": False}
 EULER = {"_class_name": "EulerDiscreteScheduler", **BETAS, "prediction_type": "epsilon", "steps_offset": 1}
 EULER |= {"timestep_spacing": "leading", "interpolation_type": "linear", "use_karras_sigmas": False}

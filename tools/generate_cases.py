@@ -47,7 +47,8 @@ def text_to_image() -> None:
     case("sd1-dated-scheduler-image", "sd1_dated", image="photo", strength=0.6)
     dated = {"image": "photo", "mask": "mask_hard", "strength": 0.6}
     case("sd1-dated-scheduler-inpaint4", "sd1_dated", **dated)
-    case("sd1-dated-scheduler-control", "sd1_dated", control=[("controlnet_sd1", "pose", 0.5, (0.0, 1.0))])
+    hint = [("controlnet_sd1", "pose", 0.5, (0.0, 1.0))]
+    case("sd1-dated-scheduler-control", "sd1_dated", control=hint, guidance=1.5, steps=4)
     case("sd2-plain", "sd2", size=(24, 40))
     case("sd2-two-prompts", "sd2", size=(24, 40), prompt=PROMPTS, negative="blurry")
     case("sd2-rescale", "sd2", size=(24, 40), rescale=0.7)
@@ -265,6 +266,7 @@ def adapters() -> None:
     case("sd1-lora-control-ip", "sd1", lora=[("lora_peft", 0.7)], control=[scaled], ip=[("ip_sd1", "style", 0.5)])
     case("sdxl-lora-peft", "sdxl", lora=[("lora_peft_xl", 0.4)])
     case("sdxl-lora-kohya", "sdxl", lora=[("lora_kohya_xl", 0.8)], prompt=PROMPTS)
+    case("sdxl-lora-kohya-ldm", "sdxl", lora=[("lora_kohya_ldm_xl", 0.4)])
     case("sdxl-lora-two", "sdxl", lora=[("lora_peft_xl", 0.5), ("lora_kohya_xl", 0.4)])
     case("sd1-inversion", "sd1", embedding=[("inversion", None)], prompt=["a photo of a <scribble> cat"])
     case("sd1-inversion-negative", "sd1", embedding=[("inversion", None)], negative="<scribble>, ugly")

@@ -29,7 +29,7 @@ sd1-inpaint4-heun sdxl-inpaint9-resized sdxl-inpaint4-posterior sdxl-inpaint9-de
 sd1-control-window sd1-control-two sd1-control-image-resized sd1-control-inpaint9 sdxl-control-window
 sd1-t2i-scale sdxl-t2i
 sd1-ip-scale sd1-ip-two sdxl-ip-plus-two-prompts sdxl-ip-guidance-1 sd1-lora-control-ip
-sd1-lora-old sd1-lora-two sdxl-lora-two sd1-inversion-negative sdxl-inversion
+sd1-lora-old sd1-lora-two sdxl-lora-kohya-ldm sd1-inversion-negative sdxl-inversion
 """.split()
 
 

@@ -236,7 +236,7 @@ def write_scheduler(root: Path, options: dict) -> None:
 
 
 def run(root: Path, options: dict):
-    """One run in the precision of the surroundings: the latents, and the draws."""
+    """One run in the precision of the surroundings: the latents, the draws, the pictures."""
     with contextlib.ExitStack() as stack:
         real = torch.get_default_dtype()
         pipe = load_single(root, options).to(real)
@@ -252,7 +252,8 @@ def run(root: Path, options: dict):
         stack.enter_context(text_model_of_itself())
         stack.enter_context(torch.no_grad())
         latents = pipe(**arguments(options), output_type="latent").images
-    return latents, draws.tensors()
+        decoded = pipe.vae.decode(latents / pipe.vae.config.scaling_factor).sample
+    return latents, draws.tensors(), pipe.image_processor.postprocess(decoded)
 
 
 def load_single(root: Path, options: dict):
@@ -300,9 +301,11 @@ def write_case(root: Path, name: str) -> dict:
     folder.mkdir(parents=True, exist_ok=True)
     if "scheduler" in options:
         write_scheduler(root, options)
-    latents, noise = run(root, options)
+    latents, noise, drawn = run(root, options)
+    for i, image in enumerate(drawn):
+        image.save(folder / f"picture-{i}.png")
     with double():
-        exact, _ = run(root, options)
+        exact, *_ = run(root, options)
     if "mask" in options and not options["model"].endswith("_inpaint"):
         noise.pop("posterior_masked", None)
     written = {"name": name, "model": options["model"], "generate_args": cases.arguments(name)}

@@ -5,10 +5,11 @@
     /tmp/venv/bin/python tools/reference_generate.py fixture OUT_DIR
     /tmp/venv/bin/python tools/reference_generate.py compare OUT_DIR GENERATE_BINARY [--only PATTERN]
 
-`models` writes complete pipelines and adapters (`generate_models.py`), `cases` runs diffusers on each case
-(`generate_cases.py`, `generate_run.py`) and writes case.json, noise.safetensors, expected.safetensors (f32) and
-exact.safetensors (the same pipeline in f64), `fixture` keeps what CI needs (`generate_fixture.py`), `compare` runs the program with each case's arguments in OUT_DIR and
-prints one row a case. PATTERN is a shell pattern on names (`sdxl-*`).
+`models` writes complete pipelines and adapters (`generate_models.py`, `generate_adapters.py`); `cases` runs diffusers
+on each case (`generate_cases.py`, `generate_run.py`) and writes case.json, noise.safetensors, expected.safetensors (f32),
+exact.safetensors (the same pipeline in f64) and picture-N.png; `fixture` keeps what CI needs (`generate_fixture.py`);
+`compare` runs the program with each case's arguments in OUT_DIR and prints one row a case. PATTERN is a shell pattern
+on names (`sdxl-*`).
 
 Made with torch 2.15.0 (CPU), diffusers 0.42.1, transformers 5.23.0, peft 0.21.2.
 """
@@ -34,10 +35,12 @@ def chosen(names, pattern):
 
 def write_models(out: Path) -> None:
     """Models, adapters and pictures."""
+    import generate_adapters as adapters
     import generate_inputs as inputs
     import generate_models as models
 
     models.write_all(out)
+    adapters.write_all(out)
     (out / "pictures").mkdir(parents=True, exist_ok=True)
     for name in inputs.PICTURES:
         inputs.picture(name).save(out / "pictures" / f"{name}.png")
@@ -63,10 +66,9 @@ def write_cases(out: Path, pattern: str) -> int:
 
 def compare(out: Path, binary: Path, pattern: str) -> int:
     """Runs the program on each case and prints a table; answers how many cases differ."""
-    from generate_run import deviation
     from safetensors.torch import load_file
 
-    print("| case | deviation | from f64 | diffusers' f32 from f64 | |\n|---|---|---|---|---|")
+    print("| case | deviation | from f64 | diffusers' f32 from f64 | picture | |\n|---|---|---|---|---|---|")
     wrong = 0
     names = sorted(path.parent.name for path in (out / "cases").glob("*/expected.safetensors"))
     for name in chosen(names, pattern):
@@ -77,25 +79,41 @@ def compare(out: Path, binary: Path, pattern: str) -> int:
             ran = subprocess.run(command, cwd=out, capture_output=True, text=True)
             if ran.returncode:
                 message = " ".join((ran.stderr.strip() or ran.stdout.strip()).split())[-300:]
-                print(f"| {name} | | | {case['f32_against_f64']:.1e} | failed: {message} |", flush=True)
+                print(f"| {name} | | | {case['f32_against_f64']:.1e} | | failed: {message} |", flush=True)
                 wrong += 1
                 continue
             latents = load_file(found)["latents"]
+            levels = picture_difference(out / "cases" / name, Path(folder) / "out.png")
         expected = load_file(out / "cases" / name / "expected.safetensors")["latents"]
         exact = load_file(out / "cases" / name / "exact.safetensors")["latents"]
-        wrong += not row(name, case, latents, expected, exact, deviation)
+        wrong += not row(case, levels, latents, expected, exact)
     print(f"\n{wrong} cases differ")
     return wrong
 
 
-def row(name, case, latents, expected, exact, deviation) -> bool:
+def picture_difference(case: Path, found: Path) -> str:
+    """The largest difference in levels of 255, of cases with one picture."""
+    import numpy as np
+    from PIL import Image
+
+    if (case / "picture-1.png").exists() or not found.exists():
+        return ""
+    a, b = (np.asarray(Image.open(path).convert("RGB")).astype(int) for path in (found, case / "picture-0.png"))
+    return str(abs(a - b).max()) if a.shape == b.shape else f"{a.shape} {b.shape}"
+
+
+def row(case, levels, latents, expected, exact) -> bool:
     """Prints a case's row; answers whether it agrees."""
+    from generate_run import deviation
+
+    name = case["name"]
     if latents.shape != expected.shape:
-        print(f"| {name} | | | | shape {list(latents.shape)}, expected {list(expected.shape)} |", flush=True)
+        print(f"| {name} | | | | | shape {list(latents.shape)}, expected {list(expected.shape)} |", flush=True)
         return False
     off, far = deviation(latents, expected), deviation(latents, exact)
     good = off < TOLERANCE  # false for NaN
-    print(f"| {name} | {off:.1e} | {far:.1e} | {case['f32_against_f64']:.1e} | {'' if good else 'DIFFERS'} |", flush=True)
+    said = "" if good else "DIFFERS"
+    print(f"| {name} | {off:.1e} | {far:.1e} | {case['f32_against_f64']:.1e} | {levels} | {said} |", flush=True)
     return good
 
 

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 import generate_inputs as inputs
+from generate_ldm import ldm_module
 from generate_models import save, shapes_of, write_weights
 
 
@@ -113,7 +114,7 @@ def lora_names(form: str, component: str, module: str, encoders: int) -> tuple:
     """What the format calls a module, and its two factors."""
     if form in ("kohya", "kohya_ldm"):
         if form == "kohya_ldm" and component == "unet":
-            module = ldm_name(module)
+            module = ldm_module(module, layers=2)
         first = "lora_te1" if encoders == 2 else "lora_te"
         prefix = {"unet": "lora_unet", "text_encoder": first, "text_encoder_2": "lora_te2"}[component]
         return f"{prefix}_{module.replace('.', '_')}", ".lora_down", ".lora_up"
@@ -123,32 +124,6 @@ def lora_names(form: str, component: str, module: str, encoders: int) -> tuple:
         attention, part = module.rsplit(".to_", 1)
         return f"unet.{attention}.processor.to_{part.removesuffix('.0')}_lora", ".down", ".up"
     return f"{component}.{module}.lora_linear_layer", ".down", ".up"
-
-
-# Inside a resblock.
-LDM = {"conv1": "in_layers_2", "conv2": "out_layers_3", "time_emb_proj": "emb_layers_1", "conv_shortcut": "skip_connection"}
-
-
-def ldm_name(module: str, layers: int = 2) -> str:
-    """A UNet module's name in the original code, which numbers blocks through the levels."""
-    parts = module.split(".")
-    side, kind = parts[0], parts[2] if parts[0] != "mid_block" else parts[1]
-    index = int(parts[3] if side != "mid_block" else parts[2])
-    rest = parts[4:] if side != "mid_block" else parts[3:]
-    inner = {"resnets": "0", "attentions": "1", "upsamplers": "2", "downsamplers": "0"}[kind]
-    if side == "mid_block":
-        block = f"middle_block.{1 if kind == 'attentions' else 2 * index}"
-    elif side == "down_blocks":
-        number = 1 + int(parts[1]) * (layers + 1) + (layers if kind == "downsamplers" else index)
-        block = f"input_blocks.{number}.{inner}"
-    else:
-        number = int(parts[1]) * (layers + 1) + (layers if kind == "upsamplers" else index)
-        block = f"output_blocks.{number}.{inner}"
-    if kind == "resnets":
-        rest = [LDM[rest[0]]]
-    if kind == "downsamplers":
-        rest = ["op"]
-    return ".".join([block, *rest])
 
 
 def embeddings(root: Path) -> None:

@@ -274,9 +274,21 @@ def adapters() -> None:
     case("sdxl-inversion", "sdxl", embedding=[("inversion_xl", "xltoken")], prompt=["a xltoken house"])
 
 
+def single_files() -> None:
+    """Files in the original code's layout, which diffusers reads with a folder beside it for what a file lacks."""
+    case("single-sd1", "wide_sd1", single="wide_sd1")
+    case("single-sd1-half", "wide_sd1", single="wide_sd1_half", prompt=PROMPTS, negative="ugly")
+    case("single-sd1-folder", "wide_sd1")
+    case("single-sd1-image", "wide_sd1", single="wide_sd1", image="photo", strength=0.6)
+    case("single-sd1-inpaint9", "wide_sd1_inpaint", single="wide_sd1_inpaint", image="photo", mask="mask_hard", strength=1.0)
+    case("single-sd2", "wide_sd2", single="wide_sd2", size=(24, 40))
+    case("single-sdxl", "wide_sdxl", single="wide_sdxl", prompt=PROMPTS)
+    case("single-refiner", "wide_refiner", single="wide_refiner", image="photo", strength=0.6)
+
+
 def defaults(options: dict) -> dict:
     """The options with what a case leaves out."""
-    guidance = 5.0 if options["model"].startswith(("sdxl", "refiner")) else 7.5
+    guidance = 5.0 if options["model"].removeprefix("wide_").startswith(("sdxl", "refiner")) else 7.5
     size = {} if {"image", "size"} & set(options) and "mask" not in options else {"size": (40, 56)}
     return {"prompt": [PROMPT], "steps": 5, "guidance": guidance, **size} | options
 
@@ -291,6 +303,8 @@ def arguments(name: str) -> list:
     """The command line of `generate` but for `--save-latents`, with paths relative to the folder of cases."""
     options = defaults(CASES[name])
     line = ["--model", f"models/{options['model']}"]
+    if "single" in options:
+        line = ["--model", f"single/{options['single']}.safetensors", "--config", f"models/{options['model']}"]
     if "scheduler" in options:
         line += ["--scheduler", f"schedulers/{options['model']}-{options['scheduler']}"]
     for prompt in options["prompt"]:
@@ -333,5 +347,5 @@ def adapter_arguments(options: dict) -> list:
     return line
 
 
-for section in (text_to_image, xl, schedulers, pictures, adapters):
+for section in (text_to_image, xl, schedulers, pictures, adapters, single_files):
     section()

@@ -12,6 +12,7 @@ buffer); those of sd2 as transformers 5 writes them (no prefix). So the trees ho
 """
 
 import json
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -56,49 +57,80 @@ def save(folder: Path, component: str, model) -> None:
     write_weights(path, component, shapes_of(path))
 
 
+@dataclass(frozen=True)
+class Sizes:
+    """Widths: small ones, or those by which single files are recognised (32 groups, heads of 64, the texts' widths)."""
+
+    unet: tuple
+    heads: tuple
+    groups: int
+    vae: tuple
+    vae_groups: int
+    text: tuple
+    text_heads: tuple
+    text_layers: tuple
+    projection: int = 14
+    features: int = 8
+
+    @property
+    def norms(self) -> dict:
+        """What every UNet of these sizes has."""
+        return {"block_out_channels": self.unet, "norm_num_groups": self.groups, "attention_head_dim": self.heads}
+
+
+EIGHTH, HALF = (4, 4, 8, 8), (4, 8)  # channels of autoencoders that halve the picture three times, once
+SD1 = Sizes((8, 16, 16), 2, 4, EIGHTH, 2, (12,), (2,), (3,))
+SD2 = Sizes((8, 16, 16), (2, 4, 4), 4, HALF, 2, (20,), (2,), (2,))
+SDXL = Sizes((8, 16, 16), (2, 2, 4), 4, EIGHTH, 2, (8, 16), (2, 2), (3, 4))
+SDXL_EMPTY = replace(SDXL, vae=HALF)
+REFINER = Sizes((8, 8, 16, 16), (2, 2, 4, 4), 4, EIGHTH, 2, (16,), (2,), (4,))
+WIDE = {"groups": 32, "vae": (32, 32, 64, 64), "vae_groups": 32, "projection": 1280, "features": 256}
+WIDE_SD1 = replace(SD1, unet=(32, 64, 64), heads=8, text=(768,), text_heads=(12,), **WIDE)
+WIDE_SD2 = replace(SD2, unet=(64, 128, 128), heads=(1, 2, 2), text=(1024,), text_heads=(16,), **WIDE)
+WIDE_SDXL = replace(SDXL, unet=(64, 128, 128), heads=(1, 2, 2), text=(768, 1280), text_heads=(12, 20), text_layers=(2, 2), **WIDE)
+WIDE_REFINER = replace(REFINER, unet=(64, 64, 128, 128), heads=(1, 1, 2, 2), text=(1280,), text_heads=(20,), text_layers=(2,), **WIDE)
+
+
 def unet(**changes) -> UNet2DConditionModel:
-    """SD1's skeleton: attention on the first two levels, two heads everywhere, two resblocks a level."""
+    """SD1's skeleton: attention on the first two levels, two resblocks a level."""
     config = {
         "sample_size": 6,
-        "block_out_channels": (8, 16, 16),
         "layers_per_block": 2,
-        "norm_num_groups": 4,
         "down_block_types": ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
         "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
-        "cross_attention_dim": 12,
-        "attention_head_dim": 2,
     }
     return UNet2DConditionModel(**config | changes)
 
 
-def vae(scale: float, channels=(4, 4, 8, 8), **changes) -> AutoencoderKL:
-    """As many levels as `channels`, each but the last halving the picture."""
-    count = len(channels)
+def vae(scale: float, sizes: Sizes, **changes) -> AutoencoderKL:
+    """As many levels as channels, each but the last halving the picture."""
+    count = len(sizes.vae)
     return AutoencoderKL(
-        block_out_channels=channels,
+        block_out_channels=sizes.vae,
         down_block_types=("DownEncoderBlock2D",) * count,
         up_block_types=("UpDecoderBlock2D",) * count,
         layers_per_block=1,
         latent_channels=4,
-        norm_num_groups=2,
+        norm_num_groups=sizes.vae_groups,
         sample_size=48,
         scaling_factor=scale,
         **changes,
     )
 
 
-def text_config(width: int, layers: int, act: str, projection: int, end: int) -> CLIPTextConfig:
-    """A CLIP text encoder; `end` 2 is what old published files say, and makes transformers pool at the largest id."""
+def text_config(sizes: Sizes, which: int, act: str, projection=None) -> CLIPTextConfig:
+    """A CLIP text encoder. The end token 2 is what published files say: transformers then pools at the largest id."""
+    width = sizes.text[which]
     return CLIPTextConfig(
         vocab_size=VOCABULARY,
         hidden_size=width,
         intermediate_size=2 * width,
-        num_hidden_layers=layers,
-        num_attention_heads=2,
+        num_hidden_layers=sizes.text_layers[which],
+        num_attention_heads=sizes.text_heads[which],
         hidden_act=act,
-        projection_dim=projection,
+        projection_dim=projection or width,
         bos_token_id=0,
-        eos_token_id=end,
+        eos_token_id=2,
         pad_token_id=1,
     )
 
@@ -145,11 +177,11 @@ XL_PARTS = SD_PARTS | {
 del XL_PARTS["safety_checker"]
 
 
-def sd1(folder: Path, channels: int, scheduler: dict = PNDM) -> None:
+def sd1(folder: Path, channels: int, sizes: Sizes = SD1, scheduler: dict = PNDM) -> None:
     """Stable Diffusion 1, or its inpainting variant with 9 input channels."""
-    save(folder, "unet", unet(in_channels=channels))
-    save(folder, "vae", vae(0.18215))
-    save_text(folder, "text_encoder", CLIPTextModel(text_config(12, 3, "quick_gelu", 12, 2)), published=True)
+    save(folder, "unet", unet(**sizes.norms, in_channels=channels, cross_attention_dim=sizes.text[0]))
+    save(folder, "vae", vae(0.18215, sizes))
+    save_text(folder, "text_encoder", CLIPTextModel(text_config(sizes, 0, "quick_gelu")), published=True)
     inputs.write_tokenizer(folder / "tokenizer", inputs.END)
     write_scheduler(folder, scheduler)
     pipeline = "StableDiffusionPipeline" if channels == 4 else "StableDiffusionInpaintPipeline"
@@ -157,36 +189,35 @@ def sd1(folder: Path, channels: int, scheduler: dict = PNDM) -> None:
     write_index(folder, pipeline, parts, requires_safety_checker=False)
 
 
-def sd2(folder: Path) -> None:
+def sd2(folder: Path, sizes: Sizes = SD2) -> None:
     """Stable Diffusion 2: its text encoder ends at the layer that is used, one before OpenCLIP's last."""
-    heads = {"attention_head_dim": (2, 4, 4), "use_linear_projection": True, "cross_attention_dim": 20}
-    save(folder, "unet", unet(**heads, layers_per_block=1, upcast_attention=True))
-    save(folder, "vae", vae(0.18215, (4, 8)))
-    save_text(folder, "text_encoder", CLIPTextModel(text_config(20, 2, "gelu", 16, 2)), published=False)
+    changes = {"use_linear_projection": True, "cross_attention_dim": sizes.text[0], "upcast_attention": True}
+    save(folder, "unet", unet(**sizes.norms, **changes, layers_per_block=1))
+    save(folder, "vae", vae(0.18215, sizes))
+    save_text(folder, "text_encoder", CLIPTextModel(text_config(sizes, 0, "gelu", 16)), published=False)
     inputs.write_tokenizer(folder / "tokenizer", "!")
     write_scheduler(folder, DDIM_V)
     parts = SD_PARTS | {"scheduler": ["diffusers", "DDIMScheduler"]}
     write_index(folder, "StableDiffusionPipeline", parts, requires_safety_checker=False)
 
 
-def sdxl(folder: Path, channels: int, zeros: bool, vae_channels) -> None:
+def sdxl(folder: Path, channels: int, sizes: Sizes = SDXL, zeros: bool = True) -> None:
     """Stable Diffusion XL: levels without, with one and with two transformer blocks."""
     xl = {
         "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
         "transformer_layers_per_block": (1, 1, 2),
-        "attention_head_dim": (2, 2, 4),
         "use_linear_projection": True,
         "addition_embed_type": "text_time",
-        "addition_time_embed_dim": 8,
-        "projection_class_embeddings_input_dim": 6 * 8 + 14,
-        "cross_attention_dim": 8 + 16,
+        "addition_time_embed_dim": sizes.features,
+        "projection_class_embeddings_input_dim": 6 * sizes.features + sizes.projection,
+        "cross_attention_dim": sum(sizes.text),
         "in_channels": channels,
     }
-    save(folder, "unet", unet(**xl))
-    save(folder, "vae", vae(0.13025, vae_channels, force_upcast=True))
-    save_text(folder, "text_encoder", CLIPTextModel(text_config(8, 3, "quick_gelu", 8, 2)), published=True)
-    second = CLIPTextModelWithProjection(text_config(16, 4, "gelu", 14, 2))
+    save(folder, "unet", unet(**sizes.norms, **xl))
+    save(folder, "vae", vae(0.13025, sizes, force_upcast=True))
+    save_text(folder, "text_encoder", CLIPTextModel(text_config(sizes, 0, "quick_gelu")), published=True)
+    second = CLIPTextModelWithProjection(text_config(sizes, 1, "gelu", sizes.projection))
     save_text(folder, "text_encoder_2", second, published=True)
     inputs.write_tokenizer(folder / "tokenizer", inputs.END)
     inputs.write_tokenizer(folder / "tokenizer_2", "!")
@@ -196,24 +227,22 @@ def sdxl(folder: Path, channels: int, zeros: bool, vae_channels) -> None:
     write_index(folder, pipeline, XL_PARTS | scheduler, force_zeros_for_empty_prompt=zeros)
 
 
-def refiner(folder: Path) -> None:
+def refiner(folder: Path, sizes: Sizes = REFINER) -> None:
     """SDXL's refiner: the second text encoder alone, four levels, five size numbers (one is an aesthetic score)."""
     changes = {
-        "block_out_channels": (8, 8, 16, 16),
         "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
         "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
         "transformer_layers_per_block": 2,
-        "attention_head_dim": (2, 2, 4, 4),
         "use_linear_projection": True,
         "addition_embed_type": "text_time",
-        "addition_time_embed_dim": 8,
-        "projection_class_embeddings_input_dim": 5 * 8 + 14,
-        "cross_attention_dim": 16,
+        "addition_time_embed_dim": sizes.features,
+        "projection_class_embeddings_input_dim": 5 * sizes.features + sizes.projection,
+        "cross_attention_dim": sizes.text[0],
         "layers_per_block": 1,
     }
-    save(folder, "unet", unet(**changes))
-    save(folder, "vae", vae(0.13025, force_upcast=True))
-    second = CLIPTextModelWithProjection(text_config(16, 4, "gelu", 14, 2))
+    save(folder, "unet", unet(**sizes.norms, **changes))
+    save(folder, "vae", vae(0.13025, sizes, force_upcast=True))
+    second = CLIPTextModelWithProjection(text_config(sizes, 0, "gelu", sizes.projection))
     save_text(folder, "text_encoder_2", second, published=True)
     inputs.write_tokenizer(folder / "tokenizer_2", "!")
     write_scheduler(folder, EULER)
@@ -223,15 +252,27 @@ def refiner(folder: Path) -> None:
     write_index(folder, "StableDiffusionXLImg2ImgPipeline", parts, **fields)
 
 
+MODELS = {
+    "sd1": lambda folder: sd1(folder, 4),
+    "sd1_dated": lambda folder: sd1(folder, 4, scheduler=DDIM_DATED),
+    "sd1_inpaint": lambda folder: sd1(folder, 9),
+    "sd2": sd2,
+    "sdxl": lambda folder: sdxl(folder, 4),
+    "sdxl_empty": lambda folder: sdxl(folder, 4, SDXL_EMPTY, zeros=False),
+    "sdxl_inpaint": lambda folder: sdxl(folder, 9),
+    "refiner": refiner,
+}
+RECOGNISED = {
+    "wide_sd1": lambda folder: sd1(folder, 4, WIDE_SD1),
+    "wide_sd1_inpaint": lambda folder: sd1(folder, 9, WIDE_SD1),
+    "wide_sd2": lambda folder: sd2(folder, WIDE_SD2),
+    "wide_sdxl": lambda folder: sdxl(folder, 4, WIDE_SDXL),
+    "wide_refiner": lambda folder: refiner(folder, WIDE_REFINER),
+}
+
+
 def write_all(root: Path) -> None:
-    """Every model under `root/models`."""
+    """Every small model under `root/models`."""
     torch.manual_seed(0)
-    models = root / "models"
-    sd1(models / "sd1", 4)
-    sd1(models / "sd1_dated", 4, DDIM_DATED)
-    sd1(models / "sd1_inpaint", 9)
-    sd2(models / "sd2")
-    sdxl(models / "sdxl", 4, True, (4, 4, 8, 8))
-    sdxl(models / "sdxl_empty", 4, False, (4, 8))
-    sdxl(models / "sdxl_inpaint", 9, True, (4, 4, 8, 8))
-    refiner(models / "refiner")
+    for name, write in MODELS.items():
+        write(root / "models" / name)

@@ -137,7 +137,7 @@ def double():
 
 def pipeline_class(options: dict) -> type:
     """The pipeline that serves these options."""
-    xl = options["model"].startswith(("sdxl", "refiner"))
+    xl = options["model"].removeprefix("wide_").startswith(("sdxl", "refiner"))
     task = "Inpaint" if "mask" in options else "Img2Img" if "image" in options else ""
     middle = "ControlNet" if "control" in options else ""
     if "t2i" in options:
@@ -158,7 +158,12 @@ def load(root: Path, options: dict):
     if "ip" in options:
         parts["image_encoder"] = CLIPVisionModelWithProjection.from_pretrained(root / "adapters" / "image_encoder")
         parts["feature_extractor"] = CLIPImageProcessor.from_pretrained(root / "adapters" / "feature_extractor")
-    pipe = pipeline_class(options).from_pretrained(root / "models" / options["model"], **parts)
+    folder = str(root / "models" / options["model"])
+    if "single" in options:
+        file = str(root / "single" / f"{options['single']}.safetensors")
+        pipe = pipeline_class(options).from_single_file(file, config=folder, **parts)
+    else:
+        pipe = pipeline_class(options).from_pretrained(folder, **parts)
     pipe.set_progress_bar_config(disable=True)
     if "ip" in options:
         files = [f"{file}.safetensors" for file, *_ in options["ip"]]

@@ -37,10 +37,12 @@ def write_models(out: Path) -> None:
     """Models, adapters and pictures."""
     import generate_adapters as adapters
     import generate_inputs as inputs
+    import generate_ldm as ldm
     import generate_models as models
 
     models.write_all(out)
     adapters.write_all(out)
+    ldm.write_all(out)
     (out / "pictures").mkdir(parents=True, exist_ok=True)
     for name in inputs.PICTURES:
         inputs.picture(name).save(out / "pictures" / f"{name}.png")

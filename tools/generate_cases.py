@@ -277,6 +277,7 @@ def adapters() -> None:
 def single_files() -> None:
     """Files in the original code's layout, which diffusers reads with a folder beside it for what a file lacks."""
     case("single-sd1", "wide_sd1", single="wide_sd1")
+    case("scattered-sd1", "sd1_scattered")
     case("single-sd1-half", "wide_sd1", single="wide_sd1_half", prompt=PROMPTS, negative="ugly")
     case("single-sd1-folder", "wide_sd1")
     case("single-sd1-image", "wide_sd1", single="wide_sd1", image="photo", strength=0.6)

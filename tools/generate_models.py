@@ -2,6 +2,7 @@
 
     sd1, sd1_inpaint        UNet of three levels (8, 16, 16), VAE of four levels (8 pixels a latent), PNDM
     sd1_dated               sd1 with a scheduler's file that the pipeline overrules
+    sd1_scattered           sd1 in shards and in PyTorch's own files
     sd2                     linear projections, heads per level, v-prediction DDIM, GELU, pad token "!", 2 pixels a latent
     sdxl, sdxl_inpaint      two text encoders, text_time; the empty negative prompt is zeros
     sdxl_empty              the same without that, 2 pixels a latent
@@ -18,7 +19,7 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 import generate_inputs as inputs
@@ -227,6 +228,20 @@ def sdxl(folder: Path, channels: int, sizes: Sizes = SDXL, zeros: bool = True) -
     write_index(folder, pipeline, XL_PARTS | scheduler, force_zeros_for_empty_prompt=zeros)
 
 
+def sd1_scattered(folder: Path) -> None:
+    """sd1 with a UNet in shards and PyTorch's own files for the rest."""
+    sd1(folder, 4)
+    state = load_file(folder / "unet" / "diffusion_pytorch_model.safetensors")
+    (folder / "unet" / "diffusion_pytorch_model.safetensors").unlink()
+    model = UNet2DConditionModel.from_config(folder / "unet")
+    model.load_state_dict(state)
+    model.save_pretrained(folder / "unet", max_shard_size="200KB")
+    for component, name in [("vae", "diffusion_pytorch_model"), ("text_encoder", "pytorch_model")]:
+        path = next((folder / component).glob("*.safetensors"))
+        torch.save(load_file(path), folder / component / f"{name}.bin")
+        path.unlink()
+
+
 def refiner(folder: Path, sizes: Sizes = REFINER) -> None:
     """SDXL's refiner: the second text encoder alone, four levels, five size numbers (one is an aesthetic score)."""
     changes = {
@@ -255,6 +270,7 @@ def refiner(folder: Path, sizes: Sizes = REFINER) -> None:
 MODELS = {
     "sd1": lambda folder: sd1(folder, 4),
     "sd1_dated": lambda folder: sd1(folder, 4, scheduler=DDIM_DATED),
+    "sd1_scattered": sd1_scattered,
     "sd1_inpaint": lambda folder: sd1(folder, 9),
     "sd2": sd2,
     "sdxl": lambda folder: sdxl(folder, 4),

@@ -287,6 +287,16 @@ def single_files() -> None:
     case("single-refiner", "wide_refiner", single="wide_refiner", image="photo", strength=0.6)
 
 
+def seeds() -> None:
+    """PyTorch's own stream from a seed, in the order in which diffusers draws; posteriors are samples here."""
+    case("seed-sd1", "sd1", seed=0)
+    case("seed-sd1-two-prompts-euler-a", "sd1", seed=3405691582, scheduler="euler-a", prompt=PROMPTS)
+    case("seed-sd1-image", "sd1", seed=7, image="photo", strength=0.6)
+    case("seed-sd1-inpaint9", "sd1_inpaint", seed=7, image="photo", mask="mask_hard", strength=0.6)
+    case("seed-sd1-inpaint4-lcm", "sd1", seed=7, image="photo", mask="mask_hard", strength=0.6, scheduler="lcm")
+    case("seed-sdxl-image-sde", "sdxl", seed=11, image="photo", strength=0.6, scheduler="dpmpp-2m-sde")
+
+
 def defaults(options: dict) -> dict:
     """The options with what a case leaves out."""
     guidance = 5.0 if options["model"].removeprefix("wide_").startswith(("sdxl", "refiner")) else 7.5
@@ -323,7 +333,8 @@ def arguments(name: str) -> list:
     for key in ("image", "mask"):
         if key in options:
             line += [f"--{key}", f"pictures/{options[key]}.png"]
-    return line + adapter_arguments(options) + ["--noise", f"cases/{name}/noise.safetensors"]
+    drawn = ["--seed", str(options["seed"])] if "seed" in options else ["--noise", f"cases/{name}/noise.safetensors"]
+    return line + adapter_arguments(options) + drawn
 
 
 def adapter_arguments(options: dict) -> list:
@@ -348,5 +359,5 @@ def adapter_arguments(options: dict) -> list:
     return line
 
 
-for section in (text_to_image, xl, schedulers, pictures, adapters, single_files):
+for section in (text_to_image, xl, schedulers, pictures, adapters, single_files, seeds):
     section()

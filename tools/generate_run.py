@@ -72,6 +72,22 @@ class Draws:
         return self.found | ({"step_noise": torch.stack(self.steps)} if self.steps else {})
 
 
+class Stream:
+    """The draws of `generator=torch.Generator().manual_seed(seed)`: f32 in both precisions, posteriors included."""
+
+    def __init__(self, seed: int):
+        self.generator, self.masked = torch.Generator().manual_seed(seed), False
+
+    def __call__(self, _place: str, shape) -> torch.Tensor:
+        return torch.randn(tuple(shape), generator=self.generator, dtype=SINGLE)
+
+    def step(self, shape) -> torch.Tensor:
+        raise NotImplementedError("torchsde's Brownian tree has a seed of its own")
+
+    def tensors(self) -> dict:
+        return {}
+
+
 class Brownian:
     """diffusers' Brownian tree over sigma, from the run's draws: a second interval from the same start shares a path."""
 
@@ -252,6 +268,7 @@ def run(root: Path, options: dict):
         else:
             pipe.scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config)
         draws = Draws("noise" if "image" in options else "latents", options.get("posterior", False))
+        draws = Stream(options["seed"]) if "seed" in options else draws
         mark_masked(pipe, draws)
         stack.enter_context(replayed(draws))
         stack.enter_context(text_model_of_itself())
@@ -320,7 +337,8 @@ def write_case(root: Path, name: str) -> dict:
     written["noise"] = {key: list(value.shape) for key, value in noise.items()}
     written["f32_against_f64"] = deviation(latents, exact)
     written["largest"] = float(latents.abs().max())
-    save_file({key: value.contiguous() for key, value in noise.items()}, folder / "noise.safetensors")
+    if noise:
+        save_file({key: value.contiguous() for key, value in noise.items()}, folder / "noise.safetensors")
     save_file({"latents": latents.to(SINGLE).contiguous()}, folder / "expected.safetensors")
     save_file({"latents": exact.to(torch.float64).contiguous()}, folder / "exact.safetensors")
     (folder / "case.json").write_text(json.dumps(written, indent=2, ensure_ascii=False) + "\n")

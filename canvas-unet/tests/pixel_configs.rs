@@ -73,6 +73,11 @@ fn fields_are_honoured() {
     let first = json!(["AttnUpBlock2D", "UpBlock2D", "UpBlock2D", "UpBlock2D"]);
     let found = read(&[resnet[0].clone(), ("down_block_types", last), ("up_block_types", first)]);
     assert_eq!((found.resample, found.attends), (Resample::After, vec![false, false, false, true]));
+    let last = json!(["UpBlock2D", "UpBlock2D", "UpBlock2D", "AttnUpBlock2D"]);
+    let first = json!(["AttnDownBlock2D", "DownBlock2D", "DownBlock2D", "DownBlock2D"]);
+    let resnet = ("upsample_type", json!("resnet"));
+    let found = read(&[resnet, ("down_block_types", first), ("up_block_types", last)]);
+    assert_eq!((found.resample, found.attends), (Resample::After, vec![true, false, false, false]));
     let adapter = adapter("adapter_sd1", &[("in_channels", json!(1)), ("num_res_blocks", json!(3))]).unwrap();
     assert_eq!((adapter.hint_channels, adapter.blocks), (1, 3));
 }

@@ -6,9 +6,10 @@ mod common;
 use burn::module::{Module, ModuleMapper, Param};
 use burn::prelude::*;
 use burn::tensor::Distribution;
-use canvas_core::{Autoencoder, params};
+use canvas_core::{Autoencoder, Posterior, params};
 use canvas_vae::{AutoencoderKl, AutoencoderKlConfig, AutoencoderTinyConfig, Sliced, Tiled};
 use common::{compare_within, pattern};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 fn kl(device: &Device) -> AutoencoderKl {
@@ -42,7 +43,7 @@ fn what_fits_into_a_tile_is_not_tiled() {
     let (images, latents) = (pattern([1, 3, 16, 14], 0.0, &device), pattern([1, 3, 8, 7], 0.0, &device));
     let tiled = Tiled::new(&model, 8, 2);
     tiled.decode(latents.clone()).into_data().assert_eq(&model.decode(latents).into_data(), true);
-    let spread = |posterior: canvas_core::Posterior| posterior.log_variance.unwrap().into_data();
+    let spread = |posterior: Posterior| posterior.log_variance.unwrap().into_data();
     spread(tiled.encode(images.clone())).assert_eq(&spread(model.encode(images)), true);
 }
 
@@ -56,6 +57,44 @@ fn slices_equal_the_batch_bit_by_bit() {
     one.mean.into_data().assert_eq(&all.mean.clone().into_data(), true);
     one.log_variance.unwrap().into_data().assert_eq(&all.log_variance.unwrap().into_data(), true);
     sliced.decode(all.mean.clone()).into_data().assert_eq(&model.decode(all.mean).into_data(), true);
+}
+
+/// Passes everything on, and keeps the shapes of what it was given.
+struct Watched<'a> {
+    inner: &'a AutoencoderKl,
+    seen: RefCell<Vec<[usize; 4]>>,
+}
+
+impl Autoencoder for Watched<'_> {
+    fn encode(&self, images: Tensor<4>) -> Posterior {
+        self.seen.borrow_mut().push(images.dims());
+        self.inner.encode(images)
+    }
+    fn decode(&self, latents: Tensor<4>) -> Tensor<4> {
+        self.seen.borrow_mut().push(latents.dims());
+        self.inner.decode(latents)
+    }
+    fn latent_shape(&self, height: usize, width: usize) -> [usize; 3] {
+        self.inner.latent_shape(height, width)
+    }
+}
+
+#[test]
+fn the_network_sees_one_tile_of_one_image_at_a_time() {
+    let device = Device::flex();
+    let model = kl(&device);
+    let watched = Watched { inner: &model, seen: RefCell::default() };
+    let tiled = Tiled::new(&watched, 4, 1);
+    let sliced = Sliced::new(&tiled);
+    let seen = || watched.seen.take();
+    let decoded = sliced.decode(pattern([2, 3, 4, 7], 0.0, &device));
+    // Tiles start at 0, 3 and 6 latents; one image after the other.
+    let tiles = |channels, rows: [usize; 2], columns: [usize; 3]| {
+        rows.map(|row| columns.map(|column| [1, channels, row, column])).concat().repeat(2)
+    };
+    assert_eq!(seen(), tiles(3, [4, 1], [4, 4, 1]));
+    sliced.encode(decoded);
+    assert_eq!(seen(), tiles(3, [8, 2], [8, 8, 2]));
 }
 
 #[test]

@@ -201,7 +201,7 @@ def texts():
         with torch.device("meta"):
             model = kind(config)
         state = model.state_dict()
-        # transformers keeps its files' old names when it saves.
+        # The names of all published files; since transformers 5.6 it saves some without.
         if not any(key.startswith("text_model.") for key in state):
             state = {f"text_model.{key}": value for key, value in state.items()}
         if prefix is None:

@@ -6,7 +6,7 @@ use burn::prelude::*;
 use canvas_core::nn::Activation;
 use canvas_core::weights::{Rules, Source, load_published, published_shapes, save_published};
 use canvas_core::{TextEncoder, Tokens, params};
-use canvas_text::ClipTextConfig;
+use canvas_text::{ClipTextConfig, ClipVisionConfig};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -111,6 +111,27 @@ fn published_configurations_are_told_from_the_shapes() {
     let expected =
         "x.text_model.embeddings.position_embedding.weight: expected a tensor with 2 axes, found none";
     assert!(shown.ends_with(expected), "{shown}");
+}
+
+/// transformers 5.6 and later leave out the outer name where there is no projection; it reads both.
+#[test]
+fn names_with_and_without_the_outer_model_are_the_same() {
+    let device = Device::flex();
+    let text = ClipTextConfig::new(64, 96, 2, 1, Activation::Gelu).with_vocabulary(50).with_context(7);
+    let vision =
+        ClipVisionConfig::new(64, 96, 2, 1, Activation::Gelu).with_image(28).with_projection(Some(8));
+    for (shapes, rules, outer) in [
+        (published_shapes(&text.init(&device), &text.published()), text.published(), "text_model."),
+        (published_shapes(&vision.init(&device), &vision.published()), vision.published(), "vision_model."),
+    ] {
+        for key in shapes.keys() {
+            let short = key.strip_prefix(outer).unwrap_or(key);
+            assert_eq!((rules.ours(short), rules.ours(key)), (key.clone(), key.clone()));
+            assert_eq!(&rules.published(key), key);
+            assert!(short != key || key.starts_with("visual_projection"), "{key}");
+        }
+        assert!(rules.ignored(&format!("{outer}embeddings.position_ids")).is_some());
+    }
 }
 
 #[test]

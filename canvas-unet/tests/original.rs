@@ -8,9 +8,10 @@ use canvas_core::{Backbone, Text, params};
 use canvas_unet::{Conditions, ControlNetConfig, LabelKind, UnetConfig};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::Write;
-use std::path::PathBuf;
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
 use std::{env, process};
 
 /// FNV-1a, as `fnv1a` of tools/formula.py.
@@ -174,4 +175,62 @@ fn both_layouts_give_the_same_bits() {
         assert_eq!(one, other, "{case}");
         assert!(one.iter::<f32>().any(|value| value.abs() > 1e-3), "{case}: the answer is nothing");
     }
+}
+
+/// Kilobytes of memory at the highest so far, as Linux tells.
+fn highest() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap_or_default();
+    line.split_whitespace().nth(1).and_then(|number| number.parse().ok()).unwrap_or(0)
+}
+
+/// Seconds of processor time so far, of the program and of the system for it, as Linux tells.
+fn processor() -> [f64; 2] {
+    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let ticks: Vec<f64> = stat.split_whitespace().skip(13).take(2).filter_map(|n| n.parse().ok()).collect();
+    [0, 1].map(|i| ticks.get(i).unwrap_or(&0.0) / 100.0)
+}
+
+/// Reads a file without keeping it: seconds.
+fn plain(path: &Path) -> f64 {
+    let (start, mut file, mut piece) = (Instant::now(), File::open(path).unwrap(), vec![0; 1 << 20]);
+    while file.read(&mut piece).unwrap() > 0 {}
+    start.elapsed().as_secs_f64()
+}
+
+#[test]
+#[ignore = "writes 3.4 GB, and measures: run it alone, with --release"]
+fn time_and_memory_of_loading() {
+    let device = Device::flex();
+    let config = UnetConfig::sd1();
+    let shapes = published_shapes(&config.init(&device), &config.original());
+    let (path, part) = sparse("time", "model.diffusion_model.", &shapes);
+    let bytes = fs::metadata(&path).unwrap().len();
+    let mut file = OpenOptions::new().write(true).open(&path).unwrap();
+    let header = bytes - shapes.values().map(|shape| 4 * shape.iter().product::<usize>() as u64).sum::<u64>();
+    file.seek(SeekFrom::Start(header)).unwrap();
+    let piece = [0.5f32.to_le_bytes(); 1 << 18].concat();
+    let mut left = bytes - header;
+    while left > 0 {
+        let now = left.min(piece.len() as u64);
+        file.write_all(&piece[..now as usize]).unwrap();
+        left -= now;
+    }
+    file.sync_all().unwrap();
+    plain(&path);
+    let before = highest();
+    for _ in 0..3 {
+        let read = plain(&path);
+        let (start, used) = (Instant::now(), processor());
+        let (unet, _) = load_published(config.init(&device), &part, &config.original()).unwrap();
+        let loaded = start.elapsed().as_secs_f64();
+        drop(unet);
+        let [program, system] = [0, 1].map(|i| processor()[i] - used[i]);
+        let memory = highest();
+        println!(
+            "{bytes} bytes: read in {read:.2} s; loaded in {loaded:.2} s with {memory} kB over {before}"
+        );
+        println!("    of them {program:.2} s in the program, {system:.2} s in the system");
+    }
+    fs::remove_file(&path).unwrap();
 }

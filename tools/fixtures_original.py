@@ -14,13 +14,15 @@ import re
 import sys
 from pathlib import Path
 
+import numpy as np
 import torch
 from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
 from diffusers.loaders import single_file_utils
+from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 sys.path.insert(0, str(Path(__file__).parent))
-from formula import fnv1a
+from formula import fnv1a, input_pattern
 
 ROOT = Path(__file__).parent.parent
 
@@ -201,7 +203,7 @@ def texts():
         with torch.device("meta"):
             model = kind(config)
         state = model.state_dict()
-        # transformers keeps its files' old names when it saves.
+        # The names of all published files; since transformers 5.6 it saves some without.
         if not any(key.startswith("text_model.") for key in state):
             state = {f"text_model.{key}": value for key, value in state.items()}
         if prefix is None:
@@ -228,7 +230,103 @@ def order_of_parts():
     assert back.keys() == state.keys() and all(torch.equal(back[key], state[key]) for key in state)
 
 
+def values(key, shape):
+    """Of a tensor in the original layout: a chirp, scaled by its rows; weights of norms, the vectors, lie around 1."""
+    i = np.arange(int(np.prod(shape)), dtype=np.float64)
+    wave = np.sin(0.7 * i + 0.013 * i * i + float(fnv1a(key) % 1000))
+    if len(shape) == 1:
+        wave = 1.0 + 0.1 * wave if key.endswith("weight") else 0.25 * wave
+    else:
+        wave = wave / np.sqrt(np.float64(np.prod(shape[1:])))
+    return torch.from_numpy(wave.astype(np.float32)).reshape(list(shape))
+
+
+def pattern(shape, seed, scale=1.0):
+    return torch.from_numpy(input_pattern(shape, seed, scale)).double()
+
+
+def small_unets():
+    """One of each family that `Original` knows; sizes that tell the family from the shapes are the real ones."""
+    none, some = ("DownBlock2D", "UpBlock2D"), ("CrossAttnDownBlock2D", "CrossAttnUpBlock2D")
+    linear = {"use_linear_projection": True}
+
+    def sized(count):
+        return linear | {"addition_embed_type": "text_time", "addition_time_embed_dim": 256,
+                         "projection_class_embeddings_input_dim": 32 + 256 * count}
+
+    for name, channels, levels, depth, heads, context, inputs, more in [
+        ("sd1", (32, 64), (some, none), 1, 8, 24, 4, {}),
+        ("sd2", (64, 128), (some, some), 1, (1, 2), 24, 9, linear),
+        ("sdxl", (64, 128), (none, some), (1, 2), (1, 2), 2048, 4, sized(6)),
+        ("refiner", (64, 128, 128), (none, some, none), 2, (1, 2, 2), 1280, 4, sized(5)),
+    ]:
+        model = UNet2DConditionModel(
+            in_channels=inputs, out_channels=4, block_out_channels=channels, layers_per_block=1, norm_num_groups=32,
+            down_block_types=[level[0] for level in levels], up_block_types=[level[1] for level in levels[::-1]],
+            transformer_layers_per_block=depth, attention_head_dim=heads, cross_attention_dim=context, **more)
+        original = {}
+        for key, value in model.state_dict().items():
+            there = to_unet(key, model.config)
+            original["model.diffusion_model." + there] = values(there, value.shape)
+        model.load_state_dict(single_file_utils.convert_ldm_unet_checkpoint(original, dict(model.config)))
+        sizes = torch.tensor([[64.0, 96, 0, 8, 64, 96], [128, 64, 4, 0, 96, 64]])
+        count = 5 if name == "refiner" else 6
+        added = {"text_embeds": pattern((2, 32), 3.0), "time_ids": sizes[:, :count].double()} if "addition_embed_type" in more else None
+        out = model.double()(pattern((2, inputs, 4, 8), 1.0), torch.tensor([250.0, 750.0]), pattern((2, 5, context), 2.0),
+                             added_cond_kwargs=added)
+        yield name, out.sample
+
+
+def small_vae():
+    model = AutoencoderKL(block_out_channels=(32, 64), down_block_types=("DownEncoderBlock2D",) * 2,
+                          up_block_types=("UpDecoderBlock2D",) * 2, layers_per_block=1, latent_channels=4)
+    original = {}
+    for key, value in model.state_dict().items():
+        there = to_vae(key, 2)
+        shape = list(value.shape) + [1, 1] * ("attn_1" in there and value.dim() == 2)
+        original["first_stage_model." + there] = values(there, shape)
+    model.load_state_dict(single_file_utils.convert_ldm_vae_checkpoint(original, dict(model.config)))
+    mean = model.double().encode(pattern((1, 3, 8, 12), 1.0)).latent_dist.mean
+    yield "mean", mean
+    yield "decoded", model.decode(mean).sample
+
+
+def small_texts():
+    ids = torch.tensor([[58, 3, 11, 59, 59, 59, 59], [58, 7, 7, 24, 40, 2, 59]])
+    for name, kind, prefix, act in [
+        ("sd1", CLIPTextModel, None, "quick_gelu"),
+        ("sd2", CLIPTextModel, "cond_stage_model.model.", "gelu"),
+        ("sdxl", CLIPTextModelWithProjection, "conditioner.embedders.1.model.", "gelu"),
+    ]:
+        config = CLIPTextConfig(vocab_size=60, hidden_size=128, intermediate_size=96, num_hidden_layers=2, hidden_act=act,
+                                num_attention_heads=2, max_position_embeddings=7, projection_dim=24, eos_token_id=2,
+                                attn_implementation="eager")
+        model = kind(config)
+        bare = not any(key.startswith("text_model.") for key in model.state_dict())
+        state = {f"text_model.{key}" if bare else key: value for key, value in model.state_dict().items()}
+        if prefix is None:
+            back = {key: values(key, value.shape) for key, value in state.items()}
+        else:
+            _, entries = open_clip(state, 128, False)
+            original = {prefix + key: values(key, shape) for key, (_, shape) in entries.items()}
+            back = single_file_utils.convert_open_clip_checkpoint(model, original, prefix=prefix)
+        model.load_state_dict({key.removeprefix("text_model.") if bare else key: value for key, value in back.items()})
+        out = model.eval().double()(ids, output_hidden_states=True)
+        # Every eighth state, for the fixture's size.
+        if name == "sdxl":
+            yield "sdxl.tokens", out.hidden_states[-2][..., ::8]
+            yield "sdxl.pooled", out.text_embeds
+        else:
+            yield f"{name}.tokens", out.last_hidden_state[..., ::8]
+
+
 order_of_parts()
+torch.set_num_threads(1)
+for crate, found in [("unet", small_unets()), ("vae", small_vae()), ("text", small_texts())]:
+    path = ROOT / f"canvas-{crate}/tests/fixtures/original.safetensors"
+    with torch.no_grad():
+        save_file({name: value.float().contiguous() for name, value in found}, path)
+    print(path.stat().st_size, path.relative_to(ROOT))
 for crate, found in [("unet", unets()), ("vae", vaes()), ("text", texts())]:
     path = ROOT / f"canvas-{crate}/tests/fixtures/original.json"
     path.write_text(json.dumps(dict(found), indent=0) + "\n")

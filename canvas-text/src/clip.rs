@@ -2,6 +2,7 @@
 
 pub(crate) mod config;
 mod original;
+mod published;
 mod vision;
 
 pub use config::{ClipTextConfig, Pool};

@@ -4,14 +4,16 @@
 use burn::module::Module;
 use burn::prelude::*;
 use canvas_core::nn::Activation;
-use canvas_core::weights::{Rules, Source, load_published, published_shapes, save_published};
+use canvas_core::weights::{
+    Rules, Source, load_published, published_shapes, read_tensors, save_published, write_tensors,
+};
 use canvas_core::{TextEncoder, Tokens, params};
-use canvas_text::ClipTextConfig;
+use canvas_text::{ClipLayer, ClipTextConfig, ClipVisionConfig};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::{env, process};
 
 /// FNV-1a, as `fnv1a` of tools/formula.py.
@@ -54,6 +56,42 @@ fn sparse(name: &str, prefix: &str, shapes: &BTreeMap<String, Vec<usize>>) -> (P
     file.set_len(8 + header.len() as u64 + end).unwrap();
     let source = Source::open(&path, None).unwrap();
     (path, source.part(prefix))
+}
+
+/// As `values` of tools/fixtures_original.py.
+fn values(key: &str, shape: &[usize]) -> TensorData {
+    let mix = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
+    let phase = (key.bytes().fold(0xcbf2_9ce4_8422_2325, mix) % 1000) as f64;
+    let scaled = |wave: f64| match shape {
+        [_] if key.ends_with("weight") => 1.0 + 0.1 * wave,
+        [_] => 0.25 * wave,
+        _ => wave / (shape[1..].iter().product::<usize>() as f64).sqrt(),
+    };
+    let value = |i: usize| scaled((0.7 * i as f64 + 0.013 * i as f64 * i as f64 + phase).sin()) as f32;
+    TensorData::new((0..shape.iter().product()).map(value).collect::<Vec<f32>>(), shape.to_vec())
+}
+
+/// A file of these tensors, and its part behind the prefix.
+fn written(name: &str, prefix: &str, shapes: &BTreeMap<String, Vec<usize>>) -> (PathBuf, Source) {
+    let tensor = |(key, shape): (&String, &Vec<usize>)| (format!("{prefix}{key}"), values(key, shape));
+    let tensors: Vec<(String, TensorData)> = shapes.iter().map(tensor).collect();
+    let path = env::temp_dir().join(format!("canvas-text-{name}-{}.safetensors", process::id()));
+    write_tensors(&path, &tensors, &BTreeMap::new()).unwrap();
+    let source = Source::open(&path, None).unwrap();
+    (path, source.part(prefix))
+}
+
+/// Holds an answer against diffusers', relative to its largest value.
+fn compare<const D: usize>(name: &str, found: &Tensor<D>) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/original.safetensors");
+    let expected = &read_tensors(&path).unwrap()[name];
+    let found = found.to_data();
+    assert_eq!(found.shape(), expected.shape(), "{name}");
+    let largest = expected.iter::<f64>().fold(0.0, |most: f64, x| most.max(x.abs()));
+    let pairs = found.iter::<f64>().zip(expected.iter::<f64>());
+    let error = pairs.fold(0.0, |most: f64, (a, b)| most.max((a - b).abs())) / largest;
+    println!("{name}: {error:.1e} of {largest:.2}");
+    assert!(error < 1e-5, "{name}: {error:.1e}");
 }
 
 /// Filled by formula, saved in one layout, and loaded again.
@@ -111,6 +149,70 @@ fn published_configurations_are_told_from_the_shapes() {
     let expected =
         "x.text_model.embeddings.position_embedding.weight: expected a tensor with 2 axes, found none";
     assert!(shown.ends_with(expected), "{shown}");
+}
+
+/// transformers 5.6 and later leave out the outer name where there is no projection; it reads both.
+#[test]
+fn names_with_and_without_the_outer_model_are_the_same() {
+    let device = Device::flex();
+    let text = ClipTextConfig::new(64, 96, 2, 1, Activation::Gelu).with_vocabulary(50).with_context(7);
+    let vision =
+        ClipVisionConfig::new(64, 96, 2, 1, Activation::Gelu).with_image(28).with_projection(Some(8));
+    for (shapes, rules, outer) in [
+        (published_shapes(&text.init(&device), &text.published()), text.published(), "text_model."),
+        (published_shapes(&vision.init(&device), &vision.published()), vision.published(), "vision_model."),
+    ] {
+        for key in shapes.keys() {
+            let short = key.strip_prefix(outer).unwrap_or(key);
+            assert_eq!((rules.ours(short), rules.ours(key)), (key.clone(), key.clone()));
+            assert_eq!(&rules.published(key), key);
+            assert!(short != key || key.starts_with("visual_projection"), "{key}");
+        }
+        assert!(rules.ignored(&format!("{outer}embeddings.position_ids")).is_some());
+    }
+}
+
+/// The answers of diffusers and transformers to small single files, a block and a projection in them that Stable
+/// Diffusion 2 has no use for.
+#[test]
+fn small_single_files_answer_as_in_diffusers() {
+    let device = Device::flex();
+    let ids = [[58, 3, 11, 59, 59, 59, 59], [58, 7, 7, 24, 40, 2, 59]];
+    let tokens = Tokens { ids: ids.concat(), mask: vec![true; 14], length: 7 };
+    let config = |activation| {
+        let config = ClipTextConfig::new(128, 96, 2, 2, activation);
+        config.with_vocabulary(60).with_context(7)
+    };
+    let (sd1, sd2) = (config(Activation::QuickGelu), config(Activation::Gelu));
+    let sdxl = sd2.clone().with_projection(Some(24));
+    for (case, prefix, config) in [
+        ("sd1", "cond_stage_model.transformer.", sd1),
+        ("sd2", "cond_stage_model.model.", sd2),
+        ("sdxl", "conditioner.embedders.1.model.", sdxl),
+    ] {
+        let rules = if case == "sd1" { config.published() } else { config.open_clip() };
+        let mut shapes = published_shapes(&config.init(&device), &rules);
+        let count = shapes.len();
+        if case == "sd2" {
+            let more = shapes.clone().into_iter().filter(|(key, _)| key.contains("resblocks.1."));
+            shapes.extend(more.map(|(key, shape)| (key.replace("resblocks.1.", "resblocks.2."), shape)));
+            shapes.insert("text_projection".into(), vec![128, 128]);
+        }
+        let (path, part) = written(&format!("small-{case}"), prefix, &shapes);
+        let found = ClipTextConfig::detect(&part).unwrap();
+        assert_eq!(found, config, "{case}");
+        let (clip, report) = load_published(found.init(&device), &part, &found.original(&part)).unwrap();
+        fs::remove_file(path).unwrap();
+        assert_eq!(report.ignored.len(), shapes.len() - count, "{case}");
+
+        let layer = if case == "sdxl" { ClipLayer::sdxl(0) } else { ClipLayer::last() };
+        let text = clip.with_layer(layer).unwrap().encode(&tokens);
+        let every_eighth = text.tokens.reshape([2, 7, 16, 8]).narrow(3, 0, 1).squeeze_dim::<3>(3);
+        compare(&format!("{case}.tokens"), &every_eighth);
+        if case == "sdxl" {
+            compare("sdxl.pooled", &text.pooled);
+        }
+    }
 }
 
 #[test]

@@ -21,12 +21,12 @@ impl UnetConfig {
     /// let folder = std::env::temp_dir().join(format!("canvas-unet-original-{}", std::process::id()));
     /// std::fs::create_dir_all(&folder)?;
     /// let file = folder.join("unet.safetensors");
-    /// save_published(&config.init(&Device::flex()), &file, &config.original().prefix("model.diffusion_model", ""))?;
+    /// save_published(&config.init(&Device::flex()), &file, &config.original())?;
     ///
-    /// let unet = Source::open(&file, None)?.part("model.diffusion_model.");
-    /// let config = UnetConfig::detect(&unet)?;
+    /// let part = Source::open(&file, None)?.part(""); // "model.diffusion_model." where the file holds more
+    /// let config = UnetConfig::detect(&part)?;
     /// assert_eq!((config.channels.as_slice(), config.depth.as_slice()), (&[64, 128][..], &[1, 0][..]));
-    /// load_published(config.init(&Device::flex()), &unet, &config.original())?;
+    /// load_published(config.init(&Device::flex()), &part, &config.original())?;
     /// # std::fs::remove_dir_all(&folder)?;
     /// # Ok::<_, Box<dyn std::error::Error>>(())
     /// ```

@@ -3,14 +3,17 @@
 
 use burn::module::Module;
 use burn::prelude::*;
-use canvas_core::weights::{Rules, Source, load_published, published_shapes, save_published};
+use canvas_core::weights::{
+    Rules, Source, load_published, published_shapes, read_tensors, save_published, write_tensors,
+};
 use canvas_core::{Backbone, Text, params};
 use canvas_unet::{Conditions, ControlNetConfig, LabelKind, UnetConfig};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::Write;
-use std::path::PathBuf;
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
 use std::{env, process};
 
 /// FNV-1a, as `fnv1a` of tools/formula.py.
@@ -53,6 +56,49 @@ fn sparse(name: &str, prefix: &str, shapes: &BTreeMap<String, Vec<usize>>) -> (P
     file.set_len(8 + header.len() as u64 + end).unwrap();
     let source = Source::open(&path, None).unwrap();
     (path, source.part(prefix))
+}
+
+/// As `values` of tools/fixtures_original.py.
+fn values(key: &str, shape: &[usize]) -> TensorData {
+    let mix = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
+    let phase = (key.bytes().fold(0xcbf2_9ce4_8422_2325, mix) % 1000) as f64;
+    let scaled = |wave: f64| match shape {
+        [_] if key.ends_with("weight") => 1.0 + 0.1 * wave,
+        [_] => 0.25 * wave,
+        _ => wave / (shape[1..].iter().product::<usize>() as f64).sqrt(),
+    };
+    let value = |i: usize| scaled((0.7 * i as f64 + 0.013 * i as f64 * i as f64 + phase).sin()) as f32;
+    TensorData::new((0..shape.iter().product()).map(value).collect::<Vec<f32>>(), shape.to_vec())
+}
+
+/// A file of these tensors, and its part behind the prefix.
+fn written(name: &str, prefix: &str, shapes: &BTreeMap<String, Vec<usize>>) -> (PathBuf, Source) {
+    let tensor = |(key, shape): (&String, &Vec<usize>)| (format!("{prefix}{key}"), values(key, shape));
+    let tensors: Vec<(String, TensorData)> = shapes.iter().map(tensor).collect();
+    let path = env::temp_dir().join(format!("canvas-unet-{name}-{}.safetensors", process::id()));
+    write_tensors(&path, &tensors, &BTreeMap::new()).unwrap();
+    let source = Source::open(&path, None).unwrap();
+    (path, source.part(prefix))
+}
+
+/// As `input_pattern` of tools/formula.py.
+fn pattern<const D: usize>(dims: [usize; D], seed: f64) -> Tensor<D> {
+    let value = |i: usize| (0.37 * i as f64 + seed).sin() as f32;
+    let values: Vec<f32> = (0..dims.iter().product()).map(value).collect();
+    Tensor::from_data(TensorData::new(values, dims), &Device::flex())
+}
+
+/// Holds an answer against diffusers', relative to its largest value.
+fn compare<const D: usize>(name: &str, found: &Tensor<D>) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/original.safetensors");
+    let expected = &read_tensors(&path).unwrap()[name];
+    let found = found.to_data();
+    assert_eq!(found.shape(), expected.shape(), "{name}");
+    let largest = expected.iter::<f64>().fold(0.0, |most: f64, x| most.max(x.abs()));
+    let pairs = found.iter::<f64>().zip(expected.iter::<f64>());
+    let error = pairs.fold(0.0, |most: f64, (a, b)| most.max((a - b).abs())) / largest;
+    println!("{name}: {error:.1e} of {largest:.2}");
+    assert!(error < 1e-5, "{name}: {error:.1e}");
 }
 
 /// Filled by formula, saved in one layout, and loaded again.
@@ -145,6 +191,52 @@ fn shapes_that_contradict_each_other_are_named() {
     assert!(shown.starts_with("input_blocks.1.0.in_layers.2.weight: expected a residual block"), "{shown}");
 }
 
+/// The answers of diffusers to small single files: recognised, loaded and told what each family is told.
+#[test]
+fn small_single_files_answer_as_in_diffusers() {
+    let device = Device::flex();
+    let linear = |inputs, context, channels, depth, heads| {
+        let config = UnetConfig::new(inputs, context, channels, depth, heads);
+        config.with_blocks(1).with_out_channels(Some(4)).with_linear_projection(true)
+    };
+    let sized = |config: UnetConfig, count| {
+        let config = config.with_middle_depth(2).with_pooled_width(Some(32));
+        config.with_size_features(Some(256)).with_size_count(count)
+    };
+    let sd1 = UnetConfig::new(4, 24, vec![32, 64], vec![1, 0], vec![8, 8]).with_blocks(1);
+    let refiner = linear(4, 1280, vec![64, 128, 128], vec![0, 2, 0], vec![1, 2, 2]);
+    for (case, config) in [
+        ("sd1", sd1.with_out_channels(Some(4))),
+        ("sd2", linear(9, 24, vec![64, 128], vec![1, 1], vec![1, 2])),
+        ("sdxl", sized(linear(4, 2048, vec![64, 128], vec![0, 2], vec![1, 2]), 6)),
+        ("refiner", sized(refiner, 5)),
+    ] {
+        let shapes = published_shapes(&config.init(&device), &config.original());
+        let (path, part) = written(&format!("small-{case}"), "model.diffusion_model.", &shapes);
+        let found = UnetConfig::detect(&part).unwrap();
+        assert_eq!(format!("{found:?}"), format!("{config:?}"), "{case}");
+        let (unet, report) = load_published(found.init(&device), &part, &found.original()).unwrap();
+        fs::remove_file(path).unwrap();
+        assert_eq!(report.every_key().trim().lines().count(), shapes.len(), "{case}");
+
+        let sizes = Tensor::<2>::from_floats(
+            [[64.0, 96.0, 0.0, 8.0, 64.0, 96.0], [128.0, 64.0, 4.0, 0.0, 96.0, 64.0]],
+            &device,
+        );
+        let told = Conditions {
+            text: Text {
+                tokens: pattern([2, 5, config.context_width], 2.0),
+                mask: Tensor::<2, Int>::ones([2, 5], &device).bool(),
+                pooled: pattern([2, 32], 3.0),
+            },
+            sizes: config.size_features.map(|_| sizes.narrow(1, 0, config.size_count)),
+            label: None,
+        };
+        let x = pattern([2, config.in_channels, 4, 8], 1.0);
+        compare(case, &unet.told().forward(x, Tensor::from_floats([0.25, 0.75], &device), &told));
+    }
+}
+
 #[test]
 fn both_layouts_give_the_same_bits() {
     let device = Device::flex();
@@ -174,4 +266,62 @@ fn both_layouts_give_the_same_bits() {
         assert_eq!(one, other, "{case}");
         assert!(one.iter::<f32>().any(|value| value.abs() > 1e-3), "{case}: the answer is nothing");
     }
+}
+
+/// Kilobytes of memory at the highest so far, as Linux tells.
+fn highest() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap_or_default();
+    line.split_whitespace().nth(1).and_then(|number| number.parse().ok()).unwrap_or(0)
+}
+
+/// Seconds of processor time so far, of the program and of the system for it, as Linux tells.
+fn processor() -> [f64; 2] {
+    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let ticks: Vec<f64> = stat.split_whitespace().skip(13).take(2).filter_map(|n| n.parse().ok()).collect();
+    [0, 1].map(|i| ticks.get(i).unwrap_or(&0.0) / 100.0)
+}
+
+/// Reads a file without keeping it: seconds.
+fn plain(path: &Path) -> f64 {
+    let (start, mut file, mut piece) = (Instant::now(), File::open(path).unwrap(), vec![0; 1 << 20]);
+    while file.read(&mut piece).unwrap() > 0 {}
+    start.elapsed().as_secs_f64()
+}
+
+#[test]
+#[ignore = "writes 3.4 GB, and measures: run it alone, with --release"]
+fn time_and_memory_of_loading() {
+    let device = Device::flex();
+    let config = UnetConfig::sd1();
+    let shapes = published_shapes(&config.init(&device), &config.original());
+    let (path, part) = sparse("time", "model.diffusion_model.", &shapes);
+    let bytes = fs::metadata(&path).unwrap().len();
+    let mut file = OpenOptions::new().write(true).open(&path).unwrap();
+    let header = bytes - shapes.values().map(|shape| 4 * shape.iter().product::<usize>() as u64).sum::<u64>();
+    file.seek(SeekFrom::Start(header)).unwrap();
+    let piece = [0.5f32.to_le_bytes(); 1 << 18].concat();
+    let mut left = bytes - header;
+    while left > 0 {
+        let now = left.min(piece.len() as u64);
+        file.write_all(&piece[..now as usize]).unwrap();
+        left -= now;
+    }
+    file.sync_all().unwrap();
+    plain(&path);
+    let before = highest();
+    for _ in 0..3 {
+        let read = plain(&path);
+        let (start, used) = (Instant::now(), processor());
+        let (unet, _) = load_published(config.init(&device), &part, &config.original()).unwrap();
+        let loaded = start.elapsed().as_secs_f64();
+        drop(unet);
+        let [program, system] = [0, 1].map(|i| processor()[i] - used[i]);
+        let memory = highest();
+        println!(
+            "{bytes} bytes: read in {read:.2} s; loaded in {loaded:.2} s with {memory} kB over {before}"
+        );
+        println!("    of them {program:.2} s in the program, {system:.2} s in the system");
+    }
+    fs::remove_file(&path).unwrap();
 }

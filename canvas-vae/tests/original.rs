@@ -3,14 +3,16 @@
 
 use burn::module::Module;
 use burn::prelude::*;
-use canvas_core::weights::{Rules, Source, load_published, published_shapes, save_published};
+use canvas_core::weights::{
+    Rules, Source, load_published, published_shapes, read_tensors, save_published, write_tensors,
+};
 use canvas_core::{Autoencoder, params};
 use canvas_vae::AutoencoderKlConfig;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::{env, process};
 
 /// FNV-1a, as `fnv1a` of tools/formula.py.
@@ -55,6 +57,49 @@ fn sparse(name: &str, prefix: &str, shapes: &BTreeMap<String, Vec<usize>>) -> (P
     (path, source.part(prefix))
 }
 
+/// As `values` of tools/fixtures_original.py.
+fn values(key: &str, shape: &[usize]) -> TensorData {
+    let mix = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
+    let phase = (key.bytes().fold(0xcbf2_9ce4_8422_2325, mix) % 1000) as f64;
+    let scaled = |wave: f64| match shape {
+        [_] if key.ends_with("weight") => 1.0 + 0.1 * wave,
+        [_] => 0.25 * wave,
+        _ => wave / (shape[1..].iter().product::<usize>() as f64).sqrt(),
+    };
+    let value = |i: usize| scaled((0.7 * i as f64 + 0.013 * i as f64 * i as f64 + phase).sin()) as f32;
+    TensorData::new((0..shape.iter().product()).map(value).collect::<Vec<f32>>(), shape.to_vec())
+}
+
+/// A file of these tensors, and its part behind the prefix.
+fn written(name: &str, prefix: &str, shapes: &BTreeMap<String, Vec<usize>>) -> (PathBuf, Source) {
+    let tensor = |(key, shape): (&String, &Vec<usize>)| (format!("{prefix}{key}"), values(key, shape));
+    let tensors: Vec<(String, TensorData)> = shapes.iter().map(tensor).collect();
+    let path = env::temp_dir().join(format!("canvas-vae-{name}-{}.safetensors", process::id()));
+    write_tensors(&path, &tensors, &BTreeMap::new()).unwrap();
+    let source = Source::open(&path, None).unwrap();
+    (path, source.part(prefix))
+}
+
+/// As `input_pattern` of tools/formula.py.
+fn pattern<const D: usize>(dims: [usize; D], seed: f64) -> Tensor<D> {
+    let value = |i: usize| (0.37 * i as f64 + seed).sin() as f32;
+    let values: Vec<f32> = (0..dims.iter().product()).map(value).collect();
+    Tensor::from_data(TensorData::new(values, dims), &Device::flex())
+}
+
+/// Holds an answer against diffusers', relative to its largest value.
+fn compare<const D: usize>(name: &str, found: &Tensor<D>) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/original.safetensors");
+    let expected = &read_tensors(&path).unwrap()[name];
+    let found = found.to_data();
+    assert_eq!(found.shape(), expected.shape(), "{name}");
+    let largest = expected.iter::<f64>().fold(0.0, |most: f64, x| most.max(x.abs()));
+    let pairs = found.iter::<f64>().zip(expected.iter::<f64>());
+    let error = pairs.fold(0.0, |most: f64, (a, b)| most.max((a - b).abs())) / largest;
+    println!("{name}: {error:.1e} of {largest:.2}");
+    assert!(error < 1e-5, "{name}: {error:.1e}");
+}
+
 /// Filled by formula, saved in one layout, and loaded again.
 fn through<M: Module>(name: &str, fresh: impl Fn() -> M, rules: &Rules) -> M {
     let path = env::temp_dir().join(format!("canvas-vae-{name}-{}.safetensors", process::id()));
@@ -85,6 +130,23 @@ fn names_shapes_and_configurations_are_those_of_published_files() {
         shown
             .ends_with("first_stage_model.encoder.conv_in.weight: expected a tensor with 4 axes, found none")
     );
+}
+
+#[test]
+fn a_small_single_file_answers_as_in_diffusers() {
+    let device = Device::flex();
+    let config = AutoencoderKlConfig::new().with_channels(vec![32, 64]).with_layers(1);
+    let mut shapes = published_shapes(&config.init(&device), &config.original());
+    shapes.insert("loss.logvar".into(), vec![1]);
+    let (path, part) = written("small", "first_stage_model.", &shapes);
+    let found = AutoencoderKlConfig::detect(&part).unwrap();
+    assert_eq!(format!("{found:?}"), format!("{config:?}"));
+    let (model, report) = load_published(found.init(&device), &part, &found.original()).unwrap();
+    fs::remove_file(path).unwrap();
+    assert_eq!(report.ignored, [("first_stage_model.loss.logvar".to_owned(), "of training".to_owned())]);
+    let mean = model.encode(pattern([1, 3, 8, 12], 1.0)).mode();
+    compare("mean", &mean);
+    compare("decoded", &model.decode(mean));
 }
 
 #[test]
@@ -119,7 +181,7 @@ fn matrices_in_the_place_of_kernels_load() {
         (key.to_owned(), TensorData::new(data.iter::<f32>().collect::<Vec<f32>>(), shape))
     };
     let tensors: Vec<_> = source.keys().map(matrix).collect();
-    canvas_core::weights::write_tensors(&path, &tensors, &BTreeMap::new()).unwrap();
+    write_tensors(&path, &tensors, &BTreeMap::new()).unwrap();
     let (module, _) =
         load_published(config.init(&device), &Source::open(&path, None).unwrap(), &config.original())
             .unwrap();

@@ -1,4 +1,4 @@
-//! `*.safetensors.index.json`: which shard holds which key.
+//! `*.index.json`: which shard holds which key.
 
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use std::collections::{BTreeMap, BTreeSet};

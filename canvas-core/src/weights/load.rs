@@ -26,8 +26,12 @@ pub struct Progress {
 /// norms are `gamma` and `beta`. A type of your own named `Linear` or as one of Burn's norms would be taken for
 /// it. Values of 16, 32 or 64 bits become the parameter's type; parameters that were never drawn
 /// are not drawn, so do not call [`realise`](crate::params::realise) before. Nothing is read before all names, shapes and
-/// types fit; then one tensor after the other. (Measured: 134 million values of f16 into an f32 module of 512 MiB on
-/// the CPU, with 515 MiB of memory at the highest, in 1.4 s on a busy machine.)
+/// types fit; then one tensor after the other.
+///
+/// Measured with two processors, both busy, on the CPU: a file of 3.44 GB of f32 (the UNet of Stable Diffusion 1) is
+/// loaded in 2.2 s, 0.6 s of them converting and transposing and 1.6 s in the system, which reads the file and hands out
+/// memory; reading it and no more takes 0.5 s. Memory is 3.449 GB at the highest, 10 MB of it before; the module is
+/// 3.438 GB. (`cargo test --release -p canvas-unet --test original -- --ignored --nocapture`)
 ///
 /// # Errors
 /// [`WeightsError::Mismatch`] lists, in the file's own names and shapes, everything missing, left over, misshapen

@@ -156,57 +156,62 @@ fn gathered(mut file: impl Read, stored: &Stored, strides: &[usize]) -> io::Resu
 
 fn cast(file: impl Read, stored: &Stored, to: DType, transposed: bool) -> io::Result<TensorData> {
     match to {
-        DType::F64 => values::<f64>(file, stored, transposed, |value| value),
-        DType::F16 => values(file, stored, transposed, f16::from_f64),
-        DType::BF16 => values(file, stored, transposed, bf16::from_f64),
-        _ => values(file, stored, transposed, |value| value as f32),
+        DType::F64 => typed::<f64>(file, stored, transposed, |value| value),
+        DType::F16 => typed(file, stored, transposed, f16::from_f64),
+        DType::BF16 => typed(file, stored, transposed, bf16::from_f64),
+        _ => typed(file, stored, transposed, |value| value as f32),
+    }
+}
+
+/// Every float goes through f64, which holds all of them exactly; the compiler sees through it.
+fn typed<T: Element + Default>(
+    file: impl Read,
+    stored: &Stored,
+    transposed: bool,
+    narrow: impl Fn(f64) -> T,
+) -> io::Result<TensorData> {
+    match stored.dtype {
+        Dtype::F64 => values(file, stored, transposed, |raw| narrow(f64::from_le_bytes(raw))),
+        Dtype::F32 => values(file, stored, transposed, |raw| narrow(f32::from_le_bytes(raw).into())),
+        Dtype::F16 => values(file, stored, transposed, |raw| narrow(f16::from_le_bytes(raw).to_f64())),
+        Dtype::BF16 => values(file, stored, transposed, |raw| narrow(bf16::from_le_bytes(raw).to_f64())),
+        _ => unreachable!("checked to be a float"),
     }
 }
 
 /// Values in their final type and order, read piece by piece.
-fn values<T: Element + Default>(
+fn values<T: Element + Default, const WIDTH: usize>(
     mut file: impl Read,
     stored: &Stored,
     transposed: bool,
-    cast: impl Fn(f64) -> T,
+    decode: impl Fn([u8; WIDTH]) -> T,
 ) -> io::Result<TensorData> {
-    let (mut shape, count, size) = (stored.shape.clone(), stored.count(), stored.width());
+    let (mut shape, count) = (stored.shape.clone(), stored.count());
     let (rows, columns) = if transposed { (shape[0], shape[1]) } else { (count, 1) };
     let mut values = vec![T::default(); count];
-    let (mut raw, mut wide) = (Vec::new(), Vec::new());
+    let mut raw = Vec::new();
     let step = (CHUNK / columns.max(1)).max(1);
     for first in (0..rows).step_by(step) {
         let here = step.min(rows - first);
-        raw.resize(here * columns * size, 0);
+        raw.resize(here * columns * WIDTH, 0);
         file.read_exact(&mut raw)?;
-        widen(stored.dtype, &raw, &mut wide);
+        let (read, _) = raw.as_chunks();
+        if !transposed {
+            values[first..][..here].iter_mut().zip(read).for_each(|(to, from)| *to = decode(*from));
+            continue;
+        }
         for column in 0..columns {
-            let to = &mut values[column * rows + first..][..here];
-            for (row, to) in to.iter_mut().enumerate() {
-                *to = cast(wide[row * columns + column]);
-            }
+            let from = read[column..].iter().step_by(columns);
+            values[column * rows + first..][..here]
+                .iter_mut()
+                .zip(from)
+                .for_each(|(to, from)| *to = decode(*from));
         }
     }
     if transposed {
         shape.reverse();
     }
     Ok(TensorData::new(values, shape))
-}
-
-/// Little-endian floats as f64, which holds all of them exactly.
-fn widen(kind: Dtype, raw: &[u8], wide: &mut Vec<f64>) {
-    wide.clear();
-    match kind {
-        Dtype::F64 => wide.extend(raw.as_chunks().0.iter().map(|b| f64::from_le_bytes(*b))),
-        Dtype::F32 => wide.extend(raw.as_chunks().0.iter().map(|b| f64::from(f32::from_le_bytes(*b)))),
-        Dtype::F16 => {
-            wide.extend(raw.as_chunks().0.iter().map(|b| f64::from(f16::from_le_bytes(*b).to_f32())));
-        }
-        Dtype::BF16 => {
-            wide.extend(raw.as_chunks().0.iter().map(|b| f64::from(bf16::from_le_bytes(*b).to_f32())));
-        }
-        _ => unreachable!("checked to be a float"),
-    }
 }
 
 pub(super) fn is_float(kind: Dtype) -> bool {

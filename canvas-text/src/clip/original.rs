@@ -1,13 +1,12 @@
-//! The two layouts in which CLIP's text transformer lies in single files of Stable Diffusion, and what shapes tell.
+//! OpenCLIP's names of a text transformer, and what the shapes in a single file of Stable Diffusion tell.
 
 use super::ClipTextConfig;
+use super::published::{WHY_PROJECTION, WHY_SCALE};
 use canvas_core::nn::Activation;
 use canvas_core::weights::{Rules, Source, WeightsError};
 
 /// Channels of an attention head in every published CLIP.
 const HEAD: usize = 64;
-const WHY_SCALE: &str = "CLIP's scale for comparing texts with pictures";
-const WHY_PROJECTION: &str = "this encoder's prompt vector is not projected";
 
 /// Position and token embeddings, blocks, and the first layer of a block's perceptron.
 const TRANSFORMERS: [&str; 4] = [
@@ -18,22 +17,6 @@ const TRANSFORMERS: [&str; 4] = [
 ];
 
 impl ClipTextConfig {
-    /// The names of transformers' `CLIPTextModel` and `CLIPTextModelWithProjection`, which are ours, for
-    /// [`load_published`](canvas_core::weights::load_published) and
-    /// [`save_published`](canvas_core::weights::save_published).
-    ///
-    /// What this encoder has no use for is ignored: token positions, the scale of CLIP's loss, a projection that the
-    /// configuration has not.
-    pub fn published(&self) -> Rules {
-        let rules = Rules::new()
-            .ignore("position_ids", "the numbers 0, 1, 2, ...")
-            .ignore_prefix("logit_scale", WHY_SCALE);
-        match self.projection {
-            Some(_) => rules,
-            None => rules.ignore_prefix("text_projection", WHY_PROJECTION),
-        }
-    }
-
     /// The names of OpenCLIP's text transformer, where queries, keys and values are one tensor and the projection lies
     /// transposed. As [`published`](Self::published); without a projection, the one block behind the last
     /// of this configuration is ignored, too: Stable Diffusion 2 reads the penultimate block's states.

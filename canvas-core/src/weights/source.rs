@@ -6,7 +6,7 @@ use burn::prelude::*;
 use burn::tensor::{DType, Element, bf16, f16};
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -38,6 +38,8 @@ struct Shard {
     file: File,
     /// Where the values begin.
     start: u64,
+    /// What the header says beside its tensors.
+    metadata: HashMap<String, String>,
 }
 
 impl Source {
@@ -88,6 +90,11 @@ impl Source {
         self.tensors.get(key).map(|(shard, _)| self.shards[*shard].path.as_path())
     }
 
+    /// What the file's header (or the first shard's that has it) says under a key of its metadata.
+    pub fn metadata(&self, key: &str) -> Option<&str> {
+        self.shards.iter().find_map(|shard| shard.metadata.get(key)).map(String::as_str)
+    }
+
     /// Whether the weights lie in several files.
     pub fn is_sharded(&self) -> bool {
         self.place.extension().is_some_and(|end| end == "json")
@@ -128,6 +135,24 @@ impl Source {
             _ => shard.values(info, transposed, |value| value as f32),
         };
         read.map_err(|found| error("readable values", found.to_string()))
+    }
+
+    /// Reads the one number of a tensor, which may be an integer.
+    pub(super) fn scalar(&self, key: &str) -> Result<f64, WeightsError> {
+        let error = |expected: &str, found: String| WeightsError::Tensor {
+            path: self.place.clone(),
+            key: key.to_owned(),
+            expected: expected.to_owned(),
+            found,
+        };
+        let (shard, info) = self.tensors.get(key).ok_or_else(|| error("a number", "no tensor".to_owned()))?;
+        let whole = matches!(info.dtype, Dtype::I64 | Dtype::I32);
+        if info.shape.iter().product::<usize>() != 1 || !(whole || is_float(info.dtype)) {
+            return Err(error("one number", format!("{:?} {:?}", info.dtype, info.shape)));
+        }
+        let read = self.shards[*shard].values::<f64>(info, false, |value| value);
+        let data = read.map_err(|found| error("a readable value", found.to_string()))?;
+        Ok(data.iter::<f64>().sum())
     }
 
     fn sharded(path: PathBuf) -> Result<Self, WeightsError> {
@@ -226,7 +251,8 @@ impl Shard {
             return Err(broken(format!("expected {expected} bytes, found {length}")));
         }
         let tensors = header.tensors().into_iter().map(|(key, info)| (key, info.clone())).collect();
-        Ok((Self { path: path.to_owned(), file, start: 8 + size }, tensors))
+        let metadata = header.metadata().clone().unwrap_or_default();
+        Ok((Self { path: path.to_owned(), file, start: 8 + size, metadata }, tensors))
     }
 
     fn name(&self) -> String {
@@ -269,7 +295,7 @@ impl Shard {
     }
 }
 
-/// Little-endian floats as f64, which holds all of them exactly.
+/// Little-endian numbers as f64, which holds all floats and all small integers exactly.
 fn widen(kind: Dtype, raw: &[u8], wide: &mut Vec<f64>) {
     wide.clear();
     match kind {
@@ -281,6 +307,8 @@ fn widen(kind: Dtype, raw: &[u8], wide: &mut Vec<f64>) {
         Dtype::BF16 => {
             wide.extend(raw.as_chunks().0.iter().map(|b| f64::from(bf16::from_le_bytes(*b).to_f32())));
         }
+        Dtype::I64 => wide.extend(raw.as_chunks().0.iter().map(|b| i64::from_le_bytes(*b) as f64)),
+        Dtype::I32 => wide.extend(raw.as_chunks().0.iter().map(|b| f64::from(i32::from_le_bytes(*b)))),
         _ => unreachable!("checked to be a float"),
     }
 }

@@ -161,6 +161,27 @@ impl ClipText {
         self.text_model.embeddings.token_embedding.weight.dims()[1]
     }
 
+    /// Tokens it knows.
+    pub fn vocabulary(&self) -> usize {
+        self.text_model.embeddings.token_embedding.weight.dims()[0]
+    }
+
+    /// With other vectors `[N, W]` for the ids from `first` on; those behind the last row are added.
+    pub(crate) fn with_rows(mut self, first: usize, vectors: TensorData) -> Self {
+        let embedding = &mut self.text_model.embeddings.token_embedding;
+        embedding.weight = embedding.weight.clone().map(|old| {
+            let vectors: Tensor<2> = Tensor::from_data(vectors, (&old.device(), old.dtype()));
+            let (rows, end) = (old.dims()[0], first + vectors.dims()[0]);
+            let mut parts = vec![old.clone().detach().narrow(0, 0, first), vectors];
+            if end < rows {
+                parts.push(old.clone().detach().narrow(0, end, rows - end));
+            }
+            let new = Tensor::cat(parts, 0); // [V + N, W]
+            if old.is_require_grad() { new.require_grad() } else { new }
+        });
+        self
+    }
+
     /// All states and the prompt vectors. Blocks are tapped as `text.blocks.N`.
     ///
     /// # Panics

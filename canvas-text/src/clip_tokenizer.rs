@@ -4,6 +4,7 @@ mod files;
 
 use crate::{CutPrompt, PromptError, TokenizerError, Weighted, weighted};
 use canvas_core::Tokens;
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use tokenizers::{AddedToken, Tokenizer};
@@ -64,6 +65,8 @@ pub struct ClipTokenizer {
     end: u32,
     pad: u32,
     context: usize,
+    /// By its first id, the other ids of a learned word.
+    words: BTreeMap<u32, Vec<u32>>,
 }
 
 /// One piece of a prompt.
@@ -141,6 +144,24 @@ impl ClipTokenizer {
         added.map(|_| ()).map_err(|message| self.wrong(message))
     }
 
+    pub(crate) fn id(&self, token: &str) -> Option<u32> {
+        self.tokenizer.token_to_id(token)
+    }
+
+    /// Adds the tokens of a learned word behind all others; where the first stands in a text, the rest follow.
+    pub(crate) fn add_word(&mut self, tokens: &[String]) -> Result<(), TokenizerError> {
+        let mut ids = Vec::with_capacity(tokens.len());
+        for token in tokens {
+            let added = self.tokenizer.add_tokens([AddedToken::from(token.clone(), false)]);
+            added.map_err(|error| self.wrong(error.to_string()))?;
+            ids.push(self.known(token)?);
+        }
+        if let [first, rest @ ..] = ids.as_slice() {
+            self.words.insert(*first, rest.to_vec());
+        }
+        Ok(())
+    }
+
     /// Size of the vocabulary: one more than the largest id. An encoder must have at least as many rows.
     pub fn vocabulary(&self) -> usize {
         self.tokenizer.get_vocab(true).into_values().max().map_or(0, |id| id as usize + 1)
@@ -181,7 +202,13 @@ impl ClipTokenizer {
             .encode(text, false)
             .map_err(|error| PromptError::Failed { prompt: text.to_owned(), message: error.to_string() })?;
         let starts = encoding.get_offsets().iter().map(|&(from, _)| from);
-        Ok(encoding.get_ids().iter().copied().zip(starts).collect())
+        let found = encoding.get_ids().iter().copied().zip(starts);
+        Ok(found.flat_map(|(id, at)| self.whole(id).map(move |id| (id, at))).collect())
+    }
+
+    /// A token, with all others of a learned word that begins with it.
+    fn whole(&self, id: u32) -> impl Iterator<Item = u32> {
+        std::iter::once(id).chain(self.words.get(&id).into_iter().flatten().copied())
     }
 
     /// Tokenizes prompts as they are: brackets are signs like others.

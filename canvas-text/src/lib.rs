@@ -6,6 +6,7 @@
 //!
 //! For the Stable Diffusion family there are [`ClipTokenizer`], which reads a model's own files, cuts long prompts or
 //! reads them in windows and knows weighted words, and [`ClipText`] with the published sizes;
+//! [`TextualInversion`] adds learned words to both;
 //! [`ClipVision`] is IP-Adapter's image encoder, and [`ClipImageProcessor`] makes what it reads.
 //!
 //! # Example
@@ -30,6 +31,7 @@ mod clip_image;
 mod clip_tokenizer;
 mod emphasis;
 mod error;
+mod textual_inversion;
 mod transformer;
 mod words;
 
@@ -38,5 +40,6 @@ pub use clip_image::ClipImageProcessor;
 pub use clip_tokenizer::{ClipTokenizer, ClipTokens, LongPrompt};
 pub use emphasis::{Emphasis, Weighted, weighted};
 pub use error::{ClipConfigError, CutPrompt, PromptError, TokenizerError, UnknownWord};
+pub use textual_inversion::{TextualInversion, TextualInversionError};
 pub use transformer::{Block, TextTransformer, TextTransformerConfig};
 pub use words::{Encoded, WordTokenizer, special};

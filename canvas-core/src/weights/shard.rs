@@ -5,7 +5,7 @@ use burn::prelude::*;
 use burn::tensor::{DType, Element, bf16, f16};
 use safetensors::Dtype;
 use safetensors::tensor::Metadata;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::{self, Cursor, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -72,6 +72,8 @@ pub(super) struct Shard {
     pub path: PathBuf,
     /// Shared by the parts of a source, which may be read in several threads.
     file: Mutex<File>,
+    /// What the header says beside its tensors.
+    pub metadata: HashMap<String, String>,
 }
 
 impl Shard {
@@ -80,11 +82,11 @@ impl Shard {
         let mut file =
             File::open(path).map_err(|source| WeightsError::Io { path: path.to_owned(), source })?;
         let end = path.extension().map(|end| end.to_string_lossy().to_lowercase());
-        let tensors = match end {
-            Some(end) if TORCH.contains(&end.as_str()) => torch::tensors(path, &file)?,
+        let (tensors, metadata) = match end {
+            Some(end) if TORCH.contains(&end.as_str()) => (torch::tensors(path, &file)?, HashMap::new()),
             _ => safetensors(path, &mut file)?,
         };
-        Ok((Self { path: path.to_owned(), file: Mutex::new(file) }, tensors))
+        Ok((Self { path: path.to_owned(), file: Mutex::new(file), metadata }, tensors))
     }
 
     pub fn name(&self) -> String {
@@ -105,8 +107,11 @@ impl Shard {
     }
 }
 
-/// The tensors of a safetensors file.
-fn safetensors(path: &Path, file: &mut File) -> Result<BTreeMap<String, Stored>, WeightsError> {
+/// The tensors of a safetensors file, and its metadata.
+fn safetensors(
+    path: &Path,
+    file: &mut File,
+) -> Result<(BTreeMap<String, Stored>, HashMap<String, String>), WeightsError> {
     let broken = |message: String| WeightsError::Format { path: path.to_owned(), message };
     let io = |source| WeightsError::Io { path: path.to_owned(), source };
     let length = file.metadata().map_err(io)?.len();
@@ -132,7 +137,8 @@ fn safetensors(path: &Path, file: &mut File) -> Result<BTreeMap<String, Stored>,
         start: 8 + size + info.data_offsets.0 as u64,
         strides: None,
     };
-    Ok(header.tensors().into_iter().map(|(key, info)| (key, stored(info))).collect())
+    let tensors = header.tensors().into_iter().map(|(key, info)| (key, stored(info))).collect();
+    Ok((tensors, header.metadata().clone().unwrap_or_default()))
 }
 
 /// The bytes of a tensor with steps of its own, row by row; the file stands at its first value.
@@ -163,7 +169,7 @@ fn cast(file: impl Read, stored: &Stored, to: DType, transposed: bool) -> io::Re
     }
 }
 
-/// Every float goes through f64, which holds all of them exactly; the compiler sees through it.
+/// Every number goes through f64, which holds all floats and small integers exactly; the compiler sees through it.
 fn typed<T: Element + Default>(
     file: impl Read,
     stored: &Stored,
@@ -175,7 +181,9 @@ fn typed<T: Element + Default>(
         Dtype::F32 => values(file, stored, transposed, |raw| narrow(f32::from_le_bytes(raw).into())),
         Dtype::F16 => values(file, stored, transposed, |raw| narrow(f16::from_le_bytes(raw).to_f64())),
         Dtype::BF16 => values(file, stored, transposed, |raw| narrow(bf16::from_le_bytes(raw).to_f64())),
-        _ => unreachable!("checked to be a float"),
+        Dtype::I64 => values(file, stored, transposed, |raw| narrow(i64::from_le_bytes(raw) as f64)),
+        Dtype::I32 => values(file, stored, transposed, |raw| narrow(i32::from_le_bytes(raw).into())),
+        _ => unreachable!("checked to be a number"),
     }
 }
 

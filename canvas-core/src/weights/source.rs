@@ -134,6 +134,11 @@ impl Source {
         self.tensors.get(key).map(|(shard, _)| self.shards[*shard].path.as_path())
     }
 
+    /// What the file's header (or the first shard's that has it) says under a key of its metadata.
+    pub fn metadata(&self, key: &str) -> Option<&str> {
+        self.shards.iter().find_map(|shard| shard.metadata.get(key)).map(String::as_str)
+    }
+
     /// Whether the weights lie in several files.
     pub fn is_sharded(&self) -> bool {
         self.place.extension().is_some_and(|end| end == "json")
@@ -164,6 +169,18 @@ impl Source {
         }
         let read = self.shards[*shard].read(&view(stored), to, transposed);
         read.map_err(|found| self.refuse(key, "readable values", &found.to_string()))
+    }
+
+    /// Reads the one number of a tensor, which may be an integer.
+    pub(super) fn scalar(&self, key: &str) -> Result<f64, WeightsError> {
+        let refuse = |found: String| self.refuse(key, "one number", &found);
+        let (shard, stored) = self.tensors.get(key).ok_or_else(|| refuse("no tensor".to_owned()))?;
+        let whole = matches!(stored.dtype, Dtype::I64 | Dtype::I32);
+        if stored.count() != 1 || !(whole || is_float(stored.dtype)) {
+            return Err(refuse(format!("{:?} {:?}", stored.dtype, stored.shape)));
+        }
+        let data = self.shards[*shard].read(stored, DType::F64, false);
+        Ok(data.map_err(|found| refuse(found.to_string()))?.iter::<f64>().sum())
     }
 
     fn sharded(path: PathBuf) -> Result<Self, WeightsError> {

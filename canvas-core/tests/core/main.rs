@@ -5,6 +5,7 @@ mod check;
 mod condition;
 mod denoiser;
 mod level;
+mod lora;
 mod nn;
 mod noise;
 mod params;

@@ -3,7 +3,7 @@
 use super::ClipTokenizer;
 use crate::TokenizerError;
 use serde_json::Value;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::error::Error;
 use std::fs;
 use std::path::Path;
@@ -116,7 +116,8 @@ fn assemble(path: &Path, mut tokenizer: Tokenizer) -> Result<ClipTokenizer, Toke
     tokenizer.with_truncation(None).map_err(|error| wrong(path, error))?;
     tokenizer.with_padding(None);
     let (path, context) = (path.to_owned(), 77);
-    let mut clip = ClipTokenizer { tokenizer, path, start: 0, end: 0, pad: 0, context };
+    let words = BTreeMap::new();
+    let mut clip = ClipTokenizer { tokenizer, path, start: 0, end: 0, pad: 0, context, words };
     (clip.start, clip.end) = (clip.known(ClipTokenizer::START)?, clip.known(ClipTokenizer::END)?);
     clip.pad = clip.end;
     // An added token replaces what the file says of it, so only those it lacks are added.

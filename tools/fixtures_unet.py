@@ -295,14 +295,7 @@ def fill_pixels(model, name_of):
 def pixel_case(watch, name_of, labels=None, **options):
     """Three levels of UNet2DModel, the middle one attending, with heads of eight channels."""
     net = fill_pixels(
-        UNet2DModel(
-            in_channels=3,
-            block_out_channels=(16, 24, 32),
-            layers_per_block=2,
-            attention_head_dim=8,
-            norm_num_groups=2,
-            **options,
-        ),
+        UNet2DModel(in_channels=3, **PIXELS, **options),
         name_of,
     )
     x = pattern((2, 3, 8, 12), 1.0, 3.0).requires_grad_()
@@ -317,38 +310,41 @@ def pixel_case(watch, name_of, labels=None, **options):
     return {name: value.detach().float().contiguous() for name, value in tensors.items()}
 
 
+DDPM = dict(
+    out_channels=3,
+    down_block_types=("DownBlock2D", "AttnDownBlock2D", "DownBlock2D"),
+    up_block_types=("UpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
+    downsample_padding=0,
+    flip_sin_to_cos=False,
+    freq_shift=1,
+    norm_eps=1e-6,
+)
+ADM = dict(
+    out_channels=6,
+    down_block_types=("ResnetDownsampleBlock2D", "AttnDownBlock2D", "ResnetDownsampleBlock2D"),
+    up_block_types=("ResnetUpsampleBlock2D", "AttnUpBlock2D", "ResnetUpsampleBlock2D"),
+    downsample_type="resnet",
+    upsample_type="resnet",
+    resnet_time_scale_shift="scale_shift",
+    attn_norm_num_groups=2,
+    num_class_embeds=5,
+)
+PIXELS = dict(block_out_channels=(16, 24, 32), layers_per_block=2, attention_head_dim=8, norm_num_groups=2)
+
+
 def ddpm():
-    return pixel_case(
-        ["down.1.stages.1.attention.inner.query.weight", "down.0.downsample.bias", "up.0.upsample.bias"],
-        pixels,
-        out_channels=3,
-        down_block_types=("DownBlock2D", "AttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
-        downsample_padding=0,
-        flip_sin_to_cos=False,
-        freq_shift=1,
-        norm_eps=1e-6,
-    )
+    watch = ["down.1.stages.1.attention.inner.query.weight", "down.0.downsample.bias", "up.0.upsample.bias"]
+    return pixel_case(watch, pixels, **DDPM)
+
+
+def classes_apart(name):
+    name = pixels(name)
+    return name if name.startswith("classes") else "body." + name
 
 
 def adm():
-    def name_of(name):
-        name = pixels(name)
-        return name if name.startswith("classes") else "body." + name
-
-    return pixel_case(
-        ["classes.weight", "body.down.0.down_res.time.bias", "body.up.0.up_res.conv_in.bias"],
-        name_of,
-        labels=torch.tensor([3, 1]),
-        out_channels=6,
-        down_block_types=("ResnetDownsampleBlock2D", "AttnDownBlock2D", "ResnetDownsampleBlock2D"),
-        up_block_types=("ResnetUpsampleBlock2D", "AttnUpBlock2D", "ResnetUpsampleBlock2D"),
-        downsample_type="resnet",
-        upsample_type="resnet",
-        resnet_time_scale_shift="scale_shift",
-        attn_norm_num_groups=2,
-        num_class_embeds=5,
-    )
+    watch = ["classes.weight", "body.down.0.down_res.time.bias", "body.up.0.up_res.conv_in.bias"]
+    return pixel_case(watch, classes_apart, labels=torch.tensor([3, 1]), **ADM)
 
 
 def adapter_name(name):
@@ -396,16 +392,20 @@ def adapters():
         args = (own["x"], TIME, own["tokens"])
         return xl(*args, added_cond_kwargs=added, down_intrablock_additional_residuals=features).sample
 
-    full = dict(adapter_type="full_adapter", channels=[16, 24, 32], num_res_blocks=2, downscale_factor=2)
-    save("adapter_full", adapter(plain, **full))
-    large = dict(adapter_type="full_adapter_xl", channels=[16, 24, 32, 32], num_res_blocks=2, downscale_factor=4)
-    save("adapter_full_xl", adapter(sized, **large))
-    light = dict(adapter_type="light_adapter", channels=[16, 24], num_res_blocks=2, downscale_factor=2)
+    save("adapter_full", adapter(plain, **ADAPTERS["adapter_full"]))
+    save("adapter_full_xl", adapter(sized, **ADAPTERS["adapter_full_xl"]))
     levels = dict(block_out_channels=(16, 24, 24), attention_head_dim=(2, 3, 3))
     small = fill(UNet2DConditionModel(in_channels=4, out_channels=4, **(SMALL | levels)))
-    save("adapter_light", adapter(plain, **light))
+    save("adapter_light", adapter(plain, **ADAPTERS["adapter_light"]))
 
 
+ADAPTERS = {
+    "adapter_full": dict(adapter_type="full_adapter", channels=[16, 24, 32], num_res_blocks=2, downscale_factor=2),
+    "adapter_full_xl": dict(
+        adapter_type="full_adapter_xl", channels=[16, 24, 32, 32], num_res_blocks=2, downscale_factor=4
+    ),
+    "adapter_light": dict(adapter_type="light_adapter", channels=[16, 24], num_res_blocks=2, downscale_factor=2),
+}
 SMALL = dict(
     block_out_channels=(16, 24, 32),
     down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
@@ -460,8 +460,47 @@ def published():
         use_linear_projection=True,
         num_class_embeds=1000,
     )
+    original = dict(
+        attention_head_dim=None, downsample_padding=0, flip_sin_to_cos=False, freq_shift=1, norm_eps=1e-6
+    )
+
+    def blocks(attends, down="DownBlock2D", up="UpBlock2D"):
+        return dict(
+            down_block_types=tuple("AttnDownBlock2D" if a else down for a in attends),
+            up_block_types=tuple("AttnUpBlock2D" if a else up for a in attends[::-1]),
+        )
+
+    imagenet = dict(
+        attention_head_dim=64,
+        attn_norm_num_groups=32,
+        downsample_type="resnet",
+        upsample_type="resnet",
+        resnet_time_scale_shift="scale_shift",
+        num_class_embeds=1000,
+    )
+    residual = ("ResnetDownsampleBlock2D", "ResnetUpsampleBlock2D")
+    cifar10 = dict(block_out_channels=(128, 256, 256, 256), sample_size=32, **blocks((0, 1, 0, 0)))
+    large = dict(block_out_channels=(128, 128, 256, 256, 512, 512), sample_size=256, **blocks((0, 0, 0, 0, 1, 0)))
+    # The consistency models' network: ADM without a learned variance.
+    imagenet64 = dict(
+        block_out_channels=(192, 384, 576, 768), layers_per_block=3, sample_size=64, **blocks((0, 1, 1, 1), *residual)
+    )
+    imagenet256 = dict(
+        block_out_channels=(256, 256, 512, 512, 1024, 1024),
+        out_channels=6,
+        sample_size=256,
+        **blocks((0, 0, 0, 1, 1, 1), *residual),
+    )
     with torch.device("meta"):
         models = {
+            "cifar10": UNet2DModel(**cifar10, **original),
+            "large": UNet2DModel(**large, **original),
+            "imagenet64": UNet2DModel(**imagenet64, **imagenet),
+            "imagenet256": UNet2DModel(**imagenet256, **imagenet),
+            "unet2d": UNet2DModel(),
+            "adapter_sd1": T2IAdapter(),
+            "adapter_sdxl": T2IAdapter(adapter_type="full_adapter_xl", downscale_factor=16),
+            "adapter_light": T2IAdapter(adapter_type="light_adapter", channels=[320, 640, 1280], num_res_blocks=4),
             "upscaler": UNet2DConditionModel(**upscaler),
             "sd1": UNet2DConditionModel(cross_attention_dim=768, sample_size=64),
             "inpaint": UNet2DConditionModel(cross_attention_dim=768, sample_size=64, in_channels=9),
@@ -487,9 +526,15 @@ def names():
         "sdxl": UNet2DConditionModel(up_block_types=UP, **XL),
         "controlnet": ControlNetModel(conditioning_embedding_out_channels=(4, 6, 10), **XL),
     }
-    found = {}
+    named = {}
     for case, model in models.items():
-        pairs = [(name, ours(name, model.config.use_linear_projection)) for name in model.state_dict()]
+        named[case] = (model, lambda name, linear=model.config.use_linear_projection: ours(name, linear))
+    named["ddpm"] = (UNet2DModel(**PIXELS, **DDPM), pixels)
+    named["adm"] = (UNet2DModel(**PIXELS, **ADM), classes_apart)
+    named |= {case: (T2IAdapter(**options), adapter_name) for case, options in ADAPTERS.items()}
+    found = {}
+    for case, (model, name_of) in named.items():
+        pairs = [(name, name_of(name)) for name in model.state_dict()]
         pairs = [(name, own.replace("gamma", "weight").replace("beta", "bias")) for name, own in pairs]
         # Numbers that count; those of a pair of layers are names.
         number = r"(?<!mid_block\.resnets)(?<!ff\.net)\.\d+(?=\.)"

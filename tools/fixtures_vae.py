@@ -1,4 +1,4 @@
-"""Writes canvas-vae/tests/fixtures/*.safetensors: what diffusers' autoencoders answer.
+"""Writes canvas-vae/tests/fixtures: what diffusers' autoencoders answer, their names and configurations.
 
     python3 -m venv /tmp/venv && /tmp/venv/bin/pip install torch diffusers transformers safetensors numpy
     /tmp/venv/bin/python tools/fixtures_vae.py
@@ -13,7 +13,7 @@ from pathlib import Path
 import diffusers
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL, AutoencoderTiny
+from diffusers import AutoencoderKL, AutoencoderTiny, VQModel
 from safetensors.torch import save_file
 
 sys.dont_write_bytecode = True  # tools/ stays clean
@@ -31,7 +31,7 @@ def fill(model, rename):
     """Fills every parameter; `rename` maps diffusers' name to ours."""
     for name, param in model.named_parameters():
         ours = rename(name)
-        matrix = param.dim() == 2
+        matrix = param.dim() == 2 and ours != "codebook.weight"
         values = formula.fill_linear(ours, param.shape) if matrix else formula.fill(ours, param.shape)
         param.data = torch.from_numpy(values)
     return model.double()
@@ -42,6 +42,7 @@ def kl_name(name):
     for old, new in [
         ("post_quant_conv.", "post_quant."),
         ("quant_conv.", "quant."),
+        ("quantize.embedding.", "codebook."),
         ("down_blocks.", "stages."),
         ("up_blocks.", "stages."),
         ("downsamplers.0.conv", "resize"),
@@ -91,16 +92,22 @@ def write(file, model, rename, run, watch):
     """Runs encode and decode, and the gradients of a fixed sum of the decoded image."""
     images = pattern((2, 3, 8, 12), 0.0).requires_grad_()
     out = run(images)
-    (out["image"] * pattern(out["image"].shape, 1.0)).sum().backward()
+    aim = (out["image"] * pattern(out["image"].shape, 1.0)).sum() + out.get("loss", torch.zeros(1)).sum()
+    aim.backward()
     out["grad.images"] = images.grad
     found = {rename(name): param.grad for name, param in model.named_parameters()}
     for name in watch:
         grad = found[name]
-        out["grad." + name] = grad.T if grad.dim() == 2 else grad
+        out["grad." + name] = grad.T if grad.dim() == 2 and name != "codebook.weight" else grad
+    save(file, out)
+
+
+def save(file, out):
     out = {name: value.detach().float().contiguous() for name, value in out.items()}
     # One key only: safetensors writes several in any order, and the file should not change when nothing did.
     notes = {"source": f"tools/fixtures_vae.py, diffusers {diffusers.__version__}, torch {torch.__version__}"}
     save_file(out, FOLDER / file, metadata=notes)
+    (FOLDER / file).chmod(0o644)
     print(file, {name: (tuple(v.shape), f"{v.abs().max():.3g}") for name, v in out.items()})
 
 
@@ -158,8 +165,114 @@ def tiny(file, blocks, patch, watch):
     write(file, model, rename, run, watch)
 
 
+def vq(file, legacy, **options):
+    """The reference's class has `legacy` built in; its quantiser has both."""
+    model = VQModel(
+        block_out_channels=(8, 16),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        layers_per_block=1,
+        norm_num_groups=4,
+        num_vq_embeddings=24,
+        **options,
+    )
+    fill(model, kl_name)
+    keep_names(file.removesuffix(".safetensors"), model, kl_name)
+    # The formula's sine has rank 2 and is small: latents would find few codes, and those by a hair.
+    book = model.quantize.embedding.weight
+    index = torch.arange(book.numel(), dtype=torch.float64)
+    book.data = torch.sin(0.13 * index**2 + index).float().double().reshape(book.shape)
+    model.quantize.legacy = legacy
+
+    def run(images):
+        latents = model.encode(images).latents
+        _, loss, (_, _, codes) = model.quantize(latents)
+        nearest = torch.cdist(latents.permute(0, 2, 3, 1).flatten(0, 2), book).sort(1).values
+        print(file, len(set(codes.tolist())), "codes; least margin", (nearest[:, 1] - nearest[:, 0]).min().item())
+        image = model.decode(latents).sample
+        shape = (2, latents.shape[2], latents.shape[3], latents.shape[1])
+        looked = model.quantize.get_codebook_entry(codes.flip(0), shape)
+        return {
+            "mean": latents,
+            "loss": loss.reshape(1),
+            "codes": codes.reshape(shape[:3]).double(),
+            "lookup": looked,
+            "image": image,
+        }
+
+    watch = ["codebook.weight", "quant.weight", "post_quant.bias", "encoder.stages.0.resize.bias"]
+    write(file, model, kl_name, run, watch)
+
+
+def tiled():
+    """`enable_tiling` with tiles that do not divide the image: the last column is one latent wide."""
+    model = AutoencoderKL(
+        block_out_channels=(8, 16),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        layers_per_block=1,
+        norm_num_groups=4,
+        latent_channels=3,
+        sample_size=16,
+    )
+    fill(model, kl_name)
+    images, latents = pattern((2, 3, 28, 38), 0.0), pattern((2, 3, 14, 19), 3.0) * 2
+    model.enable_tiling()
+    out = {}
+    with torch.no_grad():
+        for name, factor in [("quarter", 0.25), ("half", 0.5)]:
+            model.tile_overlap_factor = factor
+            posterior = model.encode(images).latent_dist
+            # The second image only: a file need not be large.
+            out[f"{name}.mean"] = posterior.mean[1:]
+            out[f"{name}.log_variance"] = posterior.logvar[1:]
+            out[f"{name}.image"] = model.decode(latents).sample[1:, :2]
+    save("tiled.safetensors", out)
+
+
+def published():
+    """The configurations of published weights, as diffusers writes them."""
+    four = dict(
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=(128, 256, 512, 512),
+        layers_per_block=2,
+    )
+    sixteen = four | dict(latent_channels=16, use_quant_conv=False, use_post_quant_conv=False, sample_size=1024)
+    three = dict(
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        block_out_channels=(128, 256, 512),
+        layers_per_block=2,
+    )
+    playground = dict(
+        scaling_factor=0.5,
+        latents_mean=[-1.6574, 1.886, -1.383, 2.5155],
+        latents_std=[8.4927, 5.9022, 6.5498, 5.2299],
+    )
+    with torch.device("meta"):
+        models = {
+            "sd1": AutoencoderKL(sample_size=512, **four),
+            "sdxl": AutoencoderKL(sample_size=1024, scaling_factor=0.13025, **four),
+            "playground": AutoencoderKL(sample_size=1024, **playground, **four),
+            "sd3": AutoencoderKL(scaling_factor=1.5305, shift_factor=0.0609, **sixteen),
+            "flux": AutoencoderKL(scaling_factor=0.3611, shift_factor=0.1159, **sixteen),
+            "vq_f4": VQModel(sample_size=256, num_vq_embeddings=8192, **three),
+            "taesd": AutoencoderTiny(),
+            "taef1": AutoencoderTiny(latent_channels=16),
+        }
+    text = {name: json.loads(model.to_json_string()) for name, model in models.items()}
+    (FOLDER / "configs.json").write_text(json.dumps(text, indent=None, sort_keys=True) + "\n")
+    print({name: sum(p.numel() for p in model.parameters()) for name, model in models.items()})
+
+
 FOLDER.mkdir(parents=True, exist_ok=True)
+torch.set_num_threads(1)
 kl()
+vq("vq.safetensors", True, latent_channels=3, vq_embed_dim=5)
+vq("vq_plain.safetensors", False, latent_channels=4, mid_block_add_attention=False)
+tiled()
+published()
 ends = ["encoder.stages.0.conv.weight", "decoder.stages.1.conv.weight"]
 tiny("tiny.safetensors", (1, 2, 1), 1, ends + ["encoder.stages.1.blocks.1.conv2.bias"])
 tiny("tiny_patch.safetensors", (0, 1), 2, ends)

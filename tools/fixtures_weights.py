@@ -4,7 +4,8 @@
     /tmp/venv/bin/python tools/fixtures_weights.py
 
 A tiny model with a layer of every kind, saved by diffusers' own `save_pretrained`: whole (f32, and the variants
-fp16 and bf16) and in shards. The answers are computed in f64 from the rounded weights.
+fp16 and bf16) and in shards, and the same as PyTorch's own files in all forms that are read or refused. The answers
+are computed in f64 from the rounded weights.
 
     /tmp/venv/bin/python tools/fixtures_weights.py --check DIR
 
@@ -13,8 +14,10 @@ diffusers' `from_pretrained`, and compares the answer.
 """
 
 import json
+import os
 import shutil
 import sys
+import types
 from pathlib import Path
 
 import torch
@@ -92,11 +95,44 @@ def write():
         answers[variant] = answer(filled().to(dtype))
     # Two shards or three, f64 in them: no rounding, and a type of its own.
     filled().double().save_pretrained(FOLDER / "sharded", max_shard_size="2KB")
-    for config in FOLDER.glob("*/config.json"):
+    write_torch()
+    for config in FOLDER.rglob("config.json"):
         config.unlink()
     save_file(answers, FOLDER / "answers.safetensors")
     for path in sorted(FOLDER.rglob("*.*")):
         print(path.stat().st_size, path.relative_to(FOLDER))
+
+
+class Evil:
+    def __reduce__(self):
+        return os.system, ("touch /tmp/canvas-was-here",)
+
+
+def write_torch():
+    """`torch.save`: what diffusers writes, what training frameworks write around it, and what must be refused."""
+    folder = FOLDER / "torch"
+    filled().save_pretrained(folder, safe_serialization=False)
+    filled().save_pretrained(folder / "sharded", safe_serialization=False, max_shard_size="2KB")
+    state = filled().state_dict()
+    # Views with steps of their own, two of one storage, and one that begins within its storage.
+    state["square.weight"] = state["square.weight"].T.contiguous().T
+    state["conv2.weight"] = state["conv2.weight"].to(memory_format=torch.channels_last)
+    both = torch.cat([torch.zeros(3), state["norm.weight"], state["norm.bias"]])
+    state["norm.weight"], state["norm.bias"] = both[3:9], both[9:]
+    # The class is mentioned, as Lightning does; nothing is called.
+    callbacks = types.ModuleType("pytorch_lightning.callbacks")
+    sys.modules["pytorch_lightning"], sys.modules[callbacks.__name__] = types.ModuleType("pytorch_lightning"), callbacks
+    callbacks.ModelCheckpoint = type("ModelCheckpoint", (), {"__module__": callbacks.__name__})
+    around = {"epoch": 3, "lr": 0.5, "callbacks": {callbacks.ModelCheckpoint: {"best": None}}, "state_dict": state}
+    torch.save(around, folder / "around.ckpt")
+    kinds = {name: torch.tensor([0.5, -2.0, 3.0]).to(getattr(torch, name)) for name in
+             ["float16", "bfloat16", "float32", "float64", "int64", "int32", "int16", "int8", "uint8", "bool"]}
+    torch.save({"kinds": kinds, "parameter": nn.Parameter(torch.arange(4.0)), "scalar": torch.tensor(7.0),
+                "big": 2**80}, folder / "kinds.pt")
+    torch.save({"a": torch.ones(2)}, folder / "legacy.pth", _use_new_zipfile_serialization=False)
+    torch.save({"a": torch.ones(2), "b": Evil()}, folder / "evil.bin")
+    torch.save(nn.Linear(1, 1), folder / "module.pt")
+    torch.save([torch.ones(2)], folder / "list.pt")
 
 
 def check(folder):

@@ -50,6 +50,7 @@ mod autoencoder;
 pub mod check;
 mod concat;
 mod condition;
+pub mod config_file;
 mod denoiser;
 mod level;
 pub mod nn;

@@ -1,6 +1,7 @@
 //! CLIP's text transformer, the text encoder of Stable Diffusion 1.x, 2.x and XL.
 
 pub(crate) mod config;
+mod original;
 mod vision;
 
 pub use config::{ClipTextConfig, Pool};

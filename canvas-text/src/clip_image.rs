@@ -3,9 +3,9 @@
 use crate::ClipConfigError;
 use crate::clip::config;
 use burn::prelude::*;
+use canvas_core::picture::{Axis, Filter, resize};
 use image::RgbImage;
 use serde_json::Value;
-use std::ops::Range;
 use std::path::Path;
 
 /// What a picture goes through before a [`ClipVision`](crate::ClipVision) sees it.
@@ -116,7 +116,7 @@ impl ClipImageProcessor {
         let (top, left) = ((new_height - rows) / 2, (new_width - columns) / 2);
         let tall = Axis { from: height, to: new_height, keep: top..top + rows };
         let wide = Axis { from: width, to: new_width, keep: left..left + columns };
-        resize(picture.as_raw(), &tall, &wide)
+        resize(picture.as_raw(), 3, (&tall, &wide), Filter::Bicubic)
     }
 }
 
@@ -126,78 +126,4 @@ fn colours(json: &Value, key: &str, default: [f32; 3]) -> Result<[f32; 3], Strin
         return Ok(default);
     }
     serde_json::from_value(found.clone()).map_err(|_| config::expected(key, "three numbers", found))
-}
-
-/// One axis of a picture: its pixels before and after, and those that are kept.
-struct Axis {
-    from: usize,
-    to: usize,
-    keep: Range<usize>,
-}
-
-impl Axis {
-    fn lost(&self) -> i64 {
-        self.from as i64 - self.to as i64
-    }
-}
-
-/// Bytes `[height, width, 3]` of one size to another, each axis by itself, rounded to bytes between.
-///
-/// Pillow 13.0.0 goes down the columns first where a picture loses more than twice as many rows as columns, and
-/// along the rows otherwise: measured, on 678 random sizes. Where shrinking, the orders mostly differ by one at most.
-fn resize(bytes: &[u8], tall: &Axis, wide: &Axis) -> Vec<u8> {
-    if tall.lost() > 0 && tall.lost() > 2 * wide.lost() {
-        let flat = resample(bytes, 1, tall, wide.from * 3);
-        return resample(&flat, tall.keep.len(), wide, 3);
-    }
-    let narrow = resample(bytes, tall.from, wide, 3);
-    resample(&narrow, 1, tall, wide.keep.len() * 3)
-}
-
-/// Bits behind the point of Pillow's weights.
-const BITS: u32 = 22;
-
-/// Pillow's bicubic filter along one axis of bytes `[outer, from, inner]`, to the kept `[outer, keep, inner]`.
-fn resample(bytes: &[u8], outer: usize, axis: &Axis, inner: usize) -> Vec<u8> {
-    let from = axis.from;
-    let taps: Vec<(usize, Vec<i64>)> = axis.keep.clone().map(|place| taps(place, from, axis.to)).collect();
-    let mut out = Vec::with_capacity(outer * taps.len() * inner);
-    for block in 0..outer {
-        let block = &bytes[block * from * inner..][..from * inner];
-        for (low, weights) in &taps {
-            for i in 0..inner {
-                let pixel = |k: usize| i64::from(block[(low + k) * inner + i]);
-                let sum: i64 = weights.iter().enumerate().map(|(k, weight)| pixel(k) * weight).sum();
-                out.push(((sum + (1 << (BITS - 1))) >> BITS).clamp(0, 255) as u8);
-            }
-        }
-    }
-    out
-}
-
-/// Where the pixels begin that one pixel of the result reads, and their weights times `2^22`.
-fn taps(place: usize, from: usize, to: usize) -> (usize, Vec<i64>) {
-    let scale = from as f64 / to as f64;
-    let stretch = scale.max(1.0); // smaller pictures read more pixels: no aliasing
-    let centre = (place as f64 + 0.5) * scale;
-    let low = (centre - 2.0 * stretch + 0.5).max(0.0) as usize;
-    let high = ((centre + 2.0 * stretch + 0.5) as usize).min(from);
-    let shrink = 1.0 / stretch;
-    let weights: Vec<f64> =
-        (low..high).map(|pixel| bicubic((pixel as f64 - centre + 0.5) * shrink)).collect();
-    let sum: f64 = weights.iter().sum();
-    let fixed = |weight: &f64| (weight / sum * f64::from(1 << BITS)).round() as i64;
-    (low, weights.iter().map(fixed).collect())
-}
-
-/// Keys' cubic with a = -1/2.
-fn bicubic(x: f64) -> f64 {
-    let x = x.abs();
-    if x < 1.0 {
-        (1.5 * x - 2.5) * x * x + 1.0
-    } else if x < 2.0 {
-        ((x - 5.0) * x + 8.0) * x * -0.5 + 2.0
-    } else {
-        0.0
-    }
 }

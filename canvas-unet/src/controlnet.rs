@@ -140,8 +140,8 @@ impl ControlNet {
     /// # Panics
     /// If a size does not fit the configuration, or the batches differ.
     pub fn forward(&self, x: Tensor<4>, time: Tensor<1>, cond: &Conditions, hint: Tensor<4>) -> Residuals {
-        let (text, factor) = (&cond.text, 1 << (self.down.len() - 1));
-        check_shapes(&x, &time, text, [self.in_channels, self.context_width, factor]);
+        let text = &cond.text;
+        check_shapes(&x, &time, text, [self.in_channels, self.context_width]);
         let run = || {
             let embedding = embed(self.time.forward(time), self.pooled.as_ref(), &self.extra, cond); // [B, E]
             let h = trace::tap(|| "input".into(), self.input.forward(x)); // [B, C0, H, S]

@@ -1,169 +1,16 @@
-//! `unet/config.json` and the configurations of ControlNets, as diffusers writes them.
+//! `unet/config.json` and the configurations of ControlNets and T2I-Adapters, as diffusers writes them.
 //!
-//! Every field of `UNet2DConditionModel` and `ControlNetModel` in diffusers 0.42.1 is honoured, or refused by name
-//! where its value asks for something that is not here. Absent and `null` are the class's defaults.
+//! Every field of `UNet2DConditionModel`, `ControlNetModel`, `UNet2DModel` and `T2IAdapter` in diffusers 0.42.1 is
+//! honoured, or refused by name where its value asks for something that is not here. Absent and `null` are the class's
+//! defaults.
+
+mod adapter;
+mod pixels;
 
 use crate::{ControlNetConfig, LabelKind, UnetConfig};
-use canvas_core::ConfigError;
-use canvas_core::nn::Activation;
-use serde_json::{Map, Value};
-use std::cell::RefCell;
-use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
-
-/// Why a configuration was not read.
-#[derive(Debug, thiserror::Error)]
-pub enum DiffusersError {
-    /// The file is not there, or cannot be read.
-    #[error("cannot read {}: {source}", .path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// What the system says.
-        source: std::io::Error,
-    },
-    /// Not JSON, or not an object.
-    #[error("{origin} is not a configuration: {why}")]
-    Syntax {
-        /// The file, or "the text".
-        origin: String,
-        /// What the parser says.
-        why: String,
-    },
-    /// A field with a value that is not honoured.
-    #[error("{origin}: {field}: expected {expected}, found {found}")]
-    Value {
-        /// The file, or "the text".
-        origin: String,
-        /// The field.
-        field: String,
-        /// What is honoured.
-        expected: String,
-        /// What stands there.
-        found: String,
-    },
-    /// Fields that the class has not: a typo, or a newer version of diffusers.
-    #[error("{origin}: unknown fields {}", .fields.join(", "))]
-    Unknown {
-        /// The file, or "the text".
-        origin: String,
-        /// Their names.
-        fields: Vec<String>,
-    },
-    /// Values that do not fit together.
-    #[error("{origin}: {source}")]
-    Config {
-        /// The file, or "the text".
-        origin: String,
-        /// What does not fit.
-        source: ConfigError,
-    },
-}
-
-/// The fields of a file, each taken by name; those that were not are an error in the end.
-struct Fields {
-    origin: String,
-    values: Map<String, Value>,
-    taken: RefCell<BTreeSet<String>>,
-}
-
-impl Fields {
-    fn new(origin: &str, json: &str, class: &str) -> Result<Self, DiffusersError> {
-        let why = |why: String| DiffusersError::Syntax { origin: origin.to_owned(), why };
-        let value: Value = serde_json::from_str(json).map_err(|error| why(error.to_string()))?;
-        let Value::Object(values) = value else {
-            return Err(why(format!("expected an object, found {value}")));
-        };
-        let fields = Self { origin: origin.to_owned(), values, taken: RefCell::default() };
-        fields.only("_class_name", &[Value::from(class)])?;
-        Ok(fields)
-    }
-
-    fn get(&self, field: &str) -> Option<&Value> {
-        self.taken.borrow_mut().insert(field.to_owned());
-        self.values.get(field).filter(|value| !value.is_null())
-    }
-
-    fn refuse(&self, field: &str, expected: &str) -> DiffusersError {
-        let found = self.values.get(field).map_or("nothing".into(), Value::to_string);
-        let (origin, field, expected) = (self.origin.clone(), field.to_owned(), expected.to_owned());
-        DiffusersError::Value { origin, field, expected, found }
-    }
-
-    /// One of these values, or absent.
-    fn only(&self, field: &str, honoured: &[Value]) -> Result<(), DiffusersError> {
-        let Some(found) = self.get(field) else { return Ok(()) };
-        let same = |value: &Value| value == found || (value.is_number() && value.as_f64() == found.as_f64());
-        if honoured.iter().any(same) {
-            return Ok(());
-        }
-        let names: Vec<String> = honoured.iter().map(Value::to_string).collect();
-        let expected = if names.is_empty() { "null".to_owned() } else { names.join(" or ") };
-        Err(self.refuse(field, &expected))
-    }
-
-    fn number(&self, field: &str) -> Result<Option<usize>, DiffusersError> {
-        let read = |value: &Value| whole(value).ok_or_else(|| self.refuse(field, "a whole number"));
-        self.get(field).map(read).transpose()
-    }
-
-    fn flag(&self, field: &str, default: bool) -> Result<bool, DiffusersError> {
-        let read = |value: &Value| value.as_bool().ok_or_else(|| self.refuse(field, "true or false"));
-        self.get(field).map_or(Ok(default), read)
-    }
-
-    fn word(&self, field: &str) -> Result<Option<&str>, DiffusersError> {
-        let read = |value| Value::as_str(value).ok_or_else(|| self.refuse(field, "a string"));
-        self.get(field).map(read).transpose()
-    }
-
-    fn numbers(&self, field: &str, default: &[usize]) -> Result<Vec<usize>, DiffusersError> {
-        let Some(value) = self.get(field) else { return Ok(default.to_vec()) };
-        let list = value.as_array().and_then(|list| list.iter().map(whole).collect());
-        list.ok_or_else(|| self.refuse(field, "a list of whole numbers"))
-    }
-
-    /// A number for all levels, or one for each.
-    fn levels(&self, field: &str, default: usize, count: usize) -> Result<Vec<usize>, DiffusersError> {
-        let Some(value) = self.get(field) else { return Ok(vec![default; count]) };
-        if let Some(number) = whole(value) {
-            return Ok(vec![number; count]);
-        }
-        let list = self.numbers(field, &[])?;
-        let expected = format!("a whole number or {count} of them, one a level");
-        if list.len() == count { Ok(list) } else { Err(self.refuse(field, &expected)) }
-    }
-
-    /// Which levels attend.
-    fn attends(&self, field: &str, names: [&str; 2], default: &[&str]) -> Result<Vec<bool>, DiffusersError> {
-        let refused = || self.refuse(field, &format!("a list of {} and {}", names[0], names[1]));
-        let attends = |name: &str| names.iter().position(|known| *known == name).map(|at| at == 1);
-        let found: Option<Vec<bool>> = match self.get(field) {
-            None => default.iter().map(|name| attends(name)).collect(),
-            Some(value) => value
-                .as_array()
-                .and_then(|list| list.iter().map(|name| name.as_str().and_then(attends)).collect()),
-        };
-        found.ok_or_else(refused)
-    }
-
-    /// An error for every field that was never asked for; those that begin with `_` are notes.
-    fn finish(&self) -> Result<(), DiffusersError> {
-        let taken = self.taken.borrow();
-        let left = self.values.keys().filter(|key| !key.starts_with('_') && !taken.contains(*key));
-        let fields: Vec<String> = left.cloned().collect();
-        let origin = self.origin.clone();
-        if fields.is_empty() { Ok(()) } else { Err(DiffusersError::Unknown { origin, fields }) }
-    }
-}
-
-fn whole(value: &Value) -> Option<usize> {
-    value.as_u64().and_then(|number| usize::try_from(number).ok())
-}
-
-fn read(path: &Path) -> Result<String, DiffusersError> {
-    std::fs::read_to_string(path).map_err(|source| DiffusersError::Io { path: path.to_owned(), source })
-}
+use canvas_core::config_file::{ConfigFileError, Fields};
+use serde_json::Value;
+use std::path::Path;
 
 const DOWN: [&str; 2] = ["DownBlock2D", "CrossAttnDownBlock2D"];
 const UP: [&str; 2] = ["UpBlock2D", "CrossAttnUpBlock2D"];
@@ -175,31 +22,30 @@ impl UnetConfig {
     ///
     /// # Errors
     /// Names the file and the field.
-    pub fn from_diffusers_file(path: &Path) -> Result<Self, DiffusersError> {
-        Self::parse(&path.display().to_string(), &read(path)?)
+    pub fn from_diffusers_file(path: &Path) -> Result<Self, ConfigFileError> {
+        Self::read(&Fields::open(path, "UNet2DConditionModel")?)
     }
 
     /// As [`from_diffusers_file`](Self::from_diffusers_file), from the text.
     ///
     /// # Errors
     /// Names the field.
-    pub fn from_diffusers(json: &str) -> Result<Self, DiffusersError> {
-        Self::parse("the text", json)
+    pub fn from_diffusers(json: &str) -> Result<Self, ConfigFileError> {
+        Self::read(&Fields::parse(json, "UNet2DConditionModel")?)
     }
 
-    fn parse(origin: &str, json: &str) -> Result<Self, DiffusersError> {
-        let fields = Fields::new(origin, json, "UNet2DConditionModel")?;
-        let down = way_down(&fields)?;
-        let mut up = fields.attends("up_block_types", UP, &[UP[0], UP[1], UP[1], UP[1]])?;
+    fn read(fields: &Fields) -> Result<Self, ConfigFileError> {
+        let down = way_down(fields)?;
+        let mut up = attends(fields, "up_block_types", UP, &[UP[0], UP[1], UP[1], UP[1]])?;
         up.reverse();
         if up != down {
             return Err(fields.refuse("up_block_types", "down_block_types in reverse"));
         }
-        let config = common(&fields, &down)?;
+        let config = common(fields, &down)?;
         let output = fields.number("out_channels")?.unwrap_or(4);
-        only_unet(&fields)?;
+        only_unet(fields)?;
         let config = config.with_out_channels(Some(output));
-        finished(&fields, config, Self::validate)
+        fields.finish(config, Self::validate)
     }
 }
 
@@ -208,48 +54,48 @@ impl ControlNetConfig {
     ///
     /// # Errors
     /// Names the file and the field.
-    pub fn from_diffusers_file(path: &Path) -> Result<Self, DiffusersError> {
-        Self::parse(&path.display().to_string(), &read(path)?)
+    pub fn from_diffusers_file(path: &Path) -> Result<Self, ConfigFileError> {
+        Self::read(&Fields::open(path, "ControlNetModel")?)
     }
 
     /// As [`from_diffusers_file`](Self::from_diffusers_file), from the text.
     ///
     /// # Errors
     /// Names the field.
-    pub fn from_diffusers(json: &str) -> Result<Self, DiffusersError> {
-        Self::parse("the text", json)
+    pub fn from_diffusers(json: &str) -> Result<Self, ConfigFileError> {
+        Self::read(&Fields::parse(json, "ControlNetModel")?)
     }
 
-    fn parse(origin: &str, json: &str) -> Result<Self, DiffusersError> {
-        let fields = Fields::new(origin, json, "ControlNetModel")?;
-        let unet = common(&fields, &way_down(&fields)?)?;
+    fn read(fields: &Fields) -> Result<Self, ConfigFileError> {
+        let unet = common(fields, &way_down(fields)?)?;
         let hint = fields.number("conditioning_channels")?.unwrap_or(3);
         let widths = fields.numbers("conditioning_embedding_out_channels", &[16, 32, 96, 256])?;
         fields.only("controlnet_conditioning_channel_order", &["rgb".into()])?;
         fields.only("global_pool_conditions", &[false.into()])?;
         let config = Self::new(unet).with_hint_channels(hint).with_hint_widths(widths);
-        finished(&fields, config, Self::validate)
+        fields.finish(config, Self::validate)
     }
 }
 
-fn finished<C>(
-    fields: &Fields,
-    config: C,
-    validate: impl Fn(&C) -> Result<(), ConfigError>,
-) -> Result<C, DiffusersError> {
-    fields.finish()?;
-    let origin = fields.origin.clone();
-    validate(&config).map_err(|source| DiffusersError::Config { origin, source })?;
-    Ok(config)
+/// Which levels attend on the way down.
+fn way_down(fields: &Fields) -> Result<Vec<bool>, ConfigFileError> {
+    attends(fields, "down_block_types", DOWN, &[DOWN[1], DOWN[1], DOWN[1], DOWN[0]])
 }
 
-/// Which levels attend on the way down.
-fn way_down(fields: &Fields) -> Result<Vec<bool>, DiffusersError> {
-    fields.attends("down_block_types", DOWN, &[DOWN[1], DOWN[1], DOWN[1], DOWN[0]])
+/// Which levels are of the second of two kinds.
+fn attends<'a>(
+    fields: &'a Fields,
+    field: &str,
+    kinds: [&str; 2],
+    default: &[&'a str],
+) -> Result<Vec<bool>, ConfigFileError> {
+    let kind = |name: &&str| kinds.iter().position(|kind| kind == name).map(|at| at == 1);
+    let found: Option<Vec<bool>> = fields.words(field, default)?.iter().map(kind).collect();
+    found.ok_or_else(|| fields.refuse(field, &format!("a list of {} and {}", kinds[0], kinds[1])))
 }
 
 /// The fields that both classes have.
-fn common(fields: &Fields, attends: &[bool]) -> Result<UnetConfig, DiffusersError> {
+fn common(fields: &Fields, attends: &[bool]) -> Result<UnetConfig, ConfigFileError> {
     fixed(fields)?;
     let channels = fields.numbers("block_out_channels", &[320, 640, 1280, 1280])?;
     let count = channels.len();
@@ -280,28 +126,12 @@ fn common(fields: &Fields, attends: &[bool]) -> Result<UnetConfig, DiffusersErro
         .with_middle_depth(middle)
         .with_norm_groups(fields.number("norm_num_groups")?.unwrap_or(32))
         .with_linear_projection(fields.flag("use_linear_projection", false)?)
-        .with_activation(activation(fields)?)
         .with_cross_only(cross_only(fields, count)?);
     told(fields, config)
 }
 
-impl Fields {
-    fn word_or<'a>(&'a self, field: &str, default: &'a str) -> Result<&'a str, DiffusersError> {
-        Ok(self.word(field)?.unwrap_or(default))
-    }
-}
-
-fn activation(fields: &Fields) -> Result<Activation, DiffusersError> {
-    match fields.word_or("act_fn", "silu")? {
-        "silu" | "swish" => Ok(Activation::Silu),
-        "gelu" => Ok(Activation::Gelu),
-        "relu" => Ok(Activation::Relu),
-        _ => Err(fields.refuse("act_fn", "\"silu\", \"swish\", \"gelu\" or \"relu\"")),
-    }
-}
-
 /// Labels and sizes.
-fn told(fields: &Fields, config: UnetConfig) -> Result<UnetConfig, DiffusersError> {
+fn told(fields: &Fields, config: UnetConfig) -> Result<UnetConfig, ConfigFileError> {
     let width = fields.number("projection_class_embeddings_input_dim")?;
     let needs = || fields.refuse("projection_class_embeddings_input_dim", "a width, for what is projected");
     let classes = fields.number("num_class_embeds")?;
@@ -335,7 +165,9 @@ fn told(fields: &Fields, config: UnetConfig) -> Result<UnetConfig, DiffusersErro
 }
 
 /// Fields of both classes with one value that is honoured, and those without an effect on the network.
-fn fixed(fields: &Fields) -> Result<(), DiffusersError> {
+fn fixed(fields: &Fields) -> Result<(), ConfigFileError> {
+    // There it stands in the time's embedding, too.
+    fields.only("act_fn", &["silu".into(), "swish".into()])?;
     fields.only("flip_sin_to_cos", &[true.into()])?;
     fields.only("freq_shift", &[0.into()])?;
     fields.only("downsample_padding", &[1.into()])?;
@@ -351,7 +183,7 @@ fn fixed(fields: &Fields) -> Result<(), DiffusersError> {
 }
 
 /// Which levels read the text only; a single `true` would mean the middle, too.
-fn cross_only(fields: &Fields, count: usize) -> Result<Option<Vec<bool>>, DiffusersError> {
+fn cross_only(fields: &Fields, count: usize) -> Result<Option<Vec<bool>>, ConfigFileError> {
     let field = "only_cross_attention";
     let Some(value) = fields.get(field).filter(|value| **value != false) else { return Ok(None) };
     let list: Option<Vec<bool>> = value.as_array().and_then(|list| list.iter().map(Value::as_bool).collect());
@@ -361,7 +193,7 @@ fn cross_only(fields: &Fields, count: usize) -> Result<Option<Vec<bool>>, Diffus
 }
 
 /// Fields of the UNet alone with one value that is honoured.
-fn only_unet(fields: &Fields) -> Result<(), DiffusersError> {
+fn only_unet(fields: &Fields) -> Result<(), ConfigFileError> {
     // diffusers refuses it, too: the heads are in attention_head_dim.
     fields.only("num_attention_heads", &[])?;
     fields.only("center_input_sample", &[false.into()])?;

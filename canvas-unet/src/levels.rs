@@ -161,7 +161,8 @@ impl Up {
         Self { stages, upsample: (level > 0).then(|| conv3(channels, channels, device)) }
     }
 
-    /// `h`: `[B, C, H, S]`, output: `[B, O, 2 H, 2 S]`, in the first level `[B, O, H, S]`.
+    /// `h`: `[B, C, H, S]`, output: `[B, O, 2 H, 2 S]`, one less where the way down rounded up; in the first level
+    /// `[B, O, H, S]`.
     pub(crate) fn forward(
         &self,
         mut h: Tensor<4>,
@@ -173,9 +174,8 @@ impl Up {
             let joined = Tensor::cat(vec![h, skips.pop().expect("one for each block up")], 1);
             h = trace::part(|| format!("stages.{i}"), || stage.forward(joined, embedding, text)); // [B, O, H, S]
         }
-        match &self.upsample {
-            Some(conv) => conv.forward(double(h)), // [B, O, 2 H, 2 S]
-            None => h,
-        }
+        let Some(conv) = &self.upsample else { return h };
+        let [_, _, height, width] = skips.last().expect("the next level's").dims();
+        conv.forward(double(h).narrow(2, 0, height).narrow(3, 0, width)) // [B, O, 2 H, 2 S]
     }
 }

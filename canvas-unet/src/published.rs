@@ -1,6 +1,6 @@
 //! What diffusers calls the parameters of these networks.
 
-use crate::{ControlNetConfig, UnetConfig};
+use crate::{AdmConfig, ControlNetConfig, DdpmConfig, Resample, T2iAdapterConfig, UnetConfig};
 use canvas_core::weights::Rules;
 
 impl UnetConfig {
@@ -32,12 +32,7 @@ impl UnetConfig {
     /// # Ok::<_, Box<dyn std::error::Error>>(())
     /// ```
     pub fn published(&self) -> Rules {
-        let rules = Rules::new()
-            .prefix("conv_in", "input")
-            .prefix("conv_norm_out", "norm")
-            .prefix("conv_out", "output")
-            .prefix("time_embedding.linear_1", "time.input")
-            .prefix("time_embedding.linear_2", "time.output")
+        let rules = ends()
             .prefix("add_embedding.linear_1", "extra.sizes.input")
             .prefix("add_embedding.linear_2", "extra.sizes.output")
             .prefix("class_embedding.linear_1", "extra.label.input")
@@ -58,6 +53,16 @@ impl UnetConfig {
         let rules = ["res", "middle.second"].iter().fold(rules, |rules, block| res_block(rules, block));
         transformer(rules, self.linear_projection)
     }
+}
+
+/// What comes before and after the levels.
+fn ends() -> Rules {
+    Rules::new()
+        .prefix("conv_in", "input")
+        .prefix("conv_norm_out", "norm")
+        .prefix("conv_out", "output")
+        .prefix("time_embedding.linear_1", "time.input")
+        .prefix("time_embedding.linear_2", "time.output")
 }
 
 fn res_block(rules: Rules, block: &str) -> Rules {
@@ -111,5 +116,74 @@ impl ControlNetConfig {
             .prefix("controlnet_cond_embedding.conv_out", "hint.output")
             .prefix("controlnet_down_blocks", "skips")
             .prefix("controlnet_mid_block", "middle_out")
+    }
+}
+
+impl DdpmConfig {
+    /// The names of diffusers' `UNet2DModel`, as [`UnetConfig::published`].
+    ///
+    /// Files of older versions, DDPM's own among them, call the parts of attention `query`, `key`, `value` and
+    /// `proj_attn`; they load as well, and are saved by today's names.
+    pub fn published(&self) -> Rules {
+        let mut rules = ends()
+            .prefix("mid_block.resnets.0", "middle.first")
+            .prefix("mid_block.attentions.0", "middle.attention")
+            .prefix("mid_block.resnets.1", "middle.second");
+        for (way, change) in [("down", "downsamplers"), ("up", "upsamplers")] {
+            let published = format!("{way}_blocks.{{i}}");
+            let resize = format!("{published}.{change}.0");
+            rules = match self.resample {
+                Resample::Residual => rules.prefix(&resize, &format!("{way}.{{i}}.{way}_res")),
+                _ => rules.prefix(&format!("{resize}.conv"), &format!("{way}.{{i}}.{way}sample")),
+            };
+            for (part, ours) in [("resnets", "res"), ("attentions", "attention")] {
+                let stage = format!("{way}.{{i}}.stages.{{j}}.{ours}");
+                rules = rules.prefix(&format!("{published}.{part}.{{j}}"), &stage);
+            }
+        }
+        let blocks = ["res", "down_res", "up_res", "middle.first", "middle.second"];
+        image_attention(blocks.iter().fold(rules, |rules, block| res_block(rules, block)))
+    }
+}
+
+fn image_attention(rules: Rules) -> Rules {
+    // A rule goes backwards only from a name that those behind it left: today's names come last.
+    let parts = [
+        ("query", "query"),
+        ("key", "key"),
+        ("value", "value"),
+        ("proj_attn", "output"),
+        ("to_q", "query"),
+        ("to_k", "key"),
+        ("to_v", "value"),
+        ("to_out.0", "output"),
+    ];
+    let rules = parts.iter().fold(rules, |rules, (published, ours)| {
+        rules.segments(&format!("attention.{published}"), &format!("attention.inner.{ours}"))
+    });
+    rules.segments("attention.group_norm", "attention.norm")
+}
+
+impl AdmConfig {
+    /// The names of diffusers' `UNet2DModel` with classes, as [`DdpmConfig::published`].
+    pub fn published(&self) -> Rules {
+        self.body.published().prefix("", "body").prefix("body.class_embedding", "classes")
+    }
+}
+
+impl T2iAdapterConfig {
+    /// The names of diffusers' `T2IAdapter`, as [`UnetConfig::published`].
+    pub fn published(&self) -> Rules {
+        let part = |published: &str, ours: &str| {
+            (format!("adapter.body.{{i}}.{published}"), format!("blocks.{{i}}.{ours}"))
+        };
+        let parts = [
+            part("in_conv", "input"),
+            part("resnets.{j}.block1", "stages.{j}.first"),
+            part("resnets.{j}.block2", "stages.{j}.second"),
+            part("out_conv", "output"),
+        ];
+        let rules = Rules::new().prefix("adapter.conv_in", "input");
+        parts.iter().fold(rules, |rules, (published, ours)| rules.prefix(published, ours))
     }
 }

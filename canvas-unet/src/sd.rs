@@ -63,7 +63,7 @@ impl Backbone<4> for Unet {
     type Cond = Text;
 
     /// # Shapes
-    /// - `x`: `[B, C, H, S]`; all levels but the last halve `H` and `S`
+    /// - `x`: `[B, C, H, S]`; any `H` and `S`: all levels but the last halve them, rounding up
     /// - `time`: `[B]`; `text`: tokens `[B, T, K]`, mask `[B, T]`, pooled `[B, P]`
     /// - output: `[B, C, H, S]`
     ///
@@ -99,7 +99,7 @@ impl Unet {
     /// [`T2iAdapter`](crate::T2iAdapter)s add on the way.
     ///
     /// # Shapes
-    /// - `x`: `[B, C, H, S]`; all levels but the last halve `H` and `S`
+    /// - `x`: `[B, C, H, S]`; any `H` and `S`: all levels but the last halve them, rounding up
     /// - `time`: `[B]`; `cond`: text as in [`forward`](Backbone::forward), sizes `[B, I]`, label `[B]` or `[B, L]`
     /// - output: `[B, C, H, S]`
     ///
@@ -113,8 +113,8 @@ impl Unet {
         cond: &Conditions,
         added: Option<&Residuals>,
     ) -> Tensor<4> {
-        let (text, factor) = (&cond.text, 1 << (self.down.len() - 1));
-        check_shapes(&x, &time, text, [self.in_channels, self.context_width, factor]);
+        let text = &cond.text;
+        check_shapes(&x, &time, text, [self.in_channels, self.context_width]);
         let embedding = embed(self.time.forward(time), self.pooled.as_ref(), &self.extra, cond); // [B, E]
         let h = trace::tap(|| "input".into(), self.input.forward(x)); // [B, C0, H, S]
         let levels = added.map_or(&[][..], |added| &added.levels);
@@ -145,15 +145,10 @@ pub(crate) fn check_shapes(
     x: &Tensor<4>,
     time: &Tensor<1>,
     text: &Text,
-    [in_channels, context_width, factor]: [usize; 3],
+    [in_channels, context_width]: [usize; 2],
 ) {
-    let [batch, channels, height, width] = x.dims();
+    let [batch, channels, _, _] = x.dims();
     assert_eq!(channels, in_channels, "x has {channels} channels, the UNet takes {in_channels}");
-    assert!(
-        height.is_multiple_of(factor) && width.is_multiple_of(factor),
-        "height ({height}) and width ({width}) must be multiples of {factor}: {} levels",
-        factor.ilog2() + 1
-    );
     let [texts, _, context] = text.tokens.dims();
     assert_eq!(context, context_width, "tokens of width {context}, the UNet reads {context_width}");
     let times = time.dims()[0];

@@ -4,7 +4,9 @@
 use burn::prelude::*;
 use canvas_core::params;
 use canvas_core::weights::{self, Rules, Source};
-use canvas_unet::{ControlNetConfig, LabelKind, UnetConfig};
+use canvas_unet::{
+    AdapterKind, AdmConfig, ControlNetConfig, DdpmConfig, LabelKind, Resample, T2iAdapterConfig, UnetConfig,
+};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -94,6 +96,7 @@ fn no_field_is_passed_over() {
 fn refusals_name_the_field_and_what_was_found() {
     let cases = [
         ("flip_sin_to_cos", json!(false), "the text: flip_sin_to_cos: expected true, found false"),
+        ("act_fn", json!("gelu"), "the text: act_fn: expected \"silu\" or \"swish\", found \"gelu\""),
         ("freq_shift", json!(1), "the text: freq_shift: expected 0, found 1"),
         (
             "only_cross_attention",
@@ -197,4 +200,41 @@ fn keys_are_those_of_diffusers() {
     }
     let control = ControlNetConfig::new(xl).with_hint_widths(vec![4, 6, 10]);
     saved_as("controlnet", || control.init(&device), &control.published());
+}
+
+/// Those of networks without text, and of adapters; the sizes are the parity tests'.
+#[test]
+fn keys_of_the_others_are_those_of_diffusers() {
+    let device = Device::flex();
+    let body = DdpmConfig::new(3, vec![16, 24, 32], vec![false, true, false])
+        .with_head_width(Some(8))
+        .with_norm_groups(2);
+    let ddpm = body.clone().with_resample(Resample::After).with_ddpm_time(true);
+    saved_as("ddpm", || ddpm.init(&device), &ddpm.published());
+    let body = body.with_out_channels(Some(6)).with_scale_shift(true).with_resample(Resample::Residual);
+    let adm = AdmConfig::new(body, 5);
+    saved_as("adm", || adm.init(&device), &adm.published());
+    let adapters = [
+        ("adapter_full", AdapterKind::Full, vec![16, 24, 32], 2),
+        ("adapter_full_xl", AdapterKind::FullXl, vec![16, 24, 32, 32], 4),
+        ("adapter_light", AdapterKind::Light, vec![16, 24], 2),
+    ];
+    for (case, kind, channels, factor) in adapters {
+        let config = T2iAdapterConfig::new(kind, channels).with_factor(factor);
+        saved_as(case, || config.init(&device), &config.published());
+    }
+}
+
+/// Keys of attention as DDPM's own files have them load too, and are saved by today's.
+#[test]
+fn old_names_of_attention_load() {
+    let rules = DdpmConfig::cifar10().published();
+    for place in ["mid_block.attentions.0", "down_blocks.1.attentions.0", "up_blocks.2.attentions.1"] {
+        for (old, today) in [("query", "to_q"), ("key", "to_k"), ("value", "to_v"), ("proj_attn", "to_out.0")]
+        {
+            let ours = rules.ours(&format!("{place}.{old}.weight"));
+            assert_eq!(ours, rules.ours(&format!("{place}.{today}.weight")));
+            assert_eq!(rules.published(&ours), format!("{place}.{today}.weight"));
+        }
+    }
 }

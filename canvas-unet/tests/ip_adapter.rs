@@ -233,7 +233,7 @@ fn files_of_another_kind_are_refused_by_name() {
         format!("{resampler}: FaceID Plus, which reads a face beside CLIP's states")
     );
     assert_eq!(refused(&["down_blocks.0"]), "image_proj: keys such as down_blocks.0");
-    assert_eq!(refused(&["image_proj.proj.weight"]), "image_proj.norm.weight: no such tensor");
+    assert_eq!(refused(&["image_proj.proj.weight"]), "image_proj.norm.weight: none");
 }
 
 /// ControlNets have attentions of the same names, which read the text alone.

@@ -1,16 +1,11 @@
 //! The autoencoder of latent diffusion: residual convolutions with group norms, and a spread.
 
-mod halves;
-
+use crate::halves::{Decoder, Encoder, Sizes, apply};
 use crate::shape::{check_channels, latent_size};
 use burn::nn::conv::{Conv2d, Conv2dConfig};
-use burn::nn::{GroupNorm, GroupNormConfig};
 use burn::prelude::*;
 use canvas_core::{Autoencoder, ConfigError, LatentScale, Posterior, check};
-use halves::{KlDecoder, KlEncoder, apply};
 
-/// Added to every group norm's variance; Burn's own default is ten times larger.
-const EPSILON: f64 = 1e-6;
 /// Bounds of the log variance, in nats, so that its exponential stays finite.
 const LOG_VARIANCE: (f32, f32) = (-30.0, 20.0);
 
@@ -48,6 +43,9 @@ pub struct AutoencoderKlConfig {
     /// vector-quantised form; models with 16 channels dropped them.
     #[config(default = true)]
     pub quant_convs: bool,
+    /// Whether there is attention at the innermost level.
+    #[config(default = true)]
+    pub middle_attention: bool,
 }
 
 impl AutoencoderKlConfig {
@@ -104,20 +102,14 @@ impl AutoencoderKlConfig {
 
     /// Pixels of an image's side per latent of its side: `2^(levels - 1)`.
     pub fn downsampling(&self) -> usize {
-        1 << self.channels.len().saturating_sub(1)
+        self.sizes().downsampling()
     }
 
     /// # Errors
     /// Names the fields that do not fit together, with their values.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        check::positive(("levels of channels", self.channels.len()))?;
-        for &width in &self.channels {
-            check::positive(("channels", width))?;
-            check::divides(("groups", self.groups), ("channels", width))?;
-        }
-        check::positive(("layers", self.layers))?;
-        check::positive(("latent", self.latent))?;
-        check::positive(("image_channels", self.image_channels))
+        self.sizes().validate()?;
+        check::positive(("latent", self.latent))
     }
 
     /// # Panics
@@ -126,28 +118,29 @@ impl AutoencoderKlConfig {
         self.validate().unwrap_or_else(|error| panic!("{error}"));
         let quant = |width| self.quant_convs.then(|| Conv2dConfig::new([width, width], [1, 1]).init(device));
         AutoencoderKl {
-            encoder: KlEncoder::new(self, device),
+            encoder: Encoder::new(&self.sizes(), 2 * self.latent, device),
             quant: quant(2 * self.latent),
             post_quant: quant(self.latent),
-            decoder: KlDecoder::new(self, device),
+            decoder: Decoder::new(&self.sizes(), self.latent, device),
             latent: self.latent,
             image_channels: self.image_channels,
             downsampling: self.downsampling(),
         }
     }
 
-    fn norm(&self, width: usize, device: &Device) -> GroupNorm {
-        GroupNormConfig::new(self.groups, width).with_epsilon(EPSILON).init(device)
-    }
-
-    /// Channels of the innermost level.
-    fn innermost(&self) -> usize {
-        self.channels[self.channels.len() - 1]
+    fn sizes(&self) -> Sizes<'_> {
+        Sizes {
+            channels: &self.channels,
+            layers: self.layers,
+            image_channels: self.image_channels,
+            groups: self.groups,
+            attends: self.middle_attention,
+        }
     }
 }
 
 /// One shift and one scale for all channels.
-fn one_scale(channels: usize, shift: f32, scale: f32) -> LatentScale {
+pub(crate) fn one_scale(channels: usize, shift: f32, scale: f32) -> LatentScale {
     LatentScale { shift: vec![shift; channels], scale: vec![scale; channels] }
 }
 
@@ -155,7 +148,7 @@ fn one_scale(channels: usize, shift: f32, scale: f32) -> LatentScale {
 /// the innermost level, a diagonal Gaussian over latents.
 ///
 /// Group norms and the attention see the whole image: latents depend on the image's size, and decoding by tiles
-/// shows seams.
+/// shows seams (measured at [`Tiled`](crate::Tiled)).
 ///
 /// # Reference
 /// Rombach et al., "High-Resolution Image Synthesis with Latent Diffusion Models" (2022), appendix G,
@@ -167,10 +160,10 @@ fn one_scale(channels: usize, shift: f32, scale: f32) -> LatentScale {
 /// see one more row below and one more column to the right, instead of one on every side.
 #[derive(Module, Debug)]
 pub struct AutoencoderKl {
-    encoder: KlEncoder,
+    encoder: Encoder,
     quant: Option<Conv2d>,
     post_quant: Option<Conv2d>,
-    decoder: KlDecoder,
+    decoder: Decoder,
     latent: usize,
     image_channels: usize,
     downsampling: usize,

@@ -4,8 +4,10 @@
 //! |---|---|
 //! | a small one that trains in minutes, or previews of Stable Diffusion's latents | [`AutoencoderTiny`] |
 //! | the one of Stable Diffusion, SDXL, SD3 and Flux, with a spread | [`AutoencoderKl`] |
+//! | latents from a list of vectors: the first latent diffusion's | [`VqModel`] |
+//! | images that do not fit into the memory, or whole batches of them | [`Tiled`], [`Sliced`] |
 //!
-//! Each has one file, with its presets and the network; the blocks of `kl.rs` lie in `kl/halves.rs`. Both speak
+//! Each has one file, with its presets and the network; what `kl.rs` and `vq.rs` share lies in `halves.rs`. All speak
 //! [`canvas_core::Autoencoder`], in the encoder's own units; a [`canvas_core::LatentScale`] brings latents to
 //! the unit variance a denoiser expects.
 //!
@@ -28,10 +30,17 @@
 //! assert_eq!(decoded.dims(), [2, 3, 32, 32]);
 //! ```
 
+mod diffusers;
+mod halves;
 mod kl;
+mod original;
 mod published;
 mod shape;
+mod tiled;
 mod tiny;
+mod vq;
 
 pub use kl::{AutoencoderKl, AutoencoderKlConfig};
+pub use tiled::{Sliced, Tiled};
 pub use tiny::{AutoencoderTiny, AutoencoderTinyConfig};
+pub use vq::{Quantised, VqConfig, VqModel};

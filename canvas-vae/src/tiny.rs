@@ -99,8 +99,8 @@ impl AutoencoderTinyConfig {
 
 /// Autoencoder of 3x3 convolutions with ReLUs: no normalisation, no attention, no spread.
 ///
-/// Everything is local: away from the borders a latent does not depend on the image's size, and tiles that
-/// overlap by more than the receptive field decode exactly as the whole.
+/// Everything is local: away from the borders a latent does not depend on the image's size, and further inside a
+/// tile than the receptive field it decodes exactly as in the whole.
 ///
 /// # Differs from the original
 /// - Levels may have different numbers of channels: the convolution that changes the size changes them.

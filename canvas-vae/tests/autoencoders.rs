@@ -1,50 +1,16 @@
 //! Parity with diffusers (fixtures by `tools/fixtures_vae.py`), shapes, and errors.
 
-use burn::module::{Module, ModuleVisitor, Param};
+mod common;
+
+use burn::module::Module;
 use burn::prelude::*;
-use burn::tensor::Gradients;
-use canvas_core::weights::{Rules, Source};
-use canvas_core::{Autoencoder, Posterior, params, weights};
+use canvas_core::{Autoencoder, Posterior, params};
 use canvas_vae::{AutoencoderKlConfig, AutoencoderTinyConfig};
-use std::collections::BTreeMap;
+use common::{compare_with, gradients, pattern, saved_as};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
-
-/// Largest difference from the fixture, relative to the fixture's largest value.
-const TOLERANCE: f64 = 1e-4;
-
-/// As `input_pattern` of tools/formula.py.
-fn pattern(dims: [usize; 4], seed: f64, device: &Device) -> Tensor<4> {
-    let values: Vec<f32> =
-        (0..dims.iter().product()).map(|i: usize| (0.37 * i as f64 + seed).sin() as f32).collect();
-    Tensor::from_data(TensorData::new(values, dims), device)
-}
-
-/// Every parameter's gradient by its path.
-struct Grads<'a> {
-    path: Vec<String>,
-    all: &'a Gradients,
-    found: BTreeMap<String, TensorData>,
-}
-
-impl ModuleVisitor for Grads<'_> {
-    fn enter_module(&mut self, name: &str, _container: &str) {
-        self.path.push(name.to_owned());
-    }
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.pop();
-    }
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        if let Some(grad) = param.val().grad(self.all) {
-            self.found.insert(format!("grad.{}", self.path.join(".")), grad.into_data());
-        }
-    }
-}
 
 /// Runs the model as the script runs diffusers' and compares everything the fixture holds.
 fn compare<M: Module + Autoencoder>(file: &str, model: M, device: &Device) {
-    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(file);
-    let expected = weights::read_tensors(&fixture).unwrap();
     let model = params::fill_by_formula(model);
 
     let images = pattern([2, 3, 8, 12], 0.0, device).require_grad();
@@ -53,24 +19,14 @@ fn compare<M: Module + Autoencoder>(file: &str, model: M, device: &Device) {
     let image = model.decode(posterior.sample(noise));
     let grads = (image.clone() * pattern(image.dims(), 1.0, device)).sum().backward();
 
-    let mut visitor = Grads { path: Vec::new(), all: &grads, found: BTreeMap::new() };
-    model.visit(&mut visitor);
-    let mut found = visitor.found;
+    let mut found = gradients(&model, &grads);
     let Posterior { mean, log_variance } = posterior;
     found.insert("mean".into(), mean.into_data());
     found.extend(log_variance.map(|log| ("log_variance".into(), log.into_data())));
     found.insert("image".into(), image.into_data());
     found.insert("grad.images".into(), images.grad(&grads).unwrap().into_data());
 
-    for (name, expected) in expected {
-        let found = &found[&name];
-        assert_eq!(found.shape(), expected.shape(), "{file} {name}");
-        let largest = expected.iter::<f64>().fold(0.0, |most: f64, x| most.max(x.abs()));
-        let pairs = found.iter::<f64>().zip(expected.iter::<f64>());
-        let error = pairs.fold(0.0, |most: f64, (a, b)| most.max((a - b).abs())) / largest;
-        println!("{file} {name}: {error:.1e}");
-        assert!(error < TOLERANCE, "{file} {name}: relative error {error:.2e}");
-    }
+    compare_with(file, &found);
 }
 
 #[test]
@@ -179,29 +135,6 @@ fn a_few_steps_of_training_lower_the_error() {
     }
     assert!(errors[29] < 0.7 * errors[0], "{errors:?}");
     model.valid().decode(Tensor::zeros([1, 4, 2, 2], &Device::flex()));
-}
-
-/// What we save has diffusers' keys, all of them, each from the parameter that the parity tests compare it with.
-fn saved_as<M: Module>(case: &str, module: impl Fn() -> M, rules: &Rules) {
-    let all: BTreeMap<String, BTreeMap<String, String>> =
-        serde_json::from_str(include_str!("fixtures/names.json")).unwrap();
-    for (key, ours) in &all[case] {
-        assert_eq!(&rules.ours(key), ours, "{case}");
-        assert_eq!(&rules.published(ours), key, "{case}");
-    }
-    let file = std::env::temp_dir().join(format!("canvas-vae-names-{case}-{}", std::process::id()));
-    let net: M = params::fill_by_formula(module());
-    weights::save_published(&net, &file, rules).unwrap();
-    let source = Source::open(&file, None).unwrap();
-    let keys: Vec<&str> = source.keys().collect();
-    assert_eq!(keys, all[case].keys().collect::<Vec<_>>(), "{case}");
-
-    let (back, report) = weights::load_published(module(), &source, rules).unwrap();
-    std::fs::remove_file(&file).unwrap();
-    assert!(report.one_way.is_empty(), "{case}: {:?}", report.one_way);
-    let values =
-        |net: &M| params::named(net).into_iter().map(|param| (param.name, param.data)).collect::<Vec<_>>();
-    assert_eq!(values(&back), values(&net), "{case}");
 }
 
 #[test]

@@ -23,6 +23,14 @@ pub enum WeightsError {
         /// What the reader found.
         message: String,
     },
+    /// Not a file of tensors as PyTorch saves them, or one that asks for more.
+    #[error("{}: not a readable PyTorch file: {message}", path.display())]
+    Torch {
+        /// The file.
+        path: PathBuf,
+        /// What it asks for, or what the reader found.
+        message: String,
+    },
     /// One tensor is not what the file, or its index, says.
     #[error("{}: {key}: expected {expected}, found {found}", path.display())]
     Tensor {
@@ -96,6 +104,8 @@ pub struct Report {
     pub used: Vec<String>,
     /// Keys taken under another name: key and parameter.
     pub renamed: Vec<(String, String)>,
+    /// Keys split into several parameters: key and parameters.
+    pub split: Vec<(String, Vec<String>)>,
     /// Keys that saving by the same rules would write otherwise: key and what would be written. Empty where the
     /// rules can be undone; not an error, since a file may use names of an older version.
     pub one_way: Vec<(String, String)>,
@@ -115,13 +125,66 @@ impl Report {
             && self.types.is_empty()
     }
 
-    /// One line for every key of the file and every parameter it lacks: used, renamed, ignored and why, or wrong.
+    /// One line for every key of the file and every parameter it lacks: used, renamed, split, ignored and why, or
+    /// wrong.
     pub fn every_key(&self) -> String {
         let used = self.used.iter().map(|key| format!("\n  used {key}"));
         let renamed = self.renamed.iter().map(|(key, name)| format!("\n  renamed {key} to {name}"));
+        let split =
+            self.split.iter().map(|(key, names)| format!("\n  split {key} into {}", names.join(", ")));
         let ignored = self.ignored.iter().map(|(key, reason)| format!("\n  ignored {key}: {reason}"));
         let one_way = self.one_way.iter().map(|(key, other)| format!("\n  {key} would be saved as {other}"));
-        used.chain(renamed).chain(ignored).chain(one_way).chain([self.to_string()]).collect()
+        let lines = used.chain(renamed).chain(split).chain(ignored).chain(one_way);
+        lines.chain([self.to_string()]).collect()
+    }
+
+    /// The keys of the file that were taken or ignored.
+    pub(super) fn keys(&self) -> impl Iterator<Item = &str> {
+        let renamed = self.renamed.iter().map(|entry| &entry.0);
+        let split = self.split.iter().map(|entry| &entry.0);
+        let ignored = self.ignored.iter().map(|entry| &entry.0);
+        self.used.iter().chain(renamed).chain(split).chain(ignored).map(String::as_str)
+    }
+
+    /// This report and that on another part of the file.
+    pub(super) fn beside(mut self, other: Self) -> Self {
+        self.missing.extend(other.missing);
+        self.unexpected.extend(other.unexpected);
+        self.shapes.extend(other.shapes);
+        self.types.extend(other.types);
+        self.used.extend(other.used);
+        self.renamed.extend(other.renamed);
+        self.split.extend(other.split);
+        self.one_way.extend(other.one_way);
+        self.ignored.extend(other.ignored);
+        self.notes.extend(other.notes);
+        self.unexpected_notes.extend(other.unexpected_notes);
+        self
+    }
+
+    /// The report on a part of a file, in whole keys.
+    pub(super) fn whole(mut self, prefix: &str) -> Self {
+        let whole = |key: &mut String| key.insert_str(0, prefix);
+        for (key, _, nearest) in self.missing.iter_mut().chain(&mut self.unexpected) {
+            whole(key);
+            nearest.as_mut().map(whole);
+        }
+        self.shapes.iter_mut().for_each(|entry| whole(&mut entry.0));
+        self.types.iter_mut().for_each(|entry| whole(&mut entry.0));
+        self.used.iter_mut().for_each(whole);
+        self.renamed.iter_mut().for_each(|entry| whole(&mut entry.0));
+        self.split.iter_mut().for_each(|entry| whole(&mut entry.0));
+        self.ignored.iter_mut().for_each(|entry| whole(&mut entry.0));
+        self.one_way.iter_mut().for_each(|(key, other)| [key, other].into_iter().for_each(whole));
+        let notes = |notes: &mut BTreeMap<String, String>| {
+            *notes = std::mem::take(notes)
+                .into_iter()
+                .map(|(key, note)| (format!("{prefix}{key}"), note))
+                .collect();
+        };
+        notes(&mut self.notes);
+        notes(&mut self.unexpected_notes);
+        self
     }
 }
 

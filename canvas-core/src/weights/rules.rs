@@ -1,6 +1,6 @@
 //! Renaming rules between published keys and ours, applied both ways.
 
-use std::collections::BTreeMap;
+use super::pattern::{Pattern, Reach, rewrite};
 
 /// An ordered list of renaming rules from published keys to ours, and of keys to leave out.
 ///
@@ -9,6 +9,9 @@ use std::collections::BTreeMap;
 /// order, so a rule sees what those before it made: write the general ones first and the particular ones on
 /// their results. Two rules whose results look alike cannot be told apart on the way back; loading lists keys that
 /// saving would write otherwise as [`Report::one_way`](super::Report::one_way). Names on our side end as PyTorch's: `weight` and `bias` of norms, not `gamma` and `beta`.
+///
+/// A published tensor need not have the form of a parameter in PyTorch: it may hold [several](Self::split), be a
+/// [transpose](Self::transposed) or the [kernel of a 1x1 convolution](Self::pointwise).
 ///
 /// # Example
 /// ```
@@ -25,32 +28,25 @@ use std::collections::BTreeMap;
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct Rules {
-    renames: Vec<Rename>,
+    steps: Vec<Step>,
+    forms: Vec<(Pattern, Form)>,
     ignores: Vec<(Reach, Pattern, String)>,
 }
 
+/// A renaming; of a published tensor that holds several parameters, into as many names.
 #[derive(Clone, Debug)]
-struct Rename {
+struct Step {
     reach: Reach,
     published: Pattern,
-    ours: Pattern,
+    ours: Vec<Pattern>,
 }
 
-/// Which part of a key a pattern may be.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Reach {
-    Whole,
-    Start,
-    Anywhere,
-}
-
-#[derive(Clone, Debug)]
-struct Pattern(Vec<Segment>);
-
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Segment {
-    Text(String),
-    Number(String),
+/// How a published tensor lies, compared with the parameter in PyTorch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    Plain,
+    Transposed,
+    Pointwise,
 }
 
 impl Rules {
@@ -64,7 +60,7 @@ impl Rules {
     /// # Panics
     /// If a side is empty, or the two do not hold the same `{numbers}`.
     pub fn exact(self, published: &str, ours: &str) -> Self {
-        self.rename(Reach::Whole, published, ours)
+        self.step(Reach::Whole, published, &[ours])
     }
 
     /// Renames the first segments of every key that has them; empty for none: `("unet", "")` takes `unet.` away,
@@ -73,7 +69,7 @@ impl Rules {
     /// # Panics
     /// If both sides are empty, or do not hold the same `{numbers}`.
     pub fn prefix(self, published: &str, ours: &str) -> Self {
-        self.rename(Reach::Start, published, ours)
+        self.step(Reach::Start, published, &[ours])
     }
 
     /// Renames segments wherever they follow each other in a key, as often as they do.
@@ -81,7 +77,33 @@ impl Rules {
     /// # Panics
     /// If a side is empty, or the two do not hold the same `{numbers}`.
     pub fn segments(self, published: &str, ours: &str) -> Self {
-        self.rename(Reach::Anywhere, published, ours)
+        self.step(Reach::Anywhere, published, &[ours])
+    }
+
+    /// Splits every tensor with these segments in its key into equal parts along its first axis, one for each of our
+    /// names; saving joins them again. The rules behind this one see the parts' names. A key is split once at most.
+    ///
+    /// # Panics
+    /// If a side is empty, or they do not all hold the same `{numbers}`.
+    pub fn split(self, published: &str, ours: &[&str]) -> Self {
+        self.step(Reach::Anywhere, published, ours)
+    }
+
+    /// Says that every published matrix with these segments in its key is the transpose of PyTorch's: `[in, out]`.
+    ///
+    /// # Panics
+    /// If there is no segment.
+    pub fn transposed(self, published: &str) -> Self {
+        self.formed(published, Form::Transposed)
+    }
+
+    /// Says that every published tensor with these segments in its key is the kernel of a 1x1 convolution, where the
+    /// parameter is the matrix of a linear layer: `[out, in, 1, 1]`. Loading takes it without its last axes, too.
+    ///
+    /// # Panics
+    /// If there is no segment.
+    pub fn pointwise(self, published: &str) -> Self {
+        self.formed(published, Form::Pointwise)
     }
 
     /// Leaves out every published key with these segments anywhere, for a reason that the report gives.
@@ -100,45 +122,88 @@ impl Rules {
         self.leave_out(Reach::Start, published, reason)
     }
 
-    /// Our name of a published key.
-    pub fn ours(&self, key: &str) -> String {
-        self.renames
-            .iter()
-            .fold(key.to_owned(), |key, rule| rewrite(&key, rule.reach, &rule.published, &rule.ours))
+    /// These rules, and behind them those that read what these make of a key.
+    ///
+    /// # Panics
+    /// If the second rules ignore keys, or say how tensors lie: they would have to know the first names.
+    pub fn then(mut self, next: Self) -> Self {
+        let renames_only = next.forms.is_empty() && next.ignores.is_empty();
+        assert!(renames_only, "rules that come second can only rename and split");
+        self.steps.extend(next.steps);
+        self
     }
 
-    /// The published key of our name.
+    /// Our name of a published key; of one that is split, the first: see [`parts`](Self::parts).
+    pub fn ours(&self, key: &str) -> String {
+        self.parts(key).swap_remove(0)
+    }
+
+    /// Our names of a published key: one, or one for each part that it is split into, in order.
+    pub fn parts(&self, key: &str) -> Vec<String> {
+        self.steps.iter().fold(vec![key.to_owned()], |keys, step| {
+            let forward = |key: String| {
+                let parts = step.ours.iter().map(|ours| rewrite(&key, step.reach, &step.published, ours));
+                parts.collect::<Option<Vec<_>>>().unwrap_or_else(|| vec![key])
+            };
+            keys.into_iter().flat_map(forward).collect()
+        })
+    }
+
+    /// The published key of our name, or the one that holds it as a part.
     pub fn published(&self, name: &str) -> String {
-        let rules = self.renames.iter().rev();
-        rules.fold(name.to_owned(), |name, rule| rewrite(&name, rule.reach, &rule.ours, &rule.published))
+        self.steps.iter().rev().fold(name.to_owned(), |name, step| {
+            let back = |ours| rewrite(&name, step.reach, ours, &step.published);
+            step.ours.iter().find_map(back).unwrap_or(name)
+        })
     }
 
     /// Why a published key is left out, if it is.
     pub fn ignored(&self, key: &str) -> Option<&str> {
-        let segments: Vec<&str> = key.split('.').collect();
-        let fits = |reach: Reach, pattern: &Pattern| {
-            let last = if reach == Reach::Start { 0 } else { segments.len() };
-            (0..=last).any(|place| pattern.at(&segments[place..]).is_some())
-        };
-        let found = self.ignores.iter().find(|(reach, pattern, _)| fits(*reach, pattern));
+        let found = self.ignores.iter().find(|(reach, pattern, _)| pattern.fits(*reach, key));
         found.map(|(_, _, reason)| reason.as_str())
     }
 
-    fn rename(mut self, reach: Reach, published: &str, ours: &str) -> Self {
-        let rule = Rename { reach, published: Pattern::new(published), ours: Pattern::new(ours) };
-        let empty = [&rule.published, &rule.ours].iter().filter(|side| side.0.is_empty()).count();
-        let allowed = usize::from(reach == Reach::Start);
-        assert!(empty <= allowed, "a rule from {published:?} to {ours:?} cannot be undone: a side is empty");
-        let numbers = |pattern: &Pattern| {
-            let mut numbers: Vec<_> =
-                pattern.0.iter().filter(|part| matches!(part, Segment::Number(_))).cloned().collect();
-            numbers.sort();
-            numbers
+    pub(super) fn form(&self, key: &str) -> Form {
+        let found = self.forms.iter().find(|(pattern, _)| pattern.fits(Reach::Anywhere, key));
+        found.map_or(Form::Plain, |(_, form)| *form)
+    }
+
+    /// Shape of the published tensor that holds parameters of this shape (in PyTorch's layout).
+    pub(super) fn shape(&self, key: &str, parameter: &[usize]) -> Vec<usize> {
+        let mut shape = parameter.to_vec();
+        match self.form(key) {
+            Form::Plain => {}
+            Form::Transposed => shape.reverse(),
+            Form::Pointwise => shape.extend([1, 1]),
+        }
+        if let Some(rows) = shape.first_mut() {
+            *rows *= self.parts(key).len();
+        }
+        shape
+    }
+
+    fn step(mut self, reach: Reach, published: &str, ours: &[&str]) -> Self {
+        let step = Step {
+            reach,
+            published: Pattern::new(published),
+            ours: ours.iter().map(|ours| Pattern::new(ours)).collect(),
         };
-        let (left, right) = (numbers(&rule.published), numbers(&rule.ours));
-        assert!(left == right, "a rule from {published:?} to {ours:?} cannot be undone: its numbers differ");
-        assert!(left.windows(2).all(|pair| pair[0] != pair[1]), "{published:?} holds a number twice");
-        self.renames.push(rule);
+        let rule = || format!("a rule from {published:?} to {}", ours.join(" and "));
+        let empty = step.ours.iter().chain([&step.published]).filter(|side| side.is_empty()).count();
+        let allowed = usize::from(reach == Reach::Start);
+        assert!(empty <= allowed && !ours.is_empty(), "{} cannot be undone: a side is empty", rule());
+        let numbers = step.published.numbers();
+        for ours in &step.ours {
+            assert!(ours.numbers() == numbers, "{} cannot be undone: its numbers differ", rule());
+        }
+        assert!(numbers.windows(2).all(|pair| pair[0] != pair[1]), "{published:?} holds a number twice");
+        self.steps.push(step);
+        self
+    }
+
+    fn formed(mut self, published: &str, form: Form) -> Self {
+        assert!(!published.is_empty(), "a rule about the form of every tensor");
+        self.forms.push((Pattern::new(published), form));
         self
     }
 
@@ -147,63 +212,4 @@ impl Rules {
         self.ignores.push((reach, Pattern::new(published), reason.to_owned()));
         self
     }
-}
-
-impl Pattern {
-    fn new(text: &str) -> Self {
-        let number = |part: &str| Some(part.strip_prefix('{')?.strip_suffix('}')?.to_owned());
-        let parts = text.split('.').filter(|_| !text.is_empty());
-        Self(parts.map(|part| number(part).map_or(Segment::Text(part.to_owned()), Segment::Number)).collect())
-    }
-
-    /// The numbers, if these segments begin with the pattern.
-    fn at<'a>(&'a self, segments: &[&'a str]) -> Option<BTreeMap<&'a str, &'a str>> {
-        let segments = segments.get(..self.0.len())?;
-        let mut numbers = BTreeMap::new();
-        for (part, segment) in self.0.iter().zip(segments) {
-            match part {
-                Segment::Text(text) if text == segment => {}
-                Segment::Number(name) if segment.bytes().all(|byte| byte.is_ascii_digit()) => {
-                    numbers.insert(name.as_str(), *segment);
-                }
-                _ => return None,
-            }
-        }
-        Some(numbers)
-    }
-
-    fn filled<'a>(&'a self, numbers: &BTreeMap<&str, &'a str>) -> impl Iterator<Item = &'a str> {
-        self.0.iter().map(|part| match part {
-            Segment::Text(text) => text.as_str(),
-            Segment::Number(name) => numbers[name.as_str()],
-        })
-    }
-}
-
-fn rewrite(key: &str, reach: Reach, from: &Pattern, to: &Pattern) -> String {
-    let segments: Vec<&str> = key.split('.').collect();
-    let (mut written, mut place) = (Vec::new(), 0);
-    while place < segments.len() {
-        let here = &segments[place..];
-        let allowed = match reach {
-            Reach::Whole => from.0.len() == segments.len(),
-            Reach::Start => place == 0 && written.is_empty(),
-            Reach::Anywhere => true,
-        };
-        match from.at(here).filter(|_| allowed) {
-            Some(numbers) => {
-                written.extend(to.filled(&numbers));
-                place += from.0.len();
-                if reach != Reach::Anywhere {
-                    break;
-                }
-            }
-            None => {
-                written.push(here[0]);
-                place += 1;
-            }
-        }
-    }
-    written.extend(&segments[place..]);
-    written.join(".")
 }

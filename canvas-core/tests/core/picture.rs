@@ -1,6 +1,6 @@
 use crate::{assert_near, host, tensor};
 use burn::prelude::*;
-use canvas_core::picture::{from_tensor, to_tensor};
+use canvas_core::picture::{Axis, Filter, from_tensor, resize, resized, to_tensor};
 use image::{Rgb, RgbImage};
 
 #[test]
@@ -48,4 +48,38 @@ fn refuses_pictures_of_two_sizes() {
 #[should_panic(expected = "three channels, found 4")]
 fn refuses_four_channels() {
     from_tensor(tensor(&[0.0; 4], [1, 4, 1, 1]));
+}
+
+/// A picture's bytes times 1, 2, .. 251, 1, 2, ..: what Pillow 13.0.0's `resize` gives of [`noise`].
+const PILLOW: [(usize, usize, usize, usize, usize, Filter, u64); 12] = [
+    (37, 23, 16, 24, 3, Filter::Lanczos, 17589362),
+    (37, 23, 16, 24, 3, Filter::Bicubic, 17586430),
+    (16, 24, 40, 56, 3, Filter::Lanczos, 107498312),
+    (16, 24, 40, 56, 3, Filter::Bicubic, 107533441),
+    (64, 48, 24, 40, 3, Filter::Lanczos, 45317586),
+    (50, 50, 50, 50, 3, Filter::Lanczos, 120088584),
+    (50, 50, 50, 50, 3, Filter::Bicubic, 120088584),
+    (31, 90, 32, 24, 3, Filter::Lanczos, 36433324),
+    (31, 90, 32, 24, 3, Filter::Bicubic, 36439717),
+    (20, 12, 8, 16, 1, Filter::Lanczos, 1071375),
+    (9, 70, 64, 8, 1, Filter::Lanczos, 8110661),
+    (100, 37, 24, 33, 3, Filter::Lanczos, 37160698),
+];
+
+fn noise(count: usize) -> Vec<u8> {
+    (0..count as u64).map(|i| (((i * 2_654_435_761 + 12_345) >> 7) % 256) as u8).collect()
+}
+
+#[test]
+fn resizing_gives_pillows_bytes() {
+    for (width, height, to_width, to_height, channels, filter, expected) in PILLOW {
+        let (tall, wide) = (Axis::whole(height, to_height), Axis::whole(width, to_width));
+        let bytes = resize(&noise(width * height * channels), channels, (&tall, &wide), filter);
+        assert_eq!(bytes.len(), to_width * to_height * channels);
+        let sum: u64 =
+            bytes.iter().enumerate().map(|(i, &byte)| u64::from(byte) * (i as u64 % 251 + 1)).sum();
+        assert_eq!(sum, expected, "{width}x{height} to {to_width}x{to_height}, {filter:?}");
+    }
+    let picture = RgbImage::from_raw(37, 23, noise(37 * 23 * 3)).unwrap();
+    assert_eq!(resized(&picture, (37, 23), Filter::Lanczos), picture);
 }

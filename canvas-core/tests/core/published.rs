@@ -31,7 +31,7 @@ enum Norm {
 
 /// A layer of every kind.
 #[derive(Module, Debug)]
-struct Tiny {
+pub struct Tiny {
     tokens: Embedding,
     input: Linear,
     norm: Norm,
@@ -47,7 +47,7 @@ struct Tiny {
     conv3: Conv3d,
 }
 
-fn tiny(layout: LinearLayout) -> Tiny {
+pub fn tiny(layout: LinearLayout) -> Tiny {
     let device = Device::flex();
     let linear = |from, to| LinearConfig::new(from, to).with_layout(layout);
     let block = || Block {
@@ -91,7 +91,7 @@ impl Tiny {
     }
 }
 
-fn rules() -> Rules {
+pub fn rules() -> Rules {
     Rules::new()
         .prefix("token_embedding", "tokens")
         .exact("proj_in.weight", "input.weight")
@@ -105,11 +105,11 @@ fn rules() -> Rules {
         .ignore("num_batches_tracked", "counts training steps")
 }
 
-fn fixtures() -> PathBuf {
+pub fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/published")
 }
 
-fn load(path: &Path, variant: Option<&str>, rules: &Rules) -> Result<(Tiny, Report), WeightsError> {
+pub fn load(path: &Path, variant: Option<&str>, rules: &Rules) -> Result<(Tiny, Report), WeightsError> {
     load_published(tiny(LinearLayout::Row), &Source::open(path, variant)?, rules)
 }
 
@@ -121,7 +121,7 @@ fn refusal(folder: &Path) -> String {
 }
 
 #[track_caller]
-fn assert_answers(module: &Tiny, name: &str) {
+pub fn assert_answers(module: &Tiny, name: &str) {
     let answers = read_tensors(&fixtures().join("answers.safetensors")).unwrap();
     let expected: Vec<f32> = answers[name].iter::<f32>().collect();
     let found = module.answer();
@@ -132,7 +132,7 @@ fn assert_answers(module: &Tiny, name: &str) {
     assert!(error < 2e-6, "{name}: {error}");
 }
 
-fn bits(module: &Tiny) -> Vec<(String, Vec<u32>)> {
+pub fn bits(module: &Tiny) -> Vec<(String, Vec<u32>)> {
     let values = |data: TensorData| data.iter::<f32>().map(f32::to_bits).collect();
     params::named(module).into_iter().map(|param| (param.name, values(param.data))).collect()
 }

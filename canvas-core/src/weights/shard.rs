@@ -1,0 +1,214 @@
+//! One file of weights: which tensors lie where in it, and reading them.
+
+use super::{WeightsError, torch};
+use burn::prelude::*;
+use burn::tensor::{DType, Element, bf16, f16};
+use safetensors::Dtype;
+use safetensors::tensor::Metadata;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Cursor, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+/// As large as the reference implementation lets a header be.
+const LONGEST_HEADER: u64 = 100_000_000;
+
+/// Values converted at a time.
+const CHUNK: usize = 1 << 16;
+
+/// Endings of files that PyTorch's `torch.save` writes.
+const TORCH: [&str; 4] = ["bin", "pt", "pth", "ckpt"];
+
+/// Where a tensor lies in its file.
+#[derive(Clone, Debug)]
+pub(super) struct Stored {
+    pub dtype: Dtype,
+    pub shape: Vec<usize>,
+    /// Place of the first value in the file, in bytes.
+    pub start: u64,
+    /// Steps of each axis in values; none for rows one behind the other.
+    pub strides: Option<Vec<usize>>,
+}
+
+impl Stored {
+    pub fn count(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    pub fn bytes(&self) -> u64 {
+        (self.count() * self.width()) as u64
+    }
+
+    /// Bytes of a value.
+    pub fn width(&self) -> usize {
+        self.dtype.bitsize() / 8
+    }
+
+    /// One of several equal parts along the first axis.
+    pub fn part(mut self, index: usize, of: usize) -> Self {
+        if of > 1 {
+            self.shape[0] /= of;
+            let step = self.strides.as_ref().map_or(self.shape[1..].iter().product(), |strides| strides[0]);
+            self.start += (index * self.shape[0] * step * self.width()) as u64;
+        }
+        self
+    }
+
+    /// Without axes of one value behind the second.
+    pub fn matrix(mut self) -> Self {
+        while self.shape.len() > 2 && self.shape.last() == Some(&1) {
+            self.shape.pop();
+            if let Some(strides) = &mut self.strides {
+                strides.pop();
+            }
+        }
+        self
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Shard {
+    pub path: PathBuf,
+    /// Shared by the parts of a source, which may be read in several threads.
+    file: Mutex<File>,
+}
+
+impl Shard {
+    /// Reads what the file says of its tensors, and compares its length with that.
+    pub fn open(path: &Path) -> Result<(Self, BTreeMap<String, Stored>), WeightsError> {
+        let mut file =
+            File::open(path).map_err(|source| WeightsError::Io { path: path.to_owned(), source })?;
+        let end = path.extension().map(|end| end.to_string_lossy().to_lowercase());
+        let tensors = match end {
+            Some(end) if TORCH.contains(&end.as_str()) => torch::tensors(path, &file)?,
+            _ => safetensors(path, &mut file)?,
+        };
+        Ok((Self { path: path.to_owned(), file: Mutex::new(file) }, tensors))
+    }
+
+    pub fn name(&self) -> String {
+        self.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
+    /// The values in another float type, a matrix transposed if asked to.
+    pub fn read(&self, stored: &Stored, to: DType, transposed: bool) -> io::Result<TensorData> {
+        // A thread that panicked left no more than another place to read from.
+        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        file.seek(SeekFrom::Start(stored.start))?;
+        match &stored.strides {
+            None => cast(&mut *file, stored, to, transposed),
+            Some(strides) => {
+                cast(Cursor::new(gathered(&mut *file, stored, strides)?), stored, to, transposed)
+            }
+        }
+    }
+}
+
+/// The tensors of a safetensors file.
+fn safetensors(path: &Path, file: &mut File) -> Result<BTreeMap<String, Stored>, WeightsError> {
+    let broken = |message: String| WeightsError::Format { path: path.to_owned(), message };
+    let io = |source| WeightsError::Io { path: path.to_owned(), source };
+    let length = file.metadata().map_err(io)?.len();
+    if length < 8 {
+        return Err(broken(format!("{length} bytes")));
+    }
+    let mut size = [0; 8];
+    file.read_exact(&mut size).map_err(io)?;
+    let size = u64::from_le_bytes(size);
+    if size > LONGEST_HEADER || size > length - 8 {
+        return Err(broken(format!("a header of {size} bytes in a file of {length}")));
+    }
+    let mut header = vec![0; size as usize];
+    file.read_exact(&mut header).map_err(io)?;
+    let header: Metadata = serde_json::from_slice(&header).map_err(|found| broken(found.to_string()))?;
+    let expected = 8 + size + header.data_len() as u64;
+    if expected != length {
+        return Err(broken(format!("expected {expected} bytes, found {length}")));
+    }
+    let stored = |info: &safetensors::tensor::TensorInfo| Stored {
+        dtype: info.dtype,
+        shape: info.shape.clone(),
+        start: 8 + size + info.data_offsets.0 as u64,
+        strides: None,
+    };
+    Ok(header.tensors().into_iter().map(|(key, info)| (key, stored(info))).collect())
+}
+
+/// The bytes of a tensor with steps of its own, row by row; the file stands at its first value.
+fn gathered(mut file: impl Read, stored: &Stored, strides: &[usize]) -> io::Result<Vec<u8>> {
+    let (count, width) = (stored.count(), stored.width());
+    let last: usize =
+        stored.shape.iter().zip(strides).map(|(size, step)| size.saturating_sub(1) * step).sum();
+    let mut raw = vec![0; if count == 0 { 0 } else { (last + 1) * width }];
+    file.read_exact(&mut raw)?;
+    let mut rows = Vec::with_capacity(count * width);
+    for flat in 0..count {
+        let (mut rest, mut place) = (flat, 0);
+        for (size, step) in stored.shape.iter().zip(strides).rev() {
+            place += rest % size * step;
+            rest /= size;
+        }
+        rows.extend_from_slice(&raw[place * width..][..width]);
+    }
+    Ok(rows)
+}
+
+fn cast(file: impl Read, stored: &Stored, to: DType, transposed: bool) -> io::Result<TensorData> {
+    match to {
+        DType::F64 => values::<f64>(file, stored, transposed, |value| value),
+        DType::F16 => values(file, stored, transposed, f16::from_f64),
+        DType::BF16 => values(file, stored, transposed, bf16::from_f64),
+        _ => values(file, stored, transposed, |value| value as f32),
+    }
+}
+
+/// Values in their final type and order, read piece by piece.
+fn values<T: Element + Default>(
+    mut file: impl Read,
+    stored: &Stored,
+    transposed: bool,
+    cast: impl Fn(f64) -> T,
+) -> io::Result<TensorData> {
+    let (mut shape, count, size) = (stored.shape.clone(), stored.count(), stored.width());
+    let (rows, columns) = if transposed { (shape[0], shape[1]) } else { (count, 1) };
+    let mut values = vec![T::default(); count];
+    let (mut raw, mut wide) = (Vec::new(), Vec::new());
+    let step = (CHUNK / columns.max(1)).max(1);
+    for first in (0..rows).step_by(step) {
+        let here = step.min(rows - first);
+        raw.resize(here * columns * size, 0);
+        file.read_exact(&mut raw)?;
+        widen(stored.dtype, &raw, &mut wide);
+        for column in 0..columns {
+            let to = &mut values[column * rows + first..][..here];
+            for (row, to) in to.iter_mut().enumerate() {
+                *to = cast(wide[row * columns + column]);
+            }
+        }
+    }
+    if transposed {
+        shape.reverse();
+    }
+    Ok(TensorData::new(values, shape))
+}
+
+/// Little-endian floats as f64, which holds all of them exactly.
+fn widen(kind: Dtype, raw: &[u8], wide: &mut Vec<f64>) {
+    wide.clear();
+    match kind {
+        Dtype::F64 => wide.extend(raw.as_chunks().0.iter().map(|b| f64::from_le_bytes(*b))),
+        Dtype::F32 => wide.extend(raw.as_chunks().0.iter().map(|b| f64::from(f32::from_le_bytes(*b)))),
+        Dtype::F16 => {
+            wide.extend(raw.as_chunks().0.iter().map(|b| f64::from(f16::from_le_bytes(*b).to_f32())));
+        }
+        Dtype::BF16 => {
+            wide.extend(raw.as_chunks().0.iter().map(|b| f64::from(bf16::from_le_bytes(*b).to_f32())));
+        }
+        _ => unreachable!("checked to be a float"),
+    }
+}
+
+pub(super) fn is_float(kind: Dtype) -> bool {
+    matches!(kind, Dtype::F16 | Dtype::BF16 | Dtype::F32 | Dtype::F64)
+}

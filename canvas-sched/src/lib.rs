@@ -12,7 +12,7 @@
 //! | solvers of the ODE | [`Euler`], [`Heun`], [`EdmHeun`], [`Midpoint`], [`Dpm2`], [`DpmPp`], [`DpmSolver`], [`DpmSingle`], [`UniPc`], [`Deis`], [`Lms`], [`Pndm`], [`Ipndm`], [`Dopri5`] |
 //! | ancestral and SDE samplers | [`Ddpm`], [`Ddim`], [`EulerAncestral`], [`Dpm2Ancestral`], [`DpmPp2sAncestral`], [`DpmPpSde`], [`DpmPp2mSde`], [`DpmPp3mSde`], [`DpmSingleSde`], [`SdeDpmSolver`], [`SaSolver`], [`SitEuler`], [`SitHeun`] |
 //! | samplers of distilled networks | [`Lcm`], [`Tcd`], [`ConsistencyModel`]; networks of two times: [`flow_map`] |
-//! | samplers around samplers | [`Churned`], [`Restart`], [`Inversion`], [`Window`] |
+//! | samplers around samplers | [`Churned`], [`Restart`], [`Inversion`], [`Window`], [`Inpaint`] |
 //! | for policy gradients | [`FlowSde`], [`Step::log_prob`](canvas_core::Step::log_prob), [`Trajectory`](canvas_core::Trajectory) |
 //! | from data to noise | [`Inversion`], [`DdimInversion`] |
 //! | guidance | [`guidance`] |
@@ -86,6 +86,6 @@ pub use pseudo::Extrapolated;
 pub use sampler::{
     Churned, ConsistencyModel, Ddim, DdimInversion, Ddpm, Deis, Dopri5, Dpm2, Dpm2Ancestral, DpmPp,
     DpmPp2mSde, DpmPp2sAncestral, DpmPp3mSde, DpmPpSde, DpmSingle, DpmSingleSde, DpmSolver, EdmHeun, Euler,
-    EulerAncestral, FlowSde, Heun, Interval, Inversion, Ipndm, Lcm, Lms, Midpoint, Pndm, Restart, SaSolver,
-    SdeDpmSolver, SitEuler, SitHeun, Tcd, UniPc, Variance, WarmUp, Window,
+    EulerAncestral, FlowSde, Heun, Inpaint, Interval, Inversion, Ipndm, Lcm, Lms, Midpoint, Pndm, Restart,
+    SaSolver, SdeDpmSolver, SitEuler, SitHeun, Tcd, UniPc, Variance, WarmUp, Window,
 };

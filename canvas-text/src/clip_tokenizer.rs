@@ -4,6 +4,7 @@ mod files;
 
 use crate::{CutPrompt, PromptError, TokenizerError, Weighted, weighted};
 use canvas_core::Tokens;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use tokenizers::{AddedToken, Tokenizer};
 
@@ -28,6 +29,20 @@ pub struct ClipTokens {
     pub weights: Vec<f32>,
     /// Prompts that lost a part.
     pub warnings: Vec<CutPrompt>,
+}
+
+impl ClipTokens {
+    /// The prompts of these numbers, with as many windows each as in the whole batch.
+    ///
+    /// # Panics
+    /// If there are not as many prompts.
+    pub fn rows(&self, prompts: Range<usize>) -> Self {
+        let windows = prompts.start * self.windows..prompts.end * self.windows;
+        let rows: Vec<usize> = windows.clone().collect();
+        let (tokens, length) = (self.tokens.select(&rows), self.tokens.length);
+        let weights = self.weights[windows.start * length..windows.end * length].to_vec();
+        Self { tokens, weights, windows: self.windows, warnings: Vec::new() }
+    }
 }
 
 /// CLIP's byte-pair tokenizer: text is composed (Unicode NFC), white space joined, lowercased, cut into words, single

@@ -115,6 +115,11 @@ pub struct T2iAdapter {
 }
 
 impl T2iAdapter {
+    /// Height and width of a hint must be multiples of this.
+    pub fn unit(&self) -> usize {
+        self.factor << self.blocks.iter().filter(|part| part.halves).count()
+    }
+
     /// # Shapes
     /// - `hint`: `[B, X, f H, f S]`, values in `[0, 1]` for published weights
     /// - output: `levels` with one entry a part, the first `[B, C0, H, S]`
@@ -125,8 +130,7 @@ impl T2iAdapter {
         let [_, channels, height, width] = hint.dims();
         let expected = self.hint_channels;
         assert_eq!(channels, expected, "a hint of {channels} channels, the adapter reads {expected}");
-        let halvings = self.blocks.iter().filter(|part| part.halves).count();
-        let unit = self.factor << halvings;
+        let unit = self.unit();
         assert!(
             height.is_multiple_of(unit) && width.is_multiple_of(unit),
             "height ({height}) and width ({width}) of the hint must be multiples of {unit}"

@@ -8,6 +8,7 @@ pub mod device;
 pub mod draw;
 pub mod emoji_set;
 pub mod finish;
+pub mod generate;
 pub mod measure;
 pub mod model;
 pub mod plot;

@@ -1,0 +1,20 @@
+//! The program `generate`: pictures from published models of the Stable Diffusion family.
+//!
+//! The way of a picture, which is also the order in which to read:
+//! [`args`] what is asked; [`model`] the networks and their weights; [`adapters`] what is put on them; [`text`] prompts to
+//! conditions; [`picture`] pictures to tensors; [`draws`] noise; [`scheduler`] levels and steps; [`network`] everything
+//! as one backbone; [`run`](mod@run) the run itself; [`save`] what is left.
+
+pub mod adapters;
+pub mod args;
+pub mod draws;
+pub mod lora;
+pub mod memory;
+pub mod model;
+pub mod network;
+pub mod picture;
+pub mod run;
+pub mod save;
+pub mod scheduler;
+pub mod show;
+pub mod text;

@@ -1,0 +1,172 @@
+//! Which levels a run visits and how it steps: the model's own scheduler, another file's, or a sampler by name.
+
+use super::model::Kind;
+use crate::scheduler::Scheduler as Asked;
+use anyhow::{Context, Result, bail};
+use burn::prelude::*;
+use canvas_core::{Estimate, Level, NoiseSchedule, Prediction, Run, Sampler};
+use canvas_sched::diffusers::{Options, Scheduler as File};
+use canvas_sched::{Space, start};
+use serde_json::Value;
+use std::cell::Cell;
+
+/// What a pipeline of diffusers is for: they differ in how they overrule a model's scheduler and in their defaults.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Task {
+    /// From noise.
+    Text,
+    /// From a picture.
+    Image,
+    /// Within a mask.
+    Inpaint,
+}
+
+/// A scheduler, and how it steps if a sampler by name stands in for its own.
+pub struct Scheduler {
+    file: File<4>,
+    named: Option<Asked>,
+    prediction: String,
+}
+
+/// The levels of a run.
+pub struct Plan {
+    /// Noisiest first.
+    pub levels: Vec<Level>,
+    /// What unit noise is multiplied by at the first.
+    pub start_scale: f64,
+}
+
+impl Scheduler {
+    /// The model's own, as the pipelines of Stable Diffusion 1 and 2 overrule it.
+    ///
+    /// Their text-to-image and image-to-image set `steps_offset` to 1 and `clip_sample` to false, their inpainting
+    /// `steps_offset` to 1 and `skip_prk_steps` to true, whatever the file says; with a ControlNet or a T2I-Adapter, and in
+    /// SDXL, nothing is overruled.
+    ///
+    /// # Errors
+    /// Names what is not honoured.
+    pub fn own(config: &Value, kind: Kind, task: Task, controlled: bool) -> Result<Self> {
+        let mut config = config.clone();
+        if kind == Kind::Sd && !controlled {
+            config["steps_offset"] = 1.into();
+            match task {
+                Task::Inpaint => config["skip_prk_steps"] = true.into(),
+                Task::Text | Task::Image => config["clip_sample"] = false.into(),
+            }
+        }
+        Self::read(&config)
+    }
+
+    /// Another: a file, its folder, or a sampler by name on the model's schedule.
+    ///
+    /// # Errors
+    /// For an unknown name with the nearest, for a file that cannot be read or is not honoured.
+    pub fn asked(text: &str, config: &Value) -> Result<Self> {
+        match Asked::parse(text).context("--scheduler")? {
+            Asked::Diffusers(_) => {
+                let path = std::path::Path::new(text);
+                let path = if path.is_dir() { path.join("scheduler_config.json") } else { path.to_owned() };
+                Self::read(&super::model::json(&path)?)
+            }
+            named => Ok(Self { named: Some(named), ..Self::read(config)? }),
+        }
+    }
+
+    fn read(config: &Value) -> Result<Self> {
+        // What the pipelines pass to every step that takes it; TCD's own default is another.
+        let eta = (config["_class_name"] == "TCDScheduler").then_some(0.0);
+        let options = Options { eta, ..Options::default() };
+        let file = File::from_json(&config.to_string(), &options)?;
+        let prediction = config["prediction_type"].as_str().unwrap_or("epsilon").to_owned();
+        Ok(Self { file, named: None, prediction })
+    }
+
+    /// The class, or the sampler's name.
+    pub fn title(&self, asked: Option<&str>) -> String {
+        match (&self.named, asked) {
+            (Some(_), Some(name)) => name.to_owned(),
+            _ => self.file.class.clone(),
+        }
+    }
+
+    /// What the network's output means.
+    pub fn prediction(&self) -> &dyn Prediction {
+        &*self.file.prediction
+    }
+
+    /// What guidance is rescaled in: the network's raw output.
+    ///
+    /// # Errors
+    /// For a prediction without such a space.
+    pub fn space(&self) -> Result<Space> {
+        Ok(match self.prediction.as_str() {
+            "epsilon" => Space::Eps,
+            "v_prediction" => Space::Velocity,
+            "sample" => Space::X0,
+            other => bail!("--guidance-rescale is not known for networks that predict {other:?}"),
+        })
+    }
+
+    /// How noise grows.
+    pub fn schedule(&self) -> &dyn NoiseSchedule {
+        &*self.file.schedule
+    }
+
+    /// What steps from level to level.
+    pub fn sampler(&self) -> &dyn Sampler<4> {
+        match &self.named {
+            Some(named) => named.sampler(),
+            None => &self.file.sampler,
+        }
+    }
+
+    /// The levels of a run; those of its last part where less than all of a picture is drawn anew.
+    ///
+    /// # Errors
+    /// If there are no such levels.
+    pub fn plan(&self, steps: usize, strength: Option<f64>) -> Result<Plan> {
+        let (levels, named) = match &self.named {
+            None => (self.file.levels(steps)?, false),
+            Some(Asked::Named { grid: Some(grid), .. }) => (grid.levels(self.schedule(), steps)?, true),
+            Some(_) => (self.file.levels(steps)?, true),
+        };
+        let levels = match strength {
+            Some(strength) => start(&levels, strength).context("--strength")?.to_vec(),
+            None => levels,
+        };
+        let start_scale = if named { levels[0].sigma } else { self.file.start_scale(&levels) };
+        Ok(Plan { levels, start_scale })
+    }
+
+    /// How often a run asks the network and how often it draws noise, counted on a run without one.
+    ///
+    /// # Errors
+    /// If the sampler cannot run along the levels.
+    pub fn count(&self, levels: &[Level]) -> Result<Counted> {
+        /// Noise that counts.
+        struct Draws(usize);
+        impl canvas_core::Noise<4> for Draws {
+            fn normal_like(&mut self, x: &Tensor<4>) -> Tensor<4> {
+                self.0 += 1;
+                x.zeros_like()
+            }
+        }
+        let (evaluations, mut draws) = (Cell::new(0), Draws(0));
+        let run = Run::new(self.sampler(), self.schedule(), levels, &mut draws)?;
+        let asked = |x: Tensor<4>, _: Level| -> Estimate<4> {
+            evaluations.set(evaluations.get() + 1);
+            x.into()
+        };
+        run.sample(asked, Tensor::zeros([1, 1, 1, 1], &Device::flex()));
+        Ok(Counted { evaluations: evaluations.get(), draws: draws.0 })
+    }
+}
+
+/// What a run needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Counted {
+    /// Calls of the network.
+    pub evaluations: usize,
+    /// Draws of noise.
+    pub draws: usize,
+}

@@ -147,7 +147,20 @@ def case(unet, adapters, added, mask):
         for name in watch:
             tensors[f"{i}.grad.{name}"] = found[name].T if found[name].dim() == 2 else found[name]
         tensors[f"{i}.norms"] = torch.stack([found[name].norm() for name in sorted(found)])
+    tensors["styled"] = styled(unet, own, mask, added)
     return {name: value.detach().float().contiguous() for name, value in tensors.items()}, [names for _, names in files]
+
+
+def styled(unet, own, mask, added):
+    """The output with every adapter in one block of each way only, in two strengths."""
+    for name, processor in unet.attn_processors.items():
+        if name.endswith("attn2.processor"):
+            here = {"up_blocks.1.attentions.1": 0.9, "down_blocks.1.attentions.0": 0.4}
+            scale = next((scale for block, scale in here.items() if name.startswith(block)), 0.0)
+            processor.scale = [scale] * len(processor.scale)
+    with torch.no_grad():
+        args = (own["x"], TIME, own["tokens"])
+        return unet(*args, encoder_attention_mask=mask, added_cond_kwargs=added).sample
 
 
 def main():

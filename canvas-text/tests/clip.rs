@@ -191,6 +191,21 @@ fn vision_equals_transformers() {
 }
 
 #[test]
+fn an_image_alone_equals_its_row_in_a_batch() {
+    let device = Device::flex();
+    let clip = vision().init(&device).map(&mut Chirp::default());
+    let images = pattern([2, 3, 12, 12], 1.0, &device);
+    let together = clip.states(images.clone());
+    for row in 0..2 {
+        let alone = clip.states(images.clone().narrow(0, row, 1));
+        let error = (alone.pooled - together.pooled.clone().narrow(0, row, 1)).abs().max();
+        assert!(error.clone().into_scalar::<f32>() < 1e-5, "row {row}: {error}");
+        let error = (alone.last - together.last.clone().narrow(0, row, 1)).abs().max();
+        assert!(error.clone().into_scalar::<f32>() < 1e-5, "row {row}: {error}");
+    }
+}
+
+#[test]
 fn vision_configurations_are_read() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("config.json");

@@ -99,16 +99,15 @@ impl Hint {
         }
     }
 
-    /// `[B, X, f H, f S]` to `[B, C0, H, S]`, where `f` is the factor of the halvings.
-    fn forward(&self, hint: Tensor<4>) -> Tensor<4> {
-        let channels = hint.dims()[1];
-        assert_eq!(
-            channels, self.channels,
-            "a hint of {channels} channels, the ControlNet reads {}",
-            self.channels
-        );
+    /// `[B, X, f H, f S]` to `[B, C0, H, S]`, the size of `like`, where `f` is the factor of the halvings.
+    fn forward(&self, hint: Tensor<4>, like: &Tensor<4>) -> Tensor<4> {
+        let (size, channels) = (hint.dims(), self.channels);
+        assert_eq!(size[1], channels, "a hint of {} channels, the ControlNet reads {channels}", size[1]);
         let first = silu(self.input.forward(hint)); // [B, W0, f H, f S]
-        self.output.forward(self.blocks.iter().fold(first, |h, conv| silu(conv.forward(h))))
+        let hint = self.output.forward(self.blocks.iter().fold(first, |h, conv| silu(conv.forward(h))));
+        let (found, expected) = (hint.dims(), like.dims());
+        assert_eq!(found, expected, "a hint of {size:?} becomes {found:?}, the latents {expected:?}");
+        hint
     }
 }
 
@@ -143,24 +142,15 @@ impl ControlNet {
     pub fn forward(&self, x: Tensor<4>, time: Tensor<1>, cond: &Conditions, hint: Tensor<4>) -> Residuals {
         let text = &cond.text;
         check_shapes(&x, &time, text, [self.in_channels, self.context_width]);
-        let embedding = embed(self.time.forward(time), self.pooled.as_ref(), &self.extra, cond); // [B, E]
-        let (h, size) = (self.input.forward(x), hint.dims()); // [B, C0, H, S]
-        let hint = self.hint.forward(hint); // [B, C0, H, S]
-        assert_eq!(
-            hint.dims(),
-            h.dims(),
-            "a hint of {size:?} becomes {:?}, the latents {:?}",
-            hint.dims(),
-            h.dims()
-        );
+        let run = || {
+            let embedding = embed(self.time.forward(time), self.pooled.as_ref(), &self.extra, cond); // [B, E]
+            let h = trace::tap(|| "input".into(), self.input.forward(x)); // [B, C0, H, S]
+            let hint = trace::part(|| "hint".into(), || self.hint.forward(hint, &h)); // [B, C0, H, S]
+            let (h, skips) = Down::all(&self.down, h + hint, &embedding, text, &[]); // [B, Cn, H / 2^n, S / 2^n]
+            (trace::block(|| "middle".into(), h, |h| self.middle.forward(h, &embedding, text)), skips)
+        };
         // The parts have the names of the UNet's; hooks that are meant for those must not act here.
-        let (h, skips) = trace::scope(
-            || "control".into(),
-            || {
-                let (h, skips) = Down::all(&self.down, h + hint, &embedding, text, &[]); // [B, Cn, H / 2^n, S / 2^n]
-                (trace::block(|| "middle".into(), h, |h| self.middle.forward(h, &embedding, text)), skips)
-            },
-        );
+        let (h, skips) = trace::scope(|| "control".into(), run);
         let skips = skips.into_iter().zip(&self.skips).map(|(skip, conv)| conv.forward(skip)).collect();
         Residuals { levels: Vec::new(), skips, middle: Some(self.middle_out.forward(h)) }
     }

@@ -239,16 +239,17 @@ impl Ddpm {
         self.check_shapes(&x, &time);
         let embedding = self.embed(time); // [B, E]
         let embedding = silu(added.map_or(embedding.clone(), |added| embedding + added));
+        let embedding = trace::tap(|| "embedding".into(), embedding);
         let mut h = self.input.forward(x); // [B, C0, H, S]
         let mut skips = vec![h.clone()];
         for (i, level) in self.down.iter().enumerate() {
             let run = || level.forward(h, &embedding, &mut skips); // [B, Ci, H / 2^i, S / 2^i]
-            h = trace::tap(|| format!("down.{i}"), trace::scope(|| format!("down.{i}"), run));
+            h = trace::part(|| format!("down.{i}"), run);
         }
         h = trace::block(|| "middle".into(), h, |h| self.middle.forward(h, &embedding));
         for (i, level) in self.up.iter().enumerate() {
             let run = || level.forward(h, &embedding, &mut skips); // [B, Ci, H / 2^(i-1), S / 2^(i-1)]
-            h = trace::tap(|| format!("up.{i}"), trace::scope(|| format!("up.{i}"), run));
+            h = trace::part(|| format!("up.{i}"), run);
         }
         self.output.forward(self.activation.forward(self.norm.forward(h))) // [B, C, H, S]
     }

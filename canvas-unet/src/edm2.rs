@@ -246,33 +246,30 @@ impl Backbone<4> for Edm2 {
     /// If channels, height or width do not fit the configuration, or the batches differ.
     fn forward(&self, x: Tensor<4>, time: Tensor<1>, class: &Class) -> Tensor<4> {
         self.check_shapes(&x, &time, class);
-        let embedding = self.embedding(time, class, &x); // [B, E]
-        let run = |name: String, block: &Block, h: Tensor<4>| {
-            trace::tap(|| name.clone(), trace::scope(|| name.clone(), || block.forward(h, &embedding)))
-        };
+        let embedding = trace::tap(|| "embedding".into(), self.embedding(time, class, &x)); // [B, E]
         let ones = x.clone().narrow(1, 0, 1).ones_like(); // [B, 1, H, S]
         let mut h = self.input.forward(Tensor::cat(vec![x, ones], 1)); // [B, W0, H, S]
         let mut skips = vec![h.clone()];
         for (i, level) in self.down.iter().enumerate() {
             if let Some(resize) = &level.resize {
-                h = run(format!("down.{i}.resize"), resize, h); // [B, W(i-1), H / 2^i, S / 2^i]
+                h = trace::part(|| format!("down.{i}.resize"), || resize.forward(h, &embedding)); // [B, W(i-1), H / 2^i, S / 2^i]
                 skips.push(h.clone());
             }
             for (j, block) in level.blocks.iter().enumerate() {
-                h = run(format!("down.{i}.blocks.{j}"), block, h); // [B, Wi, H / 2^i, S / 2^i]
+                h = trace::part(|| format!("down.{i}.blocks.{j}"), || block.forward(h, &embedding)); // [B, Wi, H / 2^i, S / 2^i]
                 skips.push(h.clone());
             }
         }
         for (i, block) in self.middle.iter().enumerate() {
-            h = run(format!("middle.{i}"), block, h); // [B, Wn, H / 2^n, S / 2^n]
+            h = trace::block(|| format!("middle.{i}"), h, |h| block.forward(h, &embedding)); // [B, Wn, H / 2^n, S / 2^n]
         }
         for (i, level) in self.up.iter().enumerate() {
             if let Some(resize) = &level.resize {
-                h = run(format!("up.{i}.resize"), resize, h);
+                h = trace::part(|| format!("up.{i}.resize"), || resize.forward(h, &embedding));
             }
             for (j, block) in level.blocks.iter().enumerate() {
                 let joined = mp_cat(h, skips.pop().expect("one for each block up"), HALF);
-                h = run(format!("up.{i}.blocks.{j}"), block, joined);
+                h = trace::part(|| format!("up.{i}.blocks.{j}"), || block.forward(joined, &embedding));
             }
         }
         self.output.forward(h) * self.gain.val().reshape([1, 1, 1, 1]) // [B, C, H, S]

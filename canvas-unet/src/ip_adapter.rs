@@ -123,6 +123,26 @@ impl IpAdapter {
         self.reader.forward(image)
     }
 
+    /// The same adapter, acting on some of the UNet's attentions only: those whose [traced](canvas_core::trace) names are
+    /// asked for, such as `up.0.stages.1.transformer.blocks.0.cross`.
+    ///
+    /// Several of them with strengths of their own, beside each other in one
+    /// [`ImagePrompted`], are what diffusers calls a scale for each block. With SDXL,
+    /// `up.0.stages.1` alone takes the style of an image and leaves its content.
+    ///
+    /// # Panics
+    /// If no attention is left.
+    ///
+    /// # Reference
+    /// Wang et al., "InstantStyle: Free Lunch towards Style-Preserving in Text-to-Image Generation", 2024,
+    /// <https://arxiv.org/abs/2404.02733>.
+    pub fn only(&self, keep: impl Fn(&str) -> bool) -> Self {
+        let pairs = self.layers.iter().cloned().zip(self.names.iter().cloned());
+        let (layers, names): (Vec<_>, Vec<_>) = pairs.filter(|(_, name)| keep(name)).unzip();
+        assert!(!layers.is_empty(), "none of the IP-Adapter's attentions is left of {:?}", self.names);
+        Self { reader: self.reader.clone(), layers, names }
+    }
+
     /// Begins training where the paper does: with the keys and values that the UNet has for its text.
     ///
     /// # Panics

@@ -17,7 +17,7 @@ struct Stage {
 impl Stage {
     /// `h`: `[B, C, H, S]`, `embedding`: `[B, E]`, output: `[B, O, H, S]`.
     pub(crate) fn forward(&self, h: Tensor<4>, embedding: &Tensor<2>, text: &Text) -> Tensor<4> {
-        let h = self.res.forward(h, embedding.clone()); // [B, O, H, S]
+        let h = trace::part(|| "res".into(), || self.res.forward(h, embedding.clone())); // [B, O, H, S]
         match &self.transformer {
             Some(transformer) => trace::block(|| "transformer".into(), h, |h| transformer.forward(h, text)),
             None => h,
@@ -64,7 +64,7 @@ impl Down {
         let mut skips = vec![h.clone()];
         for (i, level) in levels.iter().enumerate() {
             let run = || level.forward(h, embedding, text, (added.get(i), &mut skips)); // [B, Ci, H / 2^i, S / 2^i]
-            h = trace::tap(|| format!("down.{i}"), trace::scope(|| format!("down.{i}"), run));
+            h = trace::part(|| format!("down.{i}"), run);
         }
         (h, skips)
     }
@@ -82,7 +82,7 @@ impl Down {
         let last = self.stages.len() - 1;
         let attends = self.stages[last].transformer.is_some();
         for (i, stage) in self.stages.iter().enumerate() {
-            h = trace::scope(|| format!("stages.{i}"), || stage.forward(h, embedding, text)); // [B, O, H, S]
+            h = trace::part(|| format!("stages.{i}"), || stage.forward(h, embedding, text)); // [B, O, H, S]
             if i == last && (attends || self.downsample.is_none()) {
                 h = plus(h, added);
             }
@@ -128,7 +128,7 @@ impl Middle {
 
     /// `[B, C, H, S]` to `[B, C, H, S]`.
     pub(crate) fn forward(&self, h: Tensor<4>, embedding: &Tensor<2>, text: &Text) -> Tensor<4> {
-        let h = trace::scope(|| "first".into(), || self.first.forward(h, embedding, text));
+        let h = trace::part(|| "first".into(), || self.first.forward(h, embedding, text));
         trace::block(|| "second".into(), h, |h| self.second.forward(h, embedding.clone()))
     }
 }
@@ -172,7 +172,7 @@ impl Up {
     ) -> Tensor<4> {
         for (i, stage) in self.stages.iter().enumerate() {
             let joined = Tensor::cat(vec![h, skips.pop().expect("one for each block up")], 1);
-            h = trace::scope(|| format!("stages.{i}"), || stage.forward(joined, embedding, text)); // [B, O, H, S]
+            h = trace::part(|| format!("stages.{i}"), || stage.forward(joined, embedding, text)); // [B, O, H, S]
         }
         let Some(conv) = &self.upsample else { return h };
         let [_, _, height, width] = skips.last().expect("the next level's").dims();

@@ -10,7 +10,7 @@ use crate::blocks::{Resize, conv3};
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::prelude::*;
 use burn::tensor::activation::relu;
-use canvas_core::{ConfigError, check};
+use canvas_core::{ConfigError, check, trace};
 use serde::{Deserialize, Serialize};
 
 /// Which of the published shapes.
@@ -140,8 +140,8 @@ impl T2iAdapter {
             h = input.forward(h); // [B, C0, H, S]
         }
         let mut levels = Vec::with_capacity(self.blocks.len());
-        for part in &self.blocks {
-            h = part.forward(h); // [B, Ci, H / 2^i, S / 2^i]
+        for (i, part) in self.blocks.iter().enumerate() {
+            h = trace::part(|| format!("adapter.{i}"), || part.forward(h)); // [B, Ci, H / 2^i, S / 2^i]
             levels.push(h.clone());
         }
         Residuals { levels, skips: Vec::new(), middle: None }

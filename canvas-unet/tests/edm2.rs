@@ -150,7 +150,7 @@ fn functions_keep_the_variance_of_independent_inputs() {
 #[test]
 fn forced_normalisation_changes_lengths_and_nothing_else() {
     let device = Device::flex().autodiff();
-    let net = filled(&config(), &device);
+    let net = params::realise(filled(&config(), &device));
     let before = params::named(&net);
     let run = |net: &Edm2| net.forward(noised(&device), times(&device), &Class::new(&[3, 5], &device));
     let net = normalize_weights(net);
@@ -177,6 +177,7 @@ fn forced_normalisation_changes_lengths_and_nothing_else() {
     assert!(change < 1e-3, "{change:e}");
     // Gradients still reach every weight, and have no part along it: lengths do not matter.
     let grads = gradients(&net, &second.square().sum().backward());
+    assert!(!grads.contains_key("grad.fourier.frequencies") && !grads.contains_key("grad.fourier.phases"));
     for param in params::named(&net).into_iter().filter(|param| param.name.ends_with("weight")) {
         let grad = &grads[&format!("grad.{}", param.name)];
         let pairs = || grad.iter::<f64>().zip(param.data.iter::<f64>());

@@ -4,14 +4,16 @@
 mod common;
 
 use burn::prelude::*;
+use canvas_core::trace::{self, SkippedBlocks};
 use canvas_core::{Backbone, Channels, Class, Concatenated, Condition, Text, params};
 use canvas_unet::{
     Adapted, AdapterKind, Conditions, ControlNet, ControlNetConfig, Controlled, Hints, Label, LabelKind,
-    T2iAdapter, T2iAdapterConfig, Unet, UnetConfig,
+    Residuals, T2iAdapter, T2iAdapterConfig, Unet, UnetConfig,
 };
 use common::{compare, gradients, pattern};
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
 
 /// SDXL's kind of network, as in the fixture.
 fn xl(in_channels: usize) -> UnetConfig {
@@ -146,6 +148,27 @@ fn controlnet_equals_diffusers() {
     compare("controlnet", &found, 1e-4);
 }
 
+/// What is asked of a UNet by name must not happen in a ControlNet, whose parts are built alike.
+#[test]
+fn hooks_tell_a_controlnet_from_its_unet() {
+    let device = Device::flex();
+    let (net, unet): (_, Unet) = (controlnet(&device), params::fill_by_formula(xl(4).init(&device)));
+    let (x, time, cond) = (pattern([2, 4, 8, 12], 1.0, &device), times(&device), sized(true, &device));
+    let hint = pattern([2, 3, 32, 48], 4.0, &device);
+    let added = || net.forward(x.clone(), time.clone(), &cond, hint.clone());
+    let own = trace::names(|| drop(added()));
+    assert!(own.iter().all(|name| name.starts_with("control.")), "{own:?}");
+    assert!(own.contains(&"control.hint".into()) && own.contains(&"control.middle".into()), "{own:?}");
+    let run = || unet.run(x.clone(), time.clone(), &cond, None);
+    for name in trace::names(|| drop(run())).iter().filter(|name| !name.starts_with("up.")) {
+        assert!(own.contains(&format!("control.{name}")), "{name}");
+    }
+    let hook = Rc::new(SkippedBlocks::new(&["middle"]));
+    let skipped = trace::with_hook(hook, added);
+    let middle = |residuals: Residuals| residuals.middle.unwrap().into_data();
+    assert_eq!(middle(skipped), middle(added()));
+}
+
 #[test]
 fn t2i_adapters_equal_diffusers() {
     let device = Device::flex().autodiff();
@@ -183,6 +206,13 @@ fn t2i_adapters_equal_diffusers() {
         found.insert("adapted".into(), output.clone().into_data());
         compare(name, &found, 1e-4);
 
+        for row in 0..2 {
+            let alone = net.forward(hint.clone().narrow(0, row, 1));
+            for (alone, together) in alone.levels.into_iter().zip(&features.levels) {
+                let error = distance(alone, together.clone().narrow(0, row, 1));
+                assert!(error < 1e-5, "{name}, row {row}: {error:e}");
+            }
+        }
         // As a condition its rows come and go with the batch's.
         let swapped = (cond, features.scaled(0.6)).select(&[1, 0]);
         let back = adapted.forward(x.flip([0]), times(&device).flip([0]), &swapped).flip([0]);

@@ -97,11 +97,11 @@ fn parity(
     let mut cond = cond;
     cond.text.tokens = cond.text.tokens.require_grad();
 
-    let tokens = nets.iter().zip(&images).map(|(net, image)| net.tokens(image.clone())).collect();
+    let tokens: Vec<_> = nets.iter().zip(&images).map(|(net, image)| net.tokens(image.clone())).collect();
     let told = unet.told();
     let scaled = nets.iter().zip(adapters).map(|(net, (_, scale, _))| (net, *scale)).collect();
     let prompted = ImagePrompted { backbone: &told, adapters: scaled };
-    let output = prompted.forward(x.clone(), times(&device), &(cond.clone(), ImageTokens(tokens)));
+    let output = prompted.forward(x.clone(), times(&device), &(cond.clone(), ImageTokens(tokens.clone())));
     let grads = (output.clone() * pattern(output.dims(), 2.0, &device)).sum().backward();
 
     let mut found = BTreeMap::new();
@@ -111,6 +111,15 @@ fn parity(
         found.insert(format!("{i}.grad.image"), image.grad(&grads).unwrap().into_data());
     }
     found.insert("output".into(), output.into_data());
+    let parts = [("up.1.stages.1.", 0.9), ("down.1.stages.0.", 0.4)];
+    let part =
+        |net: &IpAdapter| parts.map(|(block, scale)| (net.only(|name| name.starts_with(block)), scale));
+    let parts: Vec<(IpAdapter, f64)> = nets.iter().flat_map(part).collect();
+    let twice = tokens.iter().flat_map(|tokens| [tokens.clone(), tokens.clone()]).collect();
+    let styled =
+        ImagePrompted { backbone: &told, adapters: parts.iter().map(|(net, scale)| (net, *scale)).collect() };
+    let styled = styled.forward(x.clone(), times(&device), &(cond.clone(), ImageTokens(twice)));
+    found.insert("styled".into(), styled.into_data());
     found.insert("grad.x".into(), x.grad(&grads).unwrap().into_data());
     found.insert("grad.tokens".into(), cond.text.tokens.grad(&grads).unwrap().into_data());
     compare(fixture, &found, 1e-5);
@@ -224,7 +233,7 @@ fn files_of_another_kind_are_refused_by_name() {
         format!("{resampler}: FaceID Plus, which reads a face beside CLIP's states")
     );
     assert_eq!(refused(&["down_blocks.0"]), "image_proj: keys such as down_blocks.0");
-    assert_eq!(refused(&["image_proj.proj.weight"]), "image_proj.norm.weight: no such tensor");
+    assert_eq!(refused(&["image_proj.proj.weight"]), "image_proj.norm.weight: none");
 }
 
 /// ControlNets have attentions of the same names, which read the text alone.
@@ -295,6 +304,8 @@ fn adapters_add_up_and_reach_an_inpainting_unet() {
     assert!(message.contains("tokens for 1 IP-Adapters, there are 2"), "{message}");
     let message = panic_text(|| adapter.tokens(pattern([2, 1, 14], 5.0, &device)));
     assert!(message.contains("an image of width 14, the adapter reads 10"), "{message}");
+    let message = panic_text(|| adapter.only(|name| name.starts_with("up.9")));
+    assert!(message.starts_with("none of the IP-Adapter's attentions is left of [\"down.0."), "{message}");
     let three = ImageTokens(vec![Tensor::cat(vec![tokens.clone(), tokens.narrow(0, 0, 1)], 0)]);
     let one = ImagePrompted { backbone: &inpainting, adapters: vec![(&adapter, 1.0)] };
     let message = panic_text(|| one.forward(x.clone(), time.clone(), &(cond.clone(), three)));

@@ -4,7 +4,7 @@ mod common;
 
 use burn::module::Module;
 use burn::prelude::*;
-use canvas_core::{Backbone, Class, Unconditional, params};
+use canvas_core::{Backbone, Class, Unconditional, params, trace};
 use canvas_unet::{Adm, AdmConfig, Ddpm, DdpmConfig, Resample};
 use common::{compare, gradients, pattern};
 
@@ -69,6 +69,27 @@ fn a_row_alone_equals_its_row_in_a_batch() {
         let alone = net.forward(x.clone().narrow(0, row, 1), times.clone().narrow(0, row, 1), &label);
         let error: f32 = (alone - together.clone().narrow(0, row, 1)).abs().max().into_scalar();
         assert!(error < 1e-5, "row {row}: {error:e}");
+    }
+}
+
+#[test]
+fn parts_have_names() {
+    let device = Device::flex();
+    let net: Adm = params::fill_by_formula(adm().init(&device));
+    let (x, times) = (pattern([2, 3, 8, 12], 0.0, &device), Tensor::from_floats([0.25, 0.75], &device));
+    let names = trace::names(|| drop(net.forward(x, times, &Class::new(&[3, 1], &device))));
+    for expected in [
+        "embedding",
+        "down.0.down_res",
+        "down.1.stages.0.res",
+        "down.1.stages.0.attention.map",
+        "down.1.stages.0",
+        "middle.attention.map",
+        "middle.second",
+        "up.0.up_res",
+        "up.2",
+    ] {
+        assert!(names.iter().any(|name| name == expected), "{expected} is not in {names:?}");
     }
 }
 

@@ -277,8 +277,17 @@ fn attention_maps_and_blocks_have_names() {
         || unet.forward(pattern([2, 3, 8, 12], 0.0, &device), times([0.1, 0.9], &device), &text(&device));
     let names = trace::names(|| drop(run()));
     for expected in [
+        "input",
+        "embedding",
+        "down.0.stages.0.res",
         "down.0.stages.0.transformer.blocks.0.attention.map",
+        "down.0.stages.0.transformer.blocks.0.feed",
+        "down.0.stages.1.transformer.blocks.1.cross.query",
         "down.0.stages.1.transformer.blocks.1.cross.map",
+        "down.0.stages.1.transformer.blocks.1.cross.heads",
+        "down.0.stages.1.transformer.blocks.1.cross",
+        "down.0.stages.1.transformer",
+        "down.0.stages.1",
         "down.0",
         "middle.first.transformer.blocks.0.attention.map",
         "middle.second",

@@ -1,7 +1,7 @@
 //! Named activations: looked at, replaced or skipped by name, without a change to the network.
 //!
-//! Networks name their intermediate results with [`tap`], their parts with [`scope`] and the parts that can be
-//! left out with [`block`]. All three cost one look at a flag until a hook or a search is on. Names are paths:
+//! Networks name their intermediate results with [`tap`], their parts with [`scope`] and [`part`], and the parts that
+//! can be left out with [`block`]. All of them cost one look at a flag until a hook or a search is on. Names are paths:
 //! `blocks.3.attention.map` is the attention map, after the softmax, of the self-attention of block 3.
 //!
 //! # Example
@@ -166,7 +166,13 @@ pub fn scope<T>(name: impl FnOnce() -> String, run: impl FnOnce() -> T) -> T {
     run()
 }
 
-/// Runs a part of a network that a hook may leave out: a [`scope`] whose output is tapped under its name.
+/// Runs a part of a network: a [`scope`] whose output is tapped under its name.
+pub fn part<const D: usize>(name: impl Fn() -> String, run: impl FnOnce() -> Tensor<D>) -> Tensor<D> {
+    let x = scope(&name, run);
+    tap(name, x)
+}
+
+/// Runs a part of a network that a hook may leave out: a [`part`] with an input of its output's shape.
 ///
 /// # Shapes
 /// `x` and the output of `run` are alike.

@@ -90,8 +90,11 @@ fn a_panic_closes_hooks_scopes_and_searches() {
     catch_unwind(AssertUnwindSafe(broken)).unwrap_err();
     assert_eq!(value(network(x.clone())), 7.0);
     trace::tap(|| unreachable!(), x.clone());
-    let names = trace::names(|| drop(network(x)));
+    let names = trace::names(|| drop(network(x.clone())));
     assert_eq!(names, ["blocks.0.double", "blocks.0", "blocks.1.double", "blocks.1"]);
+    let names = trace::names(|| drop(trace::part(|| "whole".into(), || network(x).unsqueeze::<2>())));
+    let inside = ["whole.blocks.0.double", "whole.blocks.0", "whole.blocks.1.double", "whole.blocks.1"];
+    assert_eq!((&names[..4], names[4].as_str()), (&inside.map(String::from)[..], "whole"));
 }
 
 #[test]

@@ -191,13 +191,13 @@ impl TransformerBlock {
         let own = self.norm_attention.forward(h.clone()); // [B, N, C]
         let (tokens, mask) = (text.tokens.clone(), Some(text.mask.clone()));
         let (read, hidden) = if self.cross_only { (tokens, mask) } else { (own.clone(), None) };
-        let own = trace::scope(|| "attention".into(), || self.attention.forward(own, read, hidden));
+        let own = trace::part(|| "attention".into(), || self.attention.forward(own, read, hidden));
         let h = h + own;
         let query = self.norm_cross.forward(h.clone()); // [B, N, C]
         let (tokens, mask) = (text.tokens.clone(), Some(text.mask.clone()));
-        let read = trace::scope(|| "cross".into(), || self.cross.forward(query, tokens, mask));
+        let read = trace::part(|| "cross".into(), || self.cross.forward(query, tokens, mask));
         let h = h + read;
-        h.clone() + self.feed.forward(self.norm_feed.forward(h))
+        h.clone() + trace::part(|| "feed".into(), || self.feed.forward(self.norm_feed.forward(h)))
     }
 }
 

@@ -19,7 +19,7 @@ pub(super) struct Stage {
 impl Stage {
     /// `h`: `[B, C, H, S]`, `embedding`: `[B, E]`, output: `[B, O, H, S]`.
     pub(super) fn forward(&self, h: Tensor<4>, embedding: &Tensor<2>) -> Tensor<4> {
-        let h = self.res.forward(h, embedding.clone()); // [B, O, H, S]
+        let h = trace::part(|| "res".into(), || self.res.forward(h, embedding.clone())); // [B, O, H, S]
         match &self.attention {
             Some(attention) => trace::block(|| "attention".into(), h, |h| attention.forward(h)),
             None => h,
@@ -71,7 +71,7 @@ impl Down {
         skips: &mut Vec<Tensor<4>>,
     ) -> Tensor<4> {
         for (i, stage) in self.stages.iter().enumerate() {
-            h = trace::scope(|| format!("stages.{i}"), || stage.forward(h, embedding)); // [B, O, H, S]
+            h = trace::part(|| format!("stages.{i}"), || stage.forward(h, embedding)); // [B, O, H, S]
             skips.push(h.clone());
         }
         if let Some(conv) = &self.downsample {
@@ -79,7 +79,7 @@ impl Down {
             skips.push(h.clone());
         }
         if let Some(block) = &self.down_res {
-            h = block.forward(h, embedding.clone()); // [B, O, H/2, S/2]
+            h = trace::part(|| "down_res".into(), || block.forward(h, embedding.clone())); // [B, O, H/2, S/2]
             skips.push(h.clone());
         }
         h
@@ -103,9 +103,9 @@ impl Middle {
 
     /// `[B, C, H, S]` to `[B, C, H, S]`.
     pub(super) fn forward(&self, h: Tensor<4>, embedding: &Tensor<2>) -> Tensor<4> {
-        let h = self.first.forward(h, embedding.clone());
+        let h = trace::block(|| "first".into(), h, |h| self.first.forward(h, embedding.clone()));
         let h = trace::block(|| "attention".into(), h, |h| self.attention.forward(h));
-        self.second.forward(h, embedding.clone())
+        trace::block(|| "second".into(), h, |h| self.second.forward(h, embedding.clone()))
     }
 }
 
@@ -146,11 +146,13 @@ impl Up {
     ) -> Tensor<4> {
         for (i, stage) in self.stages.iter().enumerate() {
             let joined = Tensor::cat(vec![h, skips.pop().expect("one for each block up")], 1);
-            h = trace::scope(|| format!("stages.{i}"), || stage.forward(joined, embedding)); // [B, O, H, S]
+            h = trace::part(|| format!("stages.{i}"), || stage.forward(joined, embedding)); // [B, O, H, S]
         }
         match (&self.upsample, &self.up_res) {
             (Some(conv), _) => conv.forward(double(h)), // [B, O, 2 H, 2 S]
-            (None, Some(block)) => block.forward(h, embedding.clone()), // [B, O, 2 H, 2 S]
+            (None, Some(block)) => {
+                trace::part(|| "up_res".into(), || block.forward(h, embedding.clone())) // [B, O, 2 H, 2 S]
+            }
             (None, None) => h,
         }
     }

@@ -73,37 +73,36 @@ impl IpAdapterConfig {
     /// [`WeightsError::Tensor`] names the key, what was expected and what was found: where the adapter is for a UNet of
     /// other widths or with other attentions, and where it is none of [`ImageReader`]'s, such as FaceID.
     pub fn detect(source: &Source, unet: &UnetConfig) -> Result<Self, WeightsError> {
-        let file = File(source);
-        file.refuse_faces()?;
-        let (reader, image_width) = if file.has("image_proj.proj.weight") {
-            let [context] = file.shape("image_proj.norm.weight")?;
-            let [rows, width] = file.shape("image_proj.proj.weight")?;
+        refuse_faces(source)?;
+        let has = |key: &str| source.shape(key).is_some();
+        let (reader, image_width) = if has("image_proj.proj.weight") {
+            let [context] = source.dims("image_proj.norm.weight")?;
+            let [rows, width] = source.dims("image_proj.proj.weight")?;
             if context == 0 || !rows.is_multiple_of(context) {
                 let expected = format!("rows for whole tokens of width {context}");
-                return Err(file.error("image_proj.proj.weight", expected, format!("{rows} rows")));
+                return Err(source.refuse("image_proj.proj.weight", &expected, &format!("{rows} rows")));
             }
             (ImageReader::Pooled { tokens: rows / context }, width)
-        } else if file.has("image_proj.proj.3.weight") {
-            let [_, width] = file.shape("image_proj.proj.0.weight")?;
+        } else if has("image_proj.proj.3.weight") {
+            let [_, width] = source.dims("image_proj.proj.0.weight")?;
             (ImageReader::EachState, width)
-        } else if file.has("image_proj.latents") {
-            let [_, tokens, width] = file.shape("image_proj.latents")?;
-            let [inner, _] = file.shape("image_proj.layers.0.0.to_q.weight")?;
-            let [_, image_width] = file.shape("image_proj.proj_in.weight")?;
-            let depth =
-                (0..).take_while(|i| file.has(&format!("image_proj.layers.{i}.0.to_q.weight"))).count();
+        } else if has("image_proj.latents") {
+            let [_, tokens, width] = source.dims("image_proj.latents")?;
+            let [inner, _] = source.dims("image_proj.layers.0.0.to_q.weight")?;
+            let [_, image_width] = source.dims("image_proj.proj_in.weight")?;
+            let depth = (0..).take_while(|i| has(&format!("image_proj.layers.{i}.0.to_q.weight"))).count();
             (ImageReader::Resampler { tokens, width, heads: inner / HEAD, depth }, image_width)
         } else {
-            let expected =
-                "one of image_proj.proj.weight, image_proj.proj.3.weight, image_proj.latents".into();
+            let expected = "one of image_proj.proj.weight, image_proj.proj.3.weight, image_proj.latents";
             let found = source.keys().next().map_or("no key".into(), |key| format!("keys such as {key}"));
-            return Err(file.error("image_proj", expected, found));
+            return Err(source.refuse("image_proj", expected, &found));
         };
         for (i, (name, width)) in unet.cross_attentions().into_iter().enumerate() {
             for key in [layer_key(i, "to_k_ip"), layer_key(i, "to_v_ip")] {
-                let (found, expected) = (file.shape::<2>(&key)?, [width, unet.context_width]);
+                let (found, expected) = (source.dims::<2>(&key)?, [width, unet.context_width]);
                 if found != expected {
-                    return Err(file.error(&key, format!("{expected:?} for {name}"), format!("{found:?}")));
+                    let expected = format!("{expected:?} for {name}");
+                    return Err(source.refuse(&key, &expected, &format!("{found:?}")));
                 }
             }
         }
@@ -111,44 +110,23 @@ impl IpAdapterConfig {
     }
 }
 
-/// A source with errors that name it.
-struct File<'a>(&'a Source);
-
-impl File<'_> {
-    fn has(&self, key: &str) -> bool {
-        self.0.shape(key).is_some()
-    }
-
-    fn error(&self, key: &str, expected: String, found: String) -> WeightsError {
-        WeightsError::Tensor { path: self.0.path().to_owned(), key: key.to_owned(), expected, found }
-    }
-
-    fn shape<const D: usize>(&self, key: &str) -> Result<[usize; D], WeightsError> {
-        let found = self.0.shape(key);
-        found.and_then(|shape| shape.try_into().ok()).ok_or_else(|| {
-            let found = found.map_or("no such tensor".to_owned(), |shape| format!("{shape:?}"));
-            self.error(key, format!("a tensor of {D} axes"), found)
-        })
-    }
-
-    /// FaceID's files would look like others with something missing.
-    fn refuse_faces(&self) -> Result<(), WeightsError> {
-        let kinds = [
-            ("image_proj.perceiver_resampler", "FaceID Plus, which reads a face beside CLIP's states"),
-            ("ip_adapter.0.to_k_lora", "FaceID, which comes with a LoRA for the UNet"),
-            ("ip_adapter.0.to_q_lora", "FaceID, which comes with a LoRA for the UNet"),
-        ];
-        let expected = || "an IP-Adapter that reads CLIP's view of an image and nothing else".to_owned();
-        for (prefix, found) in kinds {
-            if let Some(key) = self.0.keys().find(|key| key.starts_with(prefix)) {
-                return Err(self.error(key, expected(), found.to_owned()));
-            }
+/// FaceID's files would look like others with something missing.
+fn refuse_faces(source: &Source) -> Result<(), WeightsError> {
+    let expected = "an IP-Adapter that reads CLIP's view of an image and nothing else";
+    let kinds = [
+        ("image_proj.perceiver_resampler", "FaceID Plus, which reads a face beside CLIP's states"),
+        ("ip_adapter.0.to_k_lora", "FaceID, which comes with a LoRA for the UNet"),
+        ("ip_adapter.0.to_q_lora", "FaceID, which comes with a LoRA for the UNet"),
+    ];
+    for (prefix, found) in kinds {
+        if let Some(key) = source.keys().find(|key| key.starts_with(prefix)) {
+            return Err(source.refuse(key, expected, found));
         }
-        // Two layers and a norm beside them: the vector of a face recogniser.
-        if self.has("image_proj.proj.0.weight") && self.has("image_proj.norm.weight") {
-            let found = "FaceID, which reads the vector of a face recogniser".to_owned();
-            return Err(self.error("image_proj.proj.0.weight", expected(), found));
-        }
-        Ok(())
     }
+    // Two layers and a norm beside them: the vector of a face recogniser.
+    let [layer, norm] = ["image_proj.proj.0.weight", "image_proj.norm.weight"];
+    if source.shape(layer).is_some() && source.shape(norm).is_some() {
+        return Err(source.refuse(layer, expected, "FaceID, which reads the vector of a face recogniser"));
+    }
+    Ok(())
 }

@@ -37,7 +37,7 @@ class Draws:
         self.masked = False  # whether the picture that is being encoded is the masked one
         self.steps, self.found = [], {}
 
-    def __call__(self, place: str, shape) -> torch.Tensor:
+    def __call__(self, place: str, shape, _generator) -> torch.Tensor:
         """The answer of `randn_tensor` in the module `place`."""
         shape = tuple(shape)
         if ".schedulers." in place:
@@ -64,16 +64,16 @@ class Draws:
 
 
 class Stream:
-    """The draws of `generator=torch.Generator().manual_seed(seed)`: f32 in both precisions, posteriors included."""
+    """The draws of generators that the pipeline is given, one a picture: f32 in both precisions, posteriors included."""
 
-    def __init__(self, seed: int):
-        self.generator, self.masked = torch.Generator().manual_seed(seed), False
+    masked = False
 
-    def __call__(self, _place: str, shape) -> torch.Tensor:
-        return torch.randn(tuple(shape), generator=self.generator, dtype=SINGLE)
-
-    def step(self, shape) -> torch.Tensor:
-        raise NotImplementedError("torchsde's Brownian tree has a seed of its own")
+    def __call__(self, _place: str, shape, generator) -> torch.Tensor:
+        shape = tuple(shape)
+        if isinstance(generator, torch.Generator):
+            return torch.randn(shape, generator=generator, dtype=SINGLE)
+        assert len(generator) == shape[0]
+        return torch.cat([torch.randn((1, *shape[1:]), generator=one, dtype=SINGLE) for one in generator])
 
     def tensors(self) -> dict:
         return {}
@@ -98,16 +98,23 @@ class Brownian:
         return z
 
 
+def answer(draws, place: str):
+    """`randn_tensor` as the module `place` has it."""
+
+    def randn_tensor(shape, generator=None, device=None, dtype=None, layout=None):
+        return draws(place, shape, generator).to(dtype or torch.get_default_dtype())
+
+    return randn_tensor
+
+
 @contextlib.contextmanager
-def replayed(draws: Draws):
+def replayed(draws):
     """Every `randn_tensor` of diffusers asks `draws`."""
     undo = []
     for name, module in list(sys.modules.items()):
         if name.startswith("diffusers.") and "randn_tensor" in vars(module):
             undo.append((module, "randn_tensor", module.randn_tensor))
-            module.randn_tensor = lambda shape, *_, name=name, dtype=None, **__: draws(name, shape).to(
-                dtype or torch.get_default_dtype()
-            )
+            module.randn_tensor = answer(draws, name)
     sde = importlib.import_module("diffusers.schedulers.scheduling_dpmsolver_sde")
     undo.append((sde, "BrownianTreeNoiseSampler", sde.BrownianTreeNoiseSampler))
     sde.BrownianTreeNoiseSampler, Brownian.draws = Brownian, draws
@@ -154,7 +161,7 @@ def single():
     return named(REAL, SINGLE)
 
 
-def mark_masked(pipe, draws: Draws) -> None:
+def mark_masked(pipe, draws) -> None:
     """Tells the draws when the masked picture is encoded."""
     if not hasattr(pipe, "prepare_mask_latents"):
         return

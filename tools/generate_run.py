@@ -86,6 +86,8 @@ def arguments(options: dict) -> dict:
             call[key.replace("negative", "negative_prompt")] = [options[key]] * count
     if options.get("size"):
         call |= {"height": options["size"][0], "width": options["size"][1]}
+    if "seed" in options:
+        call["generator"] = [torch.Generator().manual_seed(options["seed"] + k) for k in range(count)]
     return call | pictures(options)
 
 
@@ -139,7 +141,7 @@ def run(root: Path, options: dict):
         else:
             pipe.scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config)
         draws = Draws("noise" if "image" in options else "latents", options.get("posterior", False))
-        draws = Stream(options["seed"]) if "seed" in options else draws
+        draws = Stream() if "seed" in options else draws
         mark_masked(pipe, draws)
         stack.enter_context(replayed(draws))
         stack.enter_context(text_model_of_itself())
@@ -171,7 +173,7 @@ def write_case(root: Path, name: str) -> dict:
         noise.pop("posterior_masked", None)
     written = {"name": name, "model": options["model"], "generate_args": cases.arguments(name)}
     call = {key: value for key, value in arguments(options).items() if isinstance(value, (str, int, float, list, tuple))}
-    call = {key: value for key, value in call.items() if "image" not in key}
+    call = {key: value for key, value in call.items() if "image" not in key and key != "generator"}
     written["diffusers"] = {"pipeline": pipeline_class(options).__name__, "call": call}
     written["noise"] = {key: list(value.shape) for key, value in noise.items()}
     written["f32_against_f64"] = deviation(latents, exact)

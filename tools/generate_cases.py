@@ -288,9 +288,10 @@ def single_files() -> None:
 
 
 def seeds() -> None:
-    """PyTorch's own stream from a seed, in the order in which diffusers draws; posteriors are samples here."""
+    """PyTorch's own streams, of seed + k for picture k, in the order in which diffusers draws; posteriors are samples."""
     case("seed-sd1", "sd1", seed=0)
     case("seed-sd1-two-prompts-euler-a", "sd1", seed=3405691582, scheduler="euler-a", prompt=PROMPTS)
+    case("seed-sd1-two-prompts-image", "sd1", seed=7, image="photo", strength=0.6, prompt=PROMPTS)
     case("seed-sd1-image", "sd1", seed=7, image="photo", strength=0.6)
     case("seed-sd1-inpaint9", "sd1_inpaint", seed=7, image="photo", mask="mask_hard", strength=0.6)
     case("seed-sd1-inpaint4-lcm", "sd1", seed=7, image="photo", mask="mask_hard", strength=0.6, scheduler="lcm")

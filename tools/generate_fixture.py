@@ -30,6 +30,7 @@ sd1-control-window sd1-control-two sd1-control-image-resized sd1-control-inpaint
 sd1-t2i-scale sdxl-t2i
 sd1-ip-scale sd1-ip-two sdxl-ip-plus-two-prompts sdxl-ip-guidance-1 sd1-lora-control-ip
 sd1-lora-old sd1-lora-two sdxl-lora-kohya-ldm sd1-inversion-negative sdxl-inversion
+seed-sd1-two-prompts-euler-a seed-sd1-two-prompts-image seed-sd1-inpaint4-lcm
 """.split()
 
 

@@ -1,154 +1,23 @@
-"""Runs a case of `generate_cases` through diffusers, in f32 and in f64, with every random draw replayed.
-
-What diffusers draws, and where a case's `noise.safetensors` holds it:
-
-    latents           text-to-image: `randn_tensor` of the pipeline's `prepare_latents`, before `init_noise_sigma`
-    noise             image-to-image and inpainting: the same place; at strength 1 inpainting starts from it alone
-    step_noise        [draws, B, C, h, w]: `randn_tensor` of the schedulers, in order (LCM, DDPM, ancestral, SDE, ...)
-    posterior         [1, C, h, w]: the autoencoder's sample of the picture. Drawn BEFORE `noise`
-    posterior_masked  [1, C, h, w]: of the masked picture (inpainting with 9 channels). Drawn AFTER `noise`
-
-A posterior without its key is its mean (a zero draw). diffusers itself always samples there, so a picture's latents
-depend on the generator even where nothing else does; the cases `*-posterior` have the keys. An autoencoder without
-posterior (AutoencoderTiny) draws nothing. Inpainting with 4 channels encodes the masked picture too, and draws
-for it, and never uses it: that draw is not recorded. `DPMSolverSDEScheduler` takes Brownian noise from torchsde; here
-its k-th call is the k-th `step_noise`, combined as canvas-sched/tests/fixtures/README.md says.
-"""
+"""Runs a case of `generate_cases` through diffusers, in f32 and in f64, with the draws of `generate_replay`."""
 
 import contextlib
-import importlib
 import json
-import math
-import sys
 from pathlib import Path
 
 import diffusers
-import numpy as np
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
-from transformers import CLIPImageProcessor, CLIPTextModel, CLIPVisionModelWithProjection
+from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
 
 import generate_cases as cases
 import generate_inputs as inputs
+from generate_replay import SINGLE, Draws, Stream, double, mark_masked, replayed, single, text_model_of_itself
 
 diffusers.utils.logging.set_verbosity_error()
 diffusers.utils.logging.disable_progress_bar()
 transformers.utils.logging.disable_progress_bar()
 torch.set_num_threads(1)
-
-
-class Draws:
-    """The draws of one run, made on demand: what was asked for is what `noise.safetensors` will hold."""
-
-    def __init__(self, start: str, posterior: bool):
-        self.start, self.posterior = start, posterior
-        self.masked = False  # whether the picture that is being encoded is the masked one
-        self.steps, self.found, self.last = [], {}, None
-
-    def __call__(self, place: str, shape) -> torch.Tensor:
-        """The answer of `randn_tensor` in the module `place`."""
-        shape = tuple(shape)
-        if ".schedulers." in place:
-            return self.step(shape)
-        if ".autoencoders." not in place:
-            return self.named(self.start, shape)
-        key = "posterior_masked" if self.masked else "posterior"
-        return self.named(key, shape) if self.posterior else torch.zeros(shape)
-
-    def named(self, key: str, shape) -> torch.Tensor:
-        assert key not in self.found, f"{key} is drawn twice"
-        self.found[key] = torch.from_numpy(inputs.noise(key, shape))
-        return self.found[key]
-
-    def step(self, shape) -> torch.Tensor:
-        """The next of the schedulers' draws. The formula runs on over all of them, in the order of the file."""
-        whole = inputs.noise("step_noise", (len(self.steps) + 1, *shape))
-        self.steps.append(torch.from_numpy(whole[-1]))
-        return self.steps[-1]
-
-    def tensors(self) -> dict:
-        """What the file holds."""
-        return self.found | ({"step_noise": torch.stack(self.steps)} if self.steps else {})
-
-
-class Stream:
-    """The draws of `generator=torch.Generator().manual_seed(seed)`: f32 in both precisions, posteriors included."""
-
-    def __init__(self, seed: int):
-        self.generator, self.masked = torch.Generator().manual_seed(seed), False
-
-    def __call__(self, _place: str, shape) -> torch.Tensor:
-        return torch.randn(tuple(shape), generator=self.generator, dtype=SINGLE)
-
-    def step(self, shape) -> torch.Tensor:
-        raise NotImplementedError("torchsde's Brownian tree has a seed of its own")
-
-    def tensors(self) -> dict:
-        return {}
-
-
-class Brownian:
-    """diffusers' Brownian tree over sigma, from the run's draws: a second interval from the same start shares a path."""
-
-    draws = None
-
-    def __init__(self, x, *_, **__):
-        self.shape, self.last = x.shape, None
-
-    def __call__(self, sigma, sigma_next):
-        start, end = float(sigma), float(sigma_next)
-        z = Brownian.draws.step(tuple(self.shape)).to(torch.get_default_dtype())
-        if self.last is not None and self.last[0] == start:
-            share = abs(self.last[1] - start) / abs(end - start)
-            assert share <= 1, "the second interval is shorter than the first"
-            z = math.sqrt(share) * self.last[2] + math.sqrt(1 - share) * z
-        self.last = (start, end, z)
-        return z
-
-
-@contextlib.contextmanager
-def replayed(draws: Draws):
-    """Every `randn_tensor` of diffusers asks `draws`."""
-    undo = []
-    for name, module in list(sys.modules.items()):
-        if name.startswith("diffusers.") and "randn_tensor" in vars(module):
-            undo.append((module, "randn_tensor", module.randn_tensor))
-            module.randn_tensor = lambda shape, *_, name=name, dtype=None, **__: draws(name, shape).to(
-                dtype or torch.get_default_dtype()
-            )
-    sde = importlib.import_module("diffusers.schedulers.scheduling_dpmsolver_sde")
-    undo.append((sde, "BrownianTreeNoiseSampler", sde.BrownianTreeNoiseSampler))
-    sde.BrownianTreeNoiseSampler, Brownian.draws = Brownian, draws
-    try:
-        yield
-    finally:
-        for module, attribute, value in undo:
-            setattr(module, attribute, value)
-
-
-@contextlib.contextmanager
-def text_model_of_itself():
-    """Lets diffusers 0.42.1 find the last norm where transformers 5 has put it, or `clip_skip` raises."""
-    CLIPTextModel.text_model = property(lambda encoder: encoder)
-    try:
-        yield
-    finally:
-        del CLIPTextModel.text_model
-
-
-@contextlib.contextmanager
-def double():
-    """Replaces the names of f32 by f64's, which is what diffusers' sources and transformers' mention."""
-    kept = torch.float32, torch.float, np.float32, torch.Tensor.float
-    torch.float32 = torch.float = torch.float64
-    np.float32, torch.Tensor.float = np.float64, torch.Tensor.double
-    torch.set_default_dtype(torch.float64)
-    try:
-        yield
-    finally:
-        torch.float32, torch.float, np.float32, torch.Tensor.float = kept
-        torch.set_default_dtype(torch.float32)
 
 
 def pipeline_class(options: dict) -> type:
@@ -217,6 +86,8 @@ def arguments(options: dict) -> dict:
             call[key.replace("negative", "negative_prompt")] = [options[key]] * count
     if options.get("size"):
         call |= {"height": options["size"][0], "width": options["size"][1]}
+    if "seed" in options:
+        call["generator"] = [torch.Generator().manual_seed(options["seed"] + k) for k in range(count)]
     return call | pictures(options)
 
 
@@ -260,7 +131,9 @@ def run(root: Path, options: dict):
     """One run in the precision of the surroundings: the latents, the draws, the pictures."""
     with contextlib.ExitStack() as stack:
         real = torch.get_default_dtype()
-        pipe = load_single(root, options).to(real)
+        with single():
+            pipe = load(root, options)
+        pipe = pipe.to(real)
         if "scheduler" in options:
             folder = scheduler_folder(root, options)
             config = json.loads((folder / "scheduler_config.json").read_text())
@@ -268,7 +141,7 @@ def run(root: Path, options: dict):
         else:
             pipe.scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config)
         draws = Draws("noise" if "image" in options else "latents", options.get("posterior", False))
-        draws = Stream(options["seed"]) if "seed" in options else draws
+        draws = Stream() if "seed" in options else draws
         mark_masked(pipe, draws)
         stack.enter_context(replayed(draws))
         stack.enter_context(text_model_of_itself())
@@ -276,38 +149,6 @@ def run(root: Path, options: dict):
         latents = pipe(**arguments(options), output_type="latent").images
         decoded = pipe.vae.decode(latents / pipe.vae.config.scaling_factor).sample
     return latents, draws.tensors(), pipe.image_processor.postprocess(decoded)
-
-
-def load_single(root: Path, options: dict):
-    """`load` with f32's own names, whatever the surroundings replaced."""
-    names = torch.float32, torch.float, np.float32, torch.Tensor.float
-    torch.float32 = torch.float = SINGLE
-    np.float32, torch.Tensor.float = NUMPY_SINGLE, TO_SINGLE
-    torch.set_default_dtype(SINGLE)
-    try:
-        return load(root, options)
-    finally:
-        torch.float32, torch.float, np.float32, torch.Tensor.float = names
-        torch.set_default_dtype(names[0])
-
-
-SINGLE, NUMPY_SINGLE, TO_SINGLE = torch.float32, np.float32, torch.Tensor.float
-
-
-def mark_masked(pipe, draws: Draws) -> None:
-    """Tells the draws when the masked picture is encoded."""
-    if not hasattr(pipe, "prepare_mask_latents"):
-        return
-    inner = pipe.prepare_mask_latents
-
-    def outer(*args, **kwargs):
-        draws.masked = True
-        try:
-            return inner(*args, **kwargs)
-        finally:
-            draws.masked = False
-
-    pipe.prepare_mask_latents = outer
 
 
 def deviation(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -332,7 +173,7 @@ def write_case(root: Path, name: str) -> dict:
         noise.pop("posterior_masked", None)
     written = {"name": name, "model": options["model"], "generate_args": cases.arguments(name)}
     call = {key: value for key, value in arguments(options).items() if isinstance(value, (str, int, float, list, tuple))}
-    call = {key: value for key, value in call.items() if "image" not in key}
+    call = {key: value for key, value in call.items() if "image" not in key and key != "generator"}
     written["diffusers"] = {"pipeline": pipeline_class(options).__name__, "call": call}
     written["noise"] = {key: list(value.shape) for key, value in noise.items()}
     written["f32_against_f64"] = deviation(latents, exact)

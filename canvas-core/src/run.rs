@@ -105,6 +105,7 @@ pub struct Run<'a, const D: usize> {
     sampler: &'a dyn Sampler<D>,
     schedule: &'a dyn NoiseSchedule,
     levels: &'a [Level],
+    first: usize,
     noise: &'a mut dyn Noise<D>,
 }
 
@@ -120,10 +121,21 @@ impl<'a, const D: usize> Run<'a, D> {
         noise: &'a mut dyn Noise<D>,
     ) -> Result<Self, GridError> {
         sampler.check(levels)?;
-        Ok(Self { sampler, schedule, levels, noise })
+        Ok(Self { sampler, schedule, levels, first: 0, noise })
     }
 
-    /// Carries `x` from the first level to the last. `denoise` is a denoiser bound to its condition.
+    /// The same run from level `first` on, for image-to-image: hops keep their numbers and their count, by which some
+    /// samplers go.
+    ///
+    /// # Panics
+    /// If there is no hop from there.
+    pub fn starting(self, first: usize) -> Self {
+        let hops = self.levels.len() - 1;
+        assert!(first < hops, "a run from level {first} of {hops} hops");
+        Self { first, ..self }
+    }
+
+    /// Carries `x` from the first level (or where it is [`starting`](Self::starting)) to the last. `denoise` is a denoiser bound to its condition.
     pub fn sample<E: Into<Estimate<D>>>(
         self,
         denoise: impl Fn(Tensor<D>, Level) -> E,
@@ -141,7 +153,7 @@ impl<'a, const D: usize> Run<'a, D> {
     ) -> Tensor<D> {
         let denoise = |x, level| denoise(x, level).into();
         let (mut past, count) = (Vec::new(), self.levels.len() - 1);
-        for (index, pair) in self.levels.windows(2).enumerate() {
+        for (index, pair) in self.levels.windows(2).enumerate().skip(self.first) {
             let mut hop = Hop::single((pair[0], pair[1]), self.schedule, &denoise, &mut *self.noise)
                 .after(&past, index, count);
             let step = self.sampler.step(x, &mut hop);

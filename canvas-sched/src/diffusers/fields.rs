@@ -201,7 +201,7 @@ impl Fields {
 }
 
 /// Puts quotes around `Infinity` and `NaN` outside of strings: Python writes them, JSON has not got them.
-pub(super) fn quoted(text: &str) -> String {
+pub fn quoted(text: &str) -> String {
     let (mut out, mut rest, mut inside) = (String::new(), text, false);
     while let Some(next) = rest.chars().next() {
         let word =

@@ -25,12 +25,13 @@ mod wrap;
 
 pub use ask::Ask;
 pub use error::{AskError, DiffusersError};
+pub use fields::quoted;
 pub use options::{Compat, Options};
 
 use crate::Timesteps;
 use ask::Places;
 use canvas_core::{Level, NoiseSchedule, Prediction, Sampler};
-use fields::{Fields, quoted};
+use fields::Fields;
 use serde_json::Value;
 use std::path::Path;
 
@@ -117,6 +118,8 @@ pub struct Scheduler<const D: usize> {
     pub steps_per_time: f64,
     start: Start,
     grid: Box<dyn Places>,
+    /// PNDM's list of training steps has its second one twice.
+    repeats: bool,
     /// Image tokens and shifts at two sizes: `base_image_seq_len` and its kin.
     sizes: Option<[(f64, f64); 2]>,
 }
@@ -188,6 +191,19 @@ impl<const D: usize> Scheduler<D> {
     pub fn timesteps<'a>(&self, ask: impl Into<Ask<'a>>) -> Result<Option<OnSchedule>, AskError> {
         let placed = self.grid.place(&ask.into())?;
         Ok(placed.plain().then_some((placed.on, placed.timesteps)))
+    }
+
+    /// The levels of a run that starts at hop `first`, for image-to-image: for
+    /// [`Run::starting`](canvas_core::Run::starting).
+    ///
+    /// They are the same, but for PNDM with `skip_prk_steps`: diffusers counts entries of a list that has the second
+    /// training step twice, so a run that starts late starts one step earlier, and from its second hop on tells the network
+    /// the step after that of the state. With [`Compat::Corrected`] they are the same.
+    pub fn starting(&self, mut levels: Vec<Level>, first: usize) -> Vec<Level> {
+        if self.repeats && first > 1 {
+            levels[first] = levels[first - 1];
+        }
+        levels
     }
 
     /// What unit noise is multiplied by to start at the first level.

@@ -7,6 +7,7 @@
 /// | FlowMatchEuler, FlowMatchHeun, FlowMatchLCM | a static `shift` acts twice on the default grid (issue 13243) | once |
 /// | DDIM, PNDM | a step goes to `t - T/N`, whatever the grid's next step is | to the grid's next step |
 /// | PNDM | half steps are whole training steps; velocities of several times are mixed before they are read at one | halfway; each read at its own |
+/// | PNDM, image-to-image | entries of its list are counted, one of them twice: from the second hop on the network is told the step after the state's | the state's |
 /// | DDIMInverse | the network's output is read at the level before the one it was told | at the one it was told |
 /// | DDPM, `fixed_large_log` | refused: the root of a negative logarithm | `fixed_large` |
 /// | DDPM, `learned` | the standard deviation is the root of the network's output | the output is the variance's logarithm |

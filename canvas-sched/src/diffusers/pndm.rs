@@ -24,12 +24,18 @@ impl PndmCalls {
         timestep.checked_sub(by).map_or(self.end, |step| self.table.step(step))
     }
 
-    /// The first hop with two evaluations: the second is told the grid's next training step, `next`, and the
-    /// hop is made again from `next + T / N`.
+    /// The first hop with two evaluations: the second is told the next entry of diffusers' list of training steps, `next`,
+    /// and the hop is made again from `next + T / N`. That list has the grid's second step twice, so a run that
+    /// starts at hop 1 is told the same step again, and one that starts later the step that belongs there.
     fn average<const D: usize>(&self, here: Evaluation<D>, hop: &Hop<'_, D>, stride: usize) -> Step<D> {
         let of = self.inner.of;
-        let next = self.timestep(hop.to);
-        let moved = here.carry(self.below(self.timestep(hop.from), stride));
+        let from = self.timestep(hop.from);
+        let next = match hop.index {
+            0 => self.timestep(hop.to),
+            1 => from,
+            _ => from.saturating_sub(stride),
+        };
+        let moved = here.carry(self.below(from, stride));
         let there = hop.evaluate(moved, self.table.step(next));
         let again = Evaluation { level: self.table.step(next + stride), ..here.clone() };
         let eps = (of.eps(&again, &here) + of.eps(&again, &there)) / 2.0;
@@ -53,7 +59,7 @@ impl<const D: usize> Sampler<D> for PndmCalls {
         let stride = self.table.train() / hop.count;
         let here = hop.start(x);
         match self.inner.warm_up {
-            WarmUp::Average if hop.index == 0 && hop.count > 1 => self.average(here, hop, stride),
+            WarmUp::Average if hop.past.is_empty() && hop.count > 1 => self.average(here, hop, stride),
             WarmUp::RungeKutta if hop.index < 3 => self.runge_kutta(here, hop, stride),
             _ => {
                 let (from, to) = (hop.from, self.below(self.timestep(hop.from), stride));

@@ -2,6 +2,7 @@
 
 use burn::prelude::*;
 use canvas_core::{GridError, Hop, Level, Sampler, Std, Step, mix};
+use std::cell::Cell;
 
 /// Wraps a sampler so that a known picture stays outside of a mask: after each step the known part is put in its
 /// place, noised to the step's level with the run's one noise, after the last step clean.
@@ -36,9 +37,12 @@ impl<S, const D: usize> Inpaint<S, D> {
 
 impl<S: Sampler<D>, const D: usize> Sampler<D> for Inpaint<S, D> {
     fn step(&self, x: Tensor<D>, hop: &mut Hop<'_, D>) -> Step<D> {
-        let (denoise, from, to) = (hop.denoise, hop.from, hop.to);
-        let seen =
-            |x, level| denoise(if level == from { x } else { self.blend(x, self.known(level)) }, level);
+        let (denoise, to, started) = (hop.denoise, hop.to, Cell::new(false));
+        // The first question is about the state, which agrees already.
+        let seen = |x, level| match started.replace(true) {
+            true => denoise(self.blend(x, self.known(level)), level),
+            false => denoise(x, level),
+        };
         let step = self.inner.step(x, &mut hop.denoised_by(&seen));
         let next = match &step.std {
             Std::Same(0.0) => step.mean,

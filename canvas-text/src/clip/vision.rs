@@ -9,7 +9,6 @@ use burn::nn::{Embedding, Initializer, LayerNorm, LayerNormConfig, Linear, Linea
 use burn::prelude::*;
 use canvas_core::nn::Activation;
 use canvas_core::nn::init::normal_embedding;
-use canvas_core::weights::Rules;
 use canvas_core::{ConfigError, check, trace};
 use serde_json::Value;
 use std::path::Path;
@@ -54,11 +53,6 @@ impl ClipVisionConfig {
     /// 1,844,907,264 parameters.
     pub fn open_clip_big_g() -> Self {
         Self::new(1664, 8192, 48, 16, Activation::Gelu).with_projection(Some(1280))
-    }
-
-    /// The names of transformers' `CLIPVisionModelWithProjection`, which are ours.
-    pub fn published(&self) -> Rules {
-        Rules::new().ignore("position_ids", "the numbers 0, 1, 2, ...")
     }
 
     /// # Errors

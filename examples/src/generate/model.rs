@@ -8,6 +8,7 @@ use burn::module::Module;
 use burn::prelude::*;
 use canvas_core::weights::{Family, Original, Report, Rules, Source, load_published_with};
 use canvas_core::{Autoencoder, LatentScale};
+use canvas_sched::diffusers::quoted;
 use canvas_text::{ClipTextConfig, ClipTokenizer};
 use canvas_unet::{Unet, UnetConfig};
 use canvas_vae::{AutoencoderKlConfig, AutoencoderTinyConfig};
@@ -83,7 +84,8 @@ const CLASSES: [(&str, Kind); 12] = [
 /// Names the file.
 pub fn json(path: &Path) -> Result<Value> {
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    serde_json::from_str(&text).with_context(|| format!("{} is not JSON", path.display()))
+    // Python writes infinities that JSON has not got.
+    serde_json::from_str(&quoted(&text)).with_context(|| format!("{} is not JSON", path.display()))
 }
 
 impl Model {

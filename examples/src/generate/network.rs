@@ -64,6 +64,8 @@ pub struct Network<'a> {
     pub controls: &'a [Control],
     /// Numbers of the networks; the outside is f32.
     pub dtype: DType,
+    /// What times are multiplied by.
+    pub time_scale: f64,
     /// Which call of the run this is, and how many there are.
     pub call: Cell<usize>,
     /// Calls of the run.
@@ -92,7 +94,7 @@ impl Backbone<4> for Network<'_> {
     /// - `x`: `[B, 4, h, w]`, `time`: `[B]`; output: `[B, 4, h, w]`
     fn forward(&self, x: Tensor<4>, time: Tensor<1>, given: &Given) -> Tensor<4> {
         let outside = x.dtype();
-        let x = x.cast(self.dtype);
+        let (x, time) = (x.cast(self.dtype), time * self.time_scale);
         let added = match (self.controlled(&x, &time, given), given.adapted.clone()) {
             (Some(controlled), Some(adapted)) => Some(controlled.plus(adapted)),
             (controlled, adapted) => controlled.or(adapted),

@@ -61,7 +61,7 @@ pub fn run(args: &Args) -> Result<()> {
     let batch = args.prompt.len();
     let adapted = adapters::adapted(&mut model, args, size, batch, &device)?;
     let images = adapters::image_prompts(&mut model, args, batch, &device)?;
-    lora::put_on(&mut model, args)?;
+    let model = lora::put_on(model, args)?;
     write_report(&model, args)?;
 
     let controlled = !controls.is_empty() || adapted.is_some();
@@ -180,7 +180,7 @@ impl Start {
         let noise = draws.start("noise", dims, device)?;
         let x = match &clean {
             Some(clean) if task == Task::Image || strength < 1.0 => {
-                mix(clean.clone(), noise.clone(), &plan.levels[..1])
+                mix(clean.clone(), noise.clone(), &[plan.levels[plan.first]])
             }
             _ => noise.clone() * plan.start_scale,
         };
@@ -289,12 +289,13 @@ impl Job<'_> {
     /// From the start to latents.
     fn draw(&self, start: Start, images: &ImagePrompts, draws: &mut Draws) -> Result<Tensor<4>> {
         let levels = &self.plan.levels;
-        let counted = self.scheduler.count(levels)?;
+        let counted = self.scheduler.count(self.plan)?;
         draws.check_steps(counted.draws, start.x.dims())?;
         let network = Network {
             unet: &self.model.unet,
             controls: self.controls,
             dtype: DType::F32,
+            time_scale: self.scheduler.time_scale(),
             call: Cell::new(0),
             calls: counted.evaluations,
         };
@@ -331,7 +332,7 @@ impl Job<'_> {
             }
             None => inner,
         };
-        let run = Run::new(sampler, self.scheduler.schedule(), levels, draws)?;
+        let run = Run::new(sampler, self.scheduler.schedule(), levels, draws)?.starting(self.plan.first);
         let mut failed = None;
         let latents = run.watch(denoise, start.x, &mut |progress| {
             if let Err(error) = self.preview(&progress) {

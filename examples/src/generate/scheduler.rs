@@ -32,6 +32,8 @@ pub struct Scheduler {
 pub struct Plan {
     /// Noisiest first.
     pub levels: Vec<Level>,
+    /// Where the run starts: behind the first where less than all of a picture is drawn anew.
+    pub first: usize,
     /// What unit noise is multiplied by at the first.
     pub start_scale: f64,
 }
@@ -107,6 +109,11 @@ impl Scheduler {
         })
     }
 
+    /// What times are multiplied by, so that a network that counts a thousand steps is told what diffusers tells it.
+    pub fn time_scale(&self) -> f64 {
+        self.file.steps_per_time / 1000.0
+    }
+
     /// How noise grows.
     pub fn schedule(&self) -> &dyn NoiseSchedule {
         &*self.file.schedule
@@ -130,19 +137,21 @@ impl Scheduler {
             Some(Asked::Named { grid: Some(grid), .. }) => (grid.levels(self.schedule(), steps)?, true),
             Some(_) => (self.file.levels(steps)?, true),
         };
-        let levels = match strength {
-            Some(strength) => start(&levels, strength).context("--strength")?.to_vec(),
-            None => levels,
+        let left = match strength {
+            Some(strength) => start(&levels, strength).context("--strength")?.len(),
+            None => levels.len(),
         };
+        let first = levels.len() - left;
+        let levels = if named { levels } else { self.file.starting(levels, first) };
         let start_scale = if named { levels[0].sigma } else { self.file.start_scale(&levels) };
-        Ok(Plan { levels, start_scale })
+        Ok(Plan { levels, first, start_scale })
     }
 
     /// How often a run asks the network and how often it draws noise, counted on a run without one.
     ///
     /// # Errors
     /// If the sampler cannot run along the levels.
-    pub fn count(&self, levels: &[Level]) -> Result<Counted> {
+    pub fn count(&self, plan: &Plan) -> Result<Counted> {
         /// Noise that counts.
         struct Draws(usize);
         impl canvas_core::Noise<4> for Draws {
@@ -152,7 +161,7 @@ impl Scheduler {
             }
         }
         let (evaluations, mut draws) = (Cell::new(0), Draws(0));
-        let run = Run::new(self.sampler(), self.schedule(), levels, &mut draws)?;
+        let run = Run::new(self.sampler(), self.schedule(), &plan.levels, &mut draws)?.starting(plan.first);
         let asked = |x: Tensor<4>, _: Level| -> Estimate<4> {
             evaluations.set(evaluations.get() + 1);
             x.into()

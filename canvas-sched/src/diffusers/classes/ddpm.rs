@@ -1,5 +1,6 @@
 //! DDPM, DDIM and its inversion, PNDM, LCM, TCD: classes on whole training steps.
 
+use super::super::Scheduler;
 use super::super::fields::Fields;
 use super::super::pndm::PndmCalls;
 use super::super::spacing::{Kind, OriginGrid, Spaced, StepGrid, Variant};
@@ -95,7 +96,8 @@ pub(super) fn pndm<const D: usize>(fields: &Fields, class: &'static str, options
         Compat::Diffusers => Box::new(PndmCalls { inner, table: table.clone(), end: table.end(clean) }),
         Compat::Corrected => Box::new(inner),
     };
-    Ok(on_table(class, table, prediction, sampler, Start::Unit, grid))
+    let repeats = skip && options.compat == Compat::Diffusers;
+    Ok(Scheduler { repeats, ..on_table(class, table, prediction, sampler, Start::Unit, grid) })
 }
 
 pub(super) fn distilled<const D: usize>(fields: &Fields, class: &'static str, options: &Options) -> Built<D> {

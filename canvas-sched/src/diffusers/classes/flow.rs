@@ -65,6 +65,7 @@ fn on_flow<const D: usize>(grid: FlowGrid, sampler: Box<dyn Sampler<D>>) -> Sche
         steps_per_time: grid.train as f64,
         start: Start::Unit,
         grid: Box::new(grid),
+        repeats: false,
         sizes: None,
     }
 }

@@ -150,7 +150,17 @@ fn on_table<const D: usize>(
     let steps_per_time = table.train() as f64;
     let schedule = Box::new(table) as Box<dyn NoiseSchedule>;
     let (class, grid) = (class.to_owned(), Box::new(grid));
-    Scheduler { class, schedule, prediction, sampler, steps_per_time, start, grid, sizes: None }
+    Scheduler {
+        class,
+        schedule,
+        prediction,
+        sampler,
+        steps_per_time,
+        start,
+        grid,
+        repeats: false,
+        sizes: None,
+    }
 }
 
 fn churn(options: &Options) -> Churned<Euler> {

@@ -46,6 +46,7 @@ pub(super) fn edm<const D: usize>(fields: &Fields, class: &'static str, options:
         steps_per_time: 1.0,
         start: Start::Total,
         grid: Box::new(Fixed { class, on, timesteps }),
+        repeats: false,
         sizes: None,
     })
 }
@@ -71,6 +72,7 @@ pub(super) fn consistency<const D: usize>(fields: &Fields) -> Built<D> {
         steps_per_time: 1000.0,
         start: Start::Sigma,
         grid: Box::new(ConsistencyGrid { train, on }),
+        repeats: false,
         sizes: None,
     })
 }
@@ -88,6 +90,7 @@ pub(super) fn scm<const D: usize>(fields: &Fields) -> Built<D> {
         steps_per_time: 1.0,
         start: Start::Sigma,
         grid: Box::new(circle),
+        repeats: false,
         sizes: None,
     })
 }
@@ -104,6 +107,7 @@ pub(super) fn ipndm<const D: usize>(fields: &Fields, class: &'static str) -> Bui
         steps_per_time: 1.0,
         start: Start::Unit,
         grid: Box::new(Fixed { class, on: Squared, timesteps: Timesteps::uniform() }),
+        repeats: false,
         sizes: None,
     })
 }

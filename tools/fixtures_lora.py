@@ -16,7 +16,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline, UNet2DConditionModel
-from peft import LoHaConfig, LoKrConfig, LoraConfig, PeftModel, inject_adapter_in_model, set_peft_model_state_dict
+from peft import LoHaConfig, LoKrConfig, LoraConfig, PeftModel, inject_adapter_in_model
 from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
@@ -307,7 +307,6 @@ def peft_folder(unet):
 
 
 def unet_cases():
-    every = lambda name: True
     cases = {"sd": draw(sd()), "sdxl": draw(sdxl())}
     cases["peft"] = through_pipeline([peft_file(sd(), 3)], [0.7])
     mixed = peft_file(sd(), 3) | peft_file(sd(), 2, chosen=lambda name: ".attn2." in name)
@@ -320,7 +319,7 @@ def unet_cases():
     cases["kohya"] = through_pipeline([kohya_file(sd(), 3, 2)], [0.8])
     cases["ldm"] = through_pipeline([kohya_file(sdxl(), 3, 2, rename=ldm_name)], [0.8], xl=True)
     cases["two"] = through_pipeline([peft_file(sd(), 3), kohya_file(sd(), 3, 2)], [0.7, -0.4])
-    dora = magnitudes(sd(), peft_file(sd(), 3, chosen=every))
+    dora = magnitudes(sd(), peft_file(sd(), 3, chosen=lambda name: True))
     cases["dora"] = through_pipeline([dora], [0.7])
     cases["dora_two"] = through_pipeline([dora, kohya_file(sd(), 3, 2)], [0.7, -0.4])
     cases["peft_folder"] = peft_folder(sd())

@@ -156,6 +156,11 @@ impl ClipText {
         self.text_model.embeddings.position_embedding.weight.dims()[0]
     }
 
+    /// Width of the prompts' vectors.
+    pub fn pooled_width(&self) -> usize {
+        self.text_projection.as_ref().map_or(self.width(), |projection| projection.weight.shape()[1])
+    }
+
     /// Width of the token states.
     pub fn width(&self) -> usize {
         self.text_model.embeddings.token_embedding.weight.dims()[1]
@@ -172,9 +177,10 @@ impl ClipText {
         embedding.weight = embedding.weight.clone().map(|old| {
             let vectors: Tensor<2> = Tensor::from_data(vectors, (&old.device(), old.dtype()));
             let (rows, end) = (old.dims()[0], first + vectors.dims()[0]);
-            let mut parts = vec![old.clone().detach().narrow(0, 0, first), vectors];
+            let fixed = old.clone().set_require_grad(false); // the new leaf learns, not this one
+            let mut parts = vec![fixed.clone().narrow(0, 0, first), vectors];
             if end < rows {
-                parts.push(old.clone().detach().narrow(0, end, rows - end));
+                parts.push(fixed.narrow(0, end, rows - end));
             }
             let new = Tensor::cat(parts, 0); // [V + N, W]
             if old.is_require_grad() { new.require_grad() } else { new }

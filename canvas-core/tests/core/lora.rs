@@ -176,11 +176,14 @@ fn keys_that_are_not_understood_are_refused_by_name() {
     assert!(error.contains("expected the tensor hada_w1_b of the same layer"), "{error}");
     let mixed = [LINEAR[0], LINEAR[1], ("unet.to_q.hada_w1_a", &[6, 2][..])];
     assert!(refusal(&mixed).contains("expected hada tensors of the same layer only"));
-    assert!(refusal(&[]).contains("found no tensor at all"));
+    let (_folder, path) = file(&LINEAR, &[]);
+    std::fs::write(&path, b"\x02\0\0\0\0\0\0\0{}").unwrap();
+    let error = Lora::open(&path).unwrap_err().to_string();
+    assert!(error.ends_with("expected a tensor of LoRA, LoHa or LoKr, found no tensor at all"), "{error}");
     let twice = [LINEAR[0], LINEAR[1], ("unet.to_q.lora.down.weight", &[2, 4][..])];
-    assert!(refusal(&twice).contains("unet.to_q.lora_A.weight as well"));
-    let twice = [LINEAR[0], LINEAR[1], ("lora_unet_to_q.lora_down.weight", &[2, 4][..])];
-    let twice = [&twice[..], &[("lora_unet_to_q.lora_up.weight", &[6, 2][..])]].concat();
+    assert!(refusal(&twice).contains("found unet.to_q.lora.down.weight as well"));
+    let twice = [LINEAR[0], LINEAR[1], ("base_model.model.to_q.lora_A.weight", &[2, 4][..])];
+    let twice = [&twice[..], &[("base_model.model.to_q.lora_B.weight", &[6, 2][..])]].concat();
     assert!(refusal(&twice).contains("to_q.weight is changed by"), "{}", refusal(&twice));
 }
 

@@ -156,6 +156,8 @@ impl Model {
         }
         let config_path = root.join("unet/config.json");
         let config = UnetConfig::from_diffusers_file(&config_path)?;
+        let config =
+            sized(config, readers.last().map(|reader: &Reader| reader.encoder.pooled_width()), &config_path)?;
         let unet = loader.load(
             "unet",
             config.init(device),
@@ -230,7 +232,7 @@ impl Model {
             readers,
             reader_names,
             scheduler: scheduler_of(args, family, original.prediction_type())?,
-            zero_negative: family == Family::Sdxl,
+            zero_negative: zero_negative(args, family)?,
             reports: vec![(args.model.display().to_string(), report)],
         })
     }
@@ -254,6 +256,23 @@ impl Model {
     /// Whether its UNet reads a mask and a masked picture: an inpainting model.
     pub fn reads_mask(&self) -> bool {
         self.config.in_channels == 2 * self.vae.channels + 1
+    }
+}
+
+/// The file says how wide the pooled prompt and the sizes are together: the text encoder tells the one from the other.
+fn sized(config: UnetConfig, pooled: Option<usize>, path: &Path) -> Result<UnetConfig> {
+    let (Some(features), Some(own), Some(pooled)) = (config.size_features, config.pooled_width, pooled)
+    else {
+        return Ok(config);
+    };
+    let total = own + config.size_count * features;
+    match total.checked_sub(pooled).filter(|rest| rest.is_multiple_of(features)).map(|rest| rest / features) {
+        Some(count @ (5 | 6)) => Ok(config.with_size_count(count).with_pooled_width(Some(pooled))),
+        _ => bail!(
+            "{}: projection_class_embeddings_input_dim: expected {pooled} of the text encoder and 5 or 6 sizes of \
+             {features} features, found {total}",
+            path.display()
+        ),
     }
 }
 
@@ -290,6 +309,17 @@ fn scheduler_of(args: &Args, family: Family, prediction: &str) -> Result<Value> 
         "num_train_timesteps": 1000, "steps_offset": 1, "clip_sample": false, "set_alpha_to_one": false,
         "skip_prk_steps": true, "prediction_type": prediction, "timestep_spacing": "leading"
     }))
+}
+
+/// Of the pipeline in `--config`, or of SDXL's base model.
+fn zero_negative(args: &Args, family: Family) -> Result<bool> {
+    let index = args.config.as_ref().map(|folder| folder.join("model_index.json"));
+    match index.filter(|path| path.exists()) {
+        Some(path) => {
+            Ok(json(&path)?["force_zeros_for_empty_prompt"].as_bool().unwrap_or(family == Family::Sdxl))
+        }
+        None => Ok(family == Family::Sdxl),
+    }
 }
 
 /// Loads components, with a bar for each.

@@ -235,6 +235,9 @@ impl Model {
     }
 }
 
+/// How many numbers SDXL's refiner is told: a score in place of the target's height and width.
+const REFINER_SIZES: usize = 5;
+
 /// Text with the numbers that SDXL is told beside it.
 fn conditions(
     model: &Model,
@@ -249,20 +252,28 @@ fn conditions(
     let own = Pair(height, width);
     let crop = args.crop.unwrap_or(Pair(0, 0));
     let (original, target) = (args.original_size.unwrap_or(own), args.target_size.unwrap_or(own));
-    let image = args.image.is_some();
+    let refiner = model.config.size_count == REFINER_SIZES;
     let other = (args.negative_original_size, args.negative_target_size);
+    let other_crop = args.negative_crop.unwrap_or(Pair(0, 0));
     let (original, crop, target) = match other {
-        (Some(original), Some(target)) if negative => {
-            // Image-to-image and inpainting take the positive crop's place only where neither is given.
-            (original, args.negative_crop.unwrap_or(Pair(0, 0)), target)
+        _ if !negative => (original, crop, target),
+        // As diffusers: from a picture each size stands for itself, and the refiner alone has a crop of its own.
+        (first, second) if args.image.is_some() => {
+            let crop = if refiner { other_crop } else { crop };
+            (first.unwrap_or(original), crop, second.unwrap_or(target))
         }
-        (first, second) if negative && image => {
-            (first.unwrap_or(original), args.negative_crop.unwrap_or(Pair(0, 0)), second.unwrap_or(target))
-        }
+        (Some(first), Some(second)) => (first, other_crop, second),
         _ => (original, crop, target),
     };
+    let counts =
+        args.image.is_some() && refiner || args.image.is_none() && other.0.is_some() && other.1.is_some();
+    if negative && args.negative_crop.is_some() && !counts {
+        eprintln!(
+            "warning: --negative-crop does nothing here: see the table in examples/tests/fixtures/generate/README.md"
+        );
+    }
     let mut numbers = vec![original.0 as f32, original.1 as f32, crop.0 as f32, crop.1 as f32];
-    if model.config.size_count == 5 {
+    if refiner {
         numbers.push(if negative { args.negative_aesthetic_score } else { args.aesthetic_score } as f32);
     } else {
         numbers.extend([target.0 as f32, target.1 as f32]);

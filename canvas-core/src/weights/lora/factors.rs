@@ -195,7 +195,7 @@ impl Check<'_> {
                 (a, rows, columns)
             }
         };
-        if out % rows != 0 || columns == 0 || inner[0] % columns != 0 {
+        if !out.is_multiple_of(rows) || columns == 0 || !inner[0].is_multiple_of(columns) {
             let key = format!("{name} (divisors of these sizes)");
             self.found.push((key, vec![out, inner[0]], vec![rows, columns]));
             return;

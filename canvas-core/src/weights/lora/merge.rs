@@ -148,12 +148,12 @@ impl<'a> File<'a> {
                 let near = names.nearest(&layer.place).filter(|_| found.is_empty());
                 let paths: Vec<&str> = found.iter().map(|slot| slot.path.as_str()).collect();
                 let note = (!found.is_empty()).then(|| format!("the name of {}", paths.join(" and of ")));
-                lora.unexpected(layer, near, note, &mut wrong);
+                lora.unexpected(layer, near.as_deref(), note.as_deref(), &mut wrong);
                 continue;
             };
             if let Some(other) = by_path.insert(&slot.path, layer) {
                 let note = format!("{} is changed by {} already", slot.path, other.keys[0]);
-                lora.unexpected(layer, None, Some(note), &mut wrong);
+                lora.unexpected(layer, None, Some(&note), &mut wrong);
                 continue;
             }
             let misshapen = match slot.shape.len() {
@@ -184,7 +184,7 @@ impl<'a> File<'a> {
                 continue;
             }
             let note = layer.place.part.map(|part| format!("for the {part}, which was not merged"));
-            self.lora.unexpected(layer, near, note, &mut wrong);
+            self.lora.unexpected(layer, near.as_deref(), note.as_deref(), &mut wrong);
         }
         if wrong.is_empty() {
             return Ok(self.report);
@@ -196,11 +196,11 @@ impl<'a> File<'a> {
 
 impl Lora {
     /// Reports every key of a layer that has no place.
-    fn unexpected(&self, layer: &Layer, near: Option<String>, note: Option<String>, report: &mut Report) {
+    fn unexpected(&self, layer: &Layer, near: Option<&str>, note: Option<&str>, report: &mut Report) {
         for key in &layer.keys {
             let shape = self.source.shape(key).unwrap_or_default().to_vec();
-            report.unexpected.push((key.clone(), shape, near.clone()));
-            report.unexpected_notes.extend(note.clone().map(|note| (key.clone(), note)));
+            report.unexpected.push((key.clone(), shape, near.map(str::to_owned)));
+            report.unexpected_notes.extend(note.map(|note| (key.clone(), note.to_owned())));
         }
     }
 }
@@ -242,7 +242,7 @@ fn changed<const D: usize>(
 ) -> Result<Tensor<D>, WeightsError> {
     let (dtype, dims) = (old.dtype(), old.dims());
     let published = |x: Tensor<D>| if transposed { x.swap_dims(0, 1) } else { x };
-    let base = published(old.clone().detach().cast(DType::F32));
+    let base = published(old.clone().set_require_grad(false).cast(DType::F32));
     let shape = base.dims();
     let base: Tensor<2> = base.reshape([shape[0], shape[1..].iter().product()]); // [O, I]
     let mut sum = base.clone();

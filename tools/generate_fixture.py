@@ -22,7 +22,8 @@ sdxl-plain sdxl-prompt-2 sdxl-negative-2 sdxl-negative-empty sdxl-clip-skip-1 sd
 sdxl-only-negative-crop sdxl-empty-plain sdxl-empty-negative refiner-negative refiner-sizes
 sd1-ddpm sd1-euler-karras sd1-euler-a sd1-heun sd1-kdpm2-a sd1-dpmpp-2m-karras sd1-dpmpp-2m-sde sd1-dpmpp-2s sd1-dpm-sde
 sd1-deis sd1-unipc sd1-lms sd1-sasolver sd1-lcm sd1-tcd sd1-edm-euler sd1-ipndm
-sd1-image-0.35 sd1-image-1.0 sd1-image-posterior sd1-image-odd sd1-image-heun sd1-image-euler-a sd1-image-vae-tiny
+sd1-image-0.35 sd1-image-1.0 sd1-image-posterior sd1-image-odd sd1-image-heun sd1-image-ddim sd1-image-lms sd1-image-dpmpp-2m-twenty sd1-image-dpmpp-2s
+sd1-image-euler-a sd1-image-vae-tiny
 sdxl-image-odd sdxl-image-dpmpp-2m-sde
 sd1-inpaint9-mask_odd sd1-inpaint9-posterior sd1-inpaint4-odd sd1-inpaint4-two-prompts sd1-inpaint4-mask_hard
 sd1-inpaint4-heun sdxl-inpaint9-resized sdxl-inpaint4-posterior sdxl-inpaint9-default-strength

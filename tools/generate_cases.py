@@ -76,7 +76,8 @@ def xl() -> None:
     negative = {"negative_original_size": (20, 30), "negative_crop": (7, 2), "negative_target_size": (90, 80)}
     case("sdxl-negative-sizes", "sdxl", **negative)
     both = {"original_size": (64, 96), "crop": (3, 5), "target_size": (48, 32), **negative}
-    case("sdxl-all-sizes", "sdxl", prompt=PROMPTS, negative="ugly", **both)
+    case("sdxl-all-sizes", "sdxl", negative="ugly", **both)
+    case("sdxl-all-sizes-two-prompts", "sdxl", prompt=PROMPTS, negative="ugly", **both)
     case("sdxl-only-negative-crop", "sdxl", original_size=(64, 96), negative_crop=(7, 2))
     case("sdxl-tall", "sdxl", size=(72, 40))
     case("sdxl-default-size", "sdxl", size=None)

@@ -76,7 +76,8 @@ def xl() -> None:
     negative = {"negative_original_size": (20, 30), "negative_crop": (7, 2), "negative_target_size": (90, 80)}
     case("sdxl-negative-sizes", "sdxl", **negative)
     both = {"original_size": (64, 96), "crop": (3, 5), "target_size": (48, 32), **negative}
-    case("sdxl-all-sizes", "sdxl", prompt=PROMPTS, negative="ugly", **both)
+    case("sdxl-all-sizes", "sdxl", negative="ugly", **both)
+    case("sdxl-all-sizes-two-prompts", "sdxl", prompt=PROMPTS, negative="ugly", **both)
     case("sdxl-only-negative-crop", "sdxl", original_size=(64, 96), negative_crop=(7, 2))
     case("sdxl-tall", "sdxl", size=(72, 40))
     case("sdxl-default-size", "sdxl", size=None)
@@ -175,6 +176,9 @@ def schedulers() -> None:
         case(f"sd1-{name}-thirty", "sd1", scheduler=name, steps=30, prompt=PROMPTS, negative="ugly")
     for name in FEW + ["pndm-prk", "euler", "kdpm2-a", "dpmpp-2s", "dpmpp-3m", "deis", "sasolver", "tcd", "dpm-sde", "edm-euler"]:
         case(f"sd1-image-{name}", "sd1", scheduler=name, image="photo", strength=0.6, steps=10)
+    # Twenty steps, twelve of them run: what counts them all does not end at lower orders, which fewer than 15 do.
+    for name in ["dpmpp-2m", "dpmpp-2m-sde", "deis", "dpmpp-3s"]:
+        case(f"sd1-image-{name}-twenty", "sd1", scheduler=name, image="photo", strength=0.6, steps=20)
     for name in FEW:
         case(f"sdxl-image-{name}", "sdxl", scheduler=name, image="photo", strength=0.6, steps=8)
         case(f"sd1-inpaint4-{name}", "sd1", scheduler=name, image="photo", mask="mask_hard", strength=0.6, steps=8)

@@ -20,12 +20,13 @@ sd1-dated-scheduler-image sd1-dated-scheduler-inpaint4 sd1-dated-scheduler-contr
 sd2-two-prompts sd2-ddim-zero-snr sd2-pndm-prk sd2-image sd2-clip-skip
 sdxl-plain sdxl-prompt-2 sdxl-negative-2 sdxl-negative-empty sdxl-clip-skip-1 sdxl-all-sizes sdxl-negative-sizes
 sdxl-only-negative-crop sdxl-empty-plain sdxl-empty-negative refiner-negative refiner-sizes
-sd1-ddpm sd1-euler-karras sd1-euler-a sd1-heun sd1-kdpm2-a sd1-dpmpp-2m-karras sd1-dpmpp-2m-sde sd1-dpmpp-2s sd1-dpm-sde
+sd1-ddpm sd1-ddpm-large sd1-euler-karras sd1-euler-a sd1-heun sd1-kdpm2-a sd1-dpmpp-2m-karras sd1-dpmpp-2m-sde sd1-dpmpp-2s sd1-dpm-sde
 sd1-deis sd1-unipc sd1-lms sd1-sasolver sd1-lcm sd1-tcd sd1-edm-euler sd1-ipndm
-sd1-image-0.35 sd1-image-1.0 sd1-image-posterior sd1-image-odd sd1-image-heun sd1-image-euler-a sd1-image-vae-tiny
+sd1-image-0.35 sd1-image-1.0 sd1-image-posterior sd1-image-odd sd1-image-heun sd1-image-ddim sd1-image-lms sd1-image-dpmpp-2m-twenty sd1-image-dpmpp-2s
+sd1-image-euler-a sd1-image-vae-tiny
 sdxl-image-odd sdxl-image-dpmpp-2m-sde
 sd1-inpaint9-mask_odd sd1-inpaint9-posterior sd1-inpaint4-odd sd1-inpaint4-two-prompts sd1-inpaint4-mask_hard
-sd1-inpaint4-heun sdxl-inpaint9-resized sdxl-inpaint4-posterior sdxl-inpaint9-default-strength
+sd1-inpaint4-heun sd1-inpaint4-kdpm2 sdxl-inpaint9-resized sdxl-inpaint4-posterior sdxl-inpaint9-default-strength
 sd1-control-window sd1-control-two sd1-control-image-resized sd1-control-inpaint9 sdxl-control-window
 sd1-t2i-scale sdxl-t2i
 sd1-ip-scale sd1-ip-two sdxl-ip-plus-two-prompts sdxl-ip-guidance-1 sd1-lora-control-ip

@@ -2,6 +2,7 @@
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::prelude::*;
+use burn::tensor::FloatDType;
 
 /// Makes every parameter real and gives each an identity that is a function of its path.
 ///
@@ -11,6 +12,19 @@ use burn::prelude::*;
 /// by; made from paths they are the same in the next process, so a run can be resumed.
 pub fn realise<M: Module>(module: M) -> M {
     module.map(&mut Realise::default())
+}
+
+/// The same module in other numbers: half precision for a network that only answers.
+pub fn cast<M: Module>(module: M, dtype: FloatDType) -> M {
+    module.map(&mut Cast(dtype))
+}
+
+struct Cast(FloatDType);
+
+impl ModuleMapper for Cast {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        param.map(|value| value.cast(self.0))
+    }
 }
 
 /// `linear.weight`-like path of the elements a visitor or mapper is in.

@@ -37,7 +37,8 @@ impl Residuals {
         self.map(|x| x * by)
     }
 
-    fn map(self, each: impl Fn(Tensor<4>) -> Tensor<4>) -> Self {
+    /// The same of each of them: other numbers, another device.
+    pub fn map(self, each: impl Fn(Tensor<4>) -> Tensor<4>) -> Self {
         Self {
             levels: self.levels.into_iter().map(&each).collect(),
             skips: self.skips.into_iter().map(&each).collect(),

@@ -68,6 +68,8 @@ impl TimeEmbed {
     /// `[B]` to `[B, W]`.
     pub fn forward(&self, time: Tensor<1>) -> Tensor<2> {
         let features = sinusoidal(time * self.scale, self.features, 10000.0);
+        // A network in 16 bits is told its time in 32, and from here on computes in its own.
+        let features = features.cast(self.input.weight.val().dtype());
         self.output.forward(silu(self.input.forward(features)))
     }
 }

@@ -1,13 +1,13 @@
 //! What is put on a model: ControlNets, T2I-Adapters, IP-Adapters.
 
-use super::args::{Args, Window};
+use super::args::{Args, Window, numbers};
 use super::model::{Loader, Model};
 use super::network::Control;
 use super::picture;
 use anyhow::{Context, Result, bail};
 use burn::prelude::*;
 use canvas_core::weights::Source;
-use canvas_core::{Channels, Condition};
+use canvas_core::{Channels, Condition, params};
 use canvas_text::{ClipImageProcessor, ClipVision, ClipVisionConfig};
 use canvas_unet::{
     ControlNetConfig, Hints, ImageTokens, IpAdapter, IpAdapterConfig, Residuals, T2iAdapterConfig,
@@ -47,6 +47,7 @@ pub fn controls(model: &mut Model, args: &Args, scale: f64, device: &Device) -> 
         let scale = args.control_scale.get(number).copied().unwrap_or(scale);
         let Window { start, end } =
             args.control_window.get(number).copied().unwrap_or(Window { start: 0.0, end: 1.0 });
+        let network = params::cast(network, numbers(&args.dtype));
         controls.push(Control { network, scale, window: (start, end) });
     }
     Ok(controls)
@@ -150,8 +151,10 @@ pub fn image_prompts(model: &mut Model, args: &Args, batch: usize, device: &Devi
             );
         }
         let spread = |tokens: Tensor<3>| ImageTokens(vec![tokens]).spread(batch).0.remove(0);
-        prompts.positive.0.push(spread(adapter.tokens(seen)));
-        prompts.negative.0.push(spread(adapter.tokens(unseen)));
+        let dtype = numbers(&args.dtype);
+        prompts.positive.0.push(spread(adapter.tokens(seen).cast(dtype)));
+        prompts.negative.0.push(spread(adapter.tokens(unseen).cast(dtype)));
+        let adapter = params::cast(adapter, dtype);
         prompts.adapters.push((adapter, args.ip_scale.get(number).copied().unwrap_or(1.0)));
     }
     Ok(prompts)

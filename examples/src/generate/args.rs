@@ -1,6 +1,7 @@
 //! The arguments of the program `generate`.
 
 use anyhow::{Context, Result, bail};
+use burn::tensor::FloatDType;
 use clap::Parser;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -176,7 +177,7 @@ pub struct Args {
     /// flex (the CPU), wgpu, cuda; a number chooses among several, as in cuda:1
     #[arg(long, default_value = "flex")]
     pub device: String,
-    /// Numbers of the networks: f32, bf16 or f16. The sampler always computes in f32
+    /// Numbers of the UNet and what is put on it: f32, bf16 or f16. Everything else computes in f32
     #[arg(long, default_value = "f32", value_parser = ["f32", "bf16", "f16"])]
     pub dtype: String,
     /// Start even if the estimated memory is more than there is
@@ -224,6 +225,13 @@ impl Args {
         if !(0.0..=1.0).contains(&self.guidance_rescale) {
             bail!("--guidance-rescale {}: expected 0 to 1", self.guidance_rescale);
         }
+        for (flag, path) in [("--out", self.picture()), ("--save-latents", self.save_latents.clone())] {
+            let folder =
+                path.as_ref().and_then(|path| path.parent()).filter(|folder| !folder.as_os_str().is_empty());
+            if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
+                bail!("{flag}: there is no folder {}", folder.display());
+            }
+        }
         if self.guidance.is_some_and(|guidance| !guidance.is_finite()) {
             bail!("--guidance: expected a finite number");
         }
@@ -237,6 +245,15 @@ impl Args {
             (None, Some(_)) => None,
             (None, None) => Some("out.png".into()),
         }
+    }
+}
+
+/// The numbers that a `--dtype` names.
+pub fn numbers(dtype: &str) -> FloatDType {
+    match dtype {
+        "bf16" => FloatDType::BF16,
+        "f16" => FloatDType::F16,
+        _ => FloatDType::F32,
     }
 }
 

@@ -1,7 +1,7 @@
 //! A UNet with everything that was put on it, as one backbone.
 
 use burn::prelude::*;
-use burn::tensor::DType;
+use burn::tensor::FloatDType;
 use canvas_core::{Backbone, Channels, Condition};
 use canvas_unet::{Conditions, ControlNet, Hints, Residuals, Unet};
 use std::cell::Cell;
@@ -46,6 +46,20 @@ impl Condition for Given {
     }
 }
 
+impl Given {
+    /// In the networks' numbers. Sizes stay as they are: 1023 is none of a half's.
+    pub fn cast(mut self, dtype: FloatDType) -> Self {
+        let text = &mut self.conditions.text;
+        text.tokens = text.tokens.clone().cast(dtype);
+        text.pooled = text.pooled.clone().cast(dtype);
+        let other = |channels: Channels<4>| Channels { values: channels.values.cast(dtype) };
+        self.channels = self.channels.map(other);
+        self.hints = Hints(self.hints.0.into_iter().map(other).collect());
+        self.adapted = self.adapted.map(|adapted| adapted.map(|x| x.cast(dtype)));
+        self
+    }
+}
+
 /// A ControlNet in a run.
 pub struct Control {
     /// The network.
@@ -63,7 +77,7 @@ pub struct Network<'a> {
     /// The ControlNets, in the order of the hints.
     pub controls: &'a [Control],
     /// Numbers of the networks; the outside is f32.
-    pub dtype: DType,
+    pub dtype: FloatDType,
     /// What times are multiplied by.
     pub time_scale: f64,
     /// Which call of the run this is, and how many there are.

@@ -1,7 +1,7 @@
 //! A run: from what was asked to latents and pictures.
 
 use super::adapters::{self, ImagePrompts};
-use super::args::{Args, Pair};
+use super::args::{Args, Pair, numbers};
 use super::draws::Draws;
 use super::model::{Kind, Model};
 use super::network::{Control, Given, Network};
@@ -11,9 +11,10 @@ use super::text::{self, Prompts};
 use super::{lora, memory, picture, save};
 use anyhow::{Context, Result, bail};
 use burn::prelude::*;
-use burn::tensor::DType;
 use canvas_core::picture::from_tensor;
-use canvas_core::{Channels, Condition, Denoiser, Level, Preconditioned, Progress, Run, Sampler, mix};
+use canvas_core::{
+    Channels, Condition, Denoiser, Level, Preconditioned, Progress, Run, Sampler, mix, params,
+};
 use canvas_sched::{Cfg, Inpaint, Rescale};
 use canvas_unet::{Conditions, ImagePrompted, ImageTokens};
 use std::cell::{Cell, RefCell};
@@ -61,7 +62,9 @@ pub fn run(args: &Args) -> Result<()> {
     let batch = args.prompt.len();
     let adapted = adapters::adapted(&mut model, args, size, batch, &device)?;
     let images = adapters::image_prompts(&mut model, args, batch, &device)?;
-    let model = lora::put_on(model, args)?;
+    let mut model = lora::put_on(model, args)?;
+    let dtype = numbers(&args.dtype);
+    model.unet = params::cast(model.unet, dtype);
     write_report(&model, args)?;
 
     let controlled = !controls.is_empty() || adapted.is_some();
@@ -94,8 +97,8 @@ pub fn run(args: &Args) -> Result<()> {
         plan: &plan,
         controls: &controls,
         guidance,
-        positive: (given(positive, false), images.positive.clone()),
-        negative: negative.map(|text| (given(text, true), images.negative.clone())),
+        positive: (given(positive, false).cast(dtype), images.positive.clone()),
+        negative: negative.map(|text| (given(text, true).cast(dtype), images.negative.clone())),
     };
     let latents = job.draw(start, &images, &mut draws)?;
     if let Some(path) = &args.save_latents {
@@ -305,7 +308,7 @@ impl Job<'_> {
         let network = Network {
             unet: &self.model.unet,
             controls: self.controls,
-            dtype: DType::F32,
+            dtype: numbers(&self.args.dtype),
             time_scale: self.scheduler.time_scale(),
             call: Cell::new(0),
             calls: counted.evaluations,

@@ -41,6 +41,7 @@ mod embed;
 mod ip_adapter;
 mod levels;
 pub mod magnitude;
+mod memory;
 mod original;
 mod published;
 mod residuals;

@@ -33,6 +33,7 @@
 mod diffusers;
 mod halves;
 mod kl;
+mod memory;
 mod original;
 mod published;
 mod shape;

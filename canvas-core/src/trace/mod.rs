@@ -71,10 +71,21 @@ fn switch_on() -> Undo<impl FnMut()> {
     Undo(|| ON.set(ON.get() - 1))
 }
 
+/// Whether anything is on. If not, nothing else here is touched.
+fn is_on() -> bool {
+    ON.get() > 0
+}
+
 /// What looks at a running network, and may change it.
 pub trait Hook {
     /// Called with each named activation, in the order in which they are computed.
     fn tap(&self, _tapped: &mut Tapped<'_>) {}
+
+    /// Whether [`tap`](Self::tap) is to be called with this activation if that costs something: attention maps are the
+    /// largest tensors of a network, and made block by block where no hook wants them whole.
+    fn wants(&self, _name: &str) -> bool {
+        true
+    }
 
     /// Whether to leave this [`block`] out: its input is passed on as its output.
     fn skip(&self, _block: &str) -> bool {
@@ -137,7 +148,7 @@ fn full(name: String) -> String {
 /// assert_eq!(found.as_deref(), Some("log"));
 /// ```
 pub fn tap<const D: usize>(name: impl FnOnce() -> String, mut x: Tensor<D>) -> Tensor<D> {
-    if ON.get() == 0 {
+    if !is_on() {
         return x;
     }
     let name = full(name());
@@ -156,9 +167,21 @@ pub fn tap<const D: usize>(name: impl FnOnce() -> String, mut x: Tensor<D>) -> T
     x
 }
 
+/// Whether a hook [wants](Hook::wants) the activation of this name, or a search is on. Where none does, a network may
+/// compute it in another way than whole, and not tap it.
+pub fn is_wanted(name: impl FnOnce() -> String) -> bool {
+    if !is_on() {
+        return false;
+    }
+    let name = full(name());
+    // Every hook is asked, so that each knows all names.
+    let wanting = HOOKS.with_borrow(Vec::clone).iter().filter(|hook| hook.wants(&name)).count();
+    wanting > 0 || SEARCH.with_borrow(Option::is_some)
+}
+
 /// Runs a part of a network: names inside are put behind this one and a dot.
 pub fn scope<T>(name: impl FnOnce() -> String, run: impl FnOnce() -> T) -> T {
-    if ON.get() == 0 {
+    if !is_on() {
         return run();
     }
     PATH.with_borrow_mut(|path| path.push(name()));
@@ -181,7 +204,7 @@ pub fn block<const D: usize>(
     x: Tensor<D>,
     run: impl FnOnce(Tensor<D>) -> Tensor<D>,
 ) -> Tensor<D> {
-    if ON.get() == 0 {
+    if !is_on() {
         return run(x);
     }
     let path = full(name());

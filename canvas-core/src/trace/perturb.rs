@@ -60,6 +60,10 @@ impl IdentityMaps {
 }
 
 impl Hook for IdentityMaps {
+    fn wants(&self, name: &str) -> bool {
+        name.ends_with(".map") && self.0.wants(name)
+    }
+
     /// # Panics
     /// If a named map is not square: in cross-attention no token can attend to itself.
     fn tap(&self, tapped: &mut Tapped<'_>) {
@@ -92,6 +96,11 @@ impl SkippedBlocks {
 }
 
 impl Hook for SkippedBlocks {
+    /// It changes no activation, so what it does not skip is computed as without it.
+    fn wants(&self, _name: &str) -> bool {
+        false
+    }
+
     fn skip(&self, block: &str) -> bool {
         self.0.wants(block)
     }

@@ -136,6 +136,10 @@ impl Reading {
 }
 
 impl Hook for Reading {
+    fn wants(&self, name: &str) -> bool {
+        !name.ends_with(".map")
+    }
+
     fn tap(&self, tapped: &mut Tapped<'_>) {
         let Some((name, part)) = tapped.name().rsplit_once('.') else { return };
         let Some(images) = self.layers.get(name) else { return };

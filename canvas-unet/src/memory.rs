@@ -1,0 +1,98 @@
+//! How much memory a [`Unet`](crate::Unet) will need, from its configuration alone.
+
+use crate::UnetConfig;
+use burn::prelude::*;
+use canvas_core::memory::{Memory, convolution, residual_block};
+
+impl UnetConfig {
+    /// What a forward will take at its highest, without gradients and while no hook looks: the weights, and what the
+    /// layers hold at the worst of them, the skips that wait for the way up included.
+    ///
+    /// It counts what Burn's CPU backend allocates in f32. Measured for Stable Diffusion 1.5 in
+    /// `benches/RESULTS.md`, where it also stands how far off it is. Two halves of guidance in one call are a batch
+    /// of two. `bytes` are those of a number: 4 for f32. Nothing is allocated on the device.
+    ///
+    /// # Shapes
+    /// For an input `[B, C, H, S]` given as `[B, H, S]`.
+    ///
+    /// # Panics
+    /// If [`validate`](Self::validate) fails.
+    pub fn estimate_memory(
+        &self,
+        [batch, height, width]: [usize; 3],
+        bytes: usize,
+        device: &Device,
+    ) -> Memory {
+        Memory::of(&self.init(device), self.peak(batch, [height, width]), bytes)
+    }
+
+    /// The most numbers that are alive at once.
+    fn peak(&self, batch: usize, size: [usize; 2]) -> usize {
+        let levels = self.channels.len();
+        let halved = |[h, s]: [usize; 2]| [h.div_ceil(2), s.div_ceil(2)];
+        let sizes = std::iter::successors(Some(size), |&size| Some(halved(size)));
+        let pixels: Vec<usize> = sizes.take(levels).map(|[h, s]| batch * h * s).collect();
+        let mut from = self.channels[0];
+        let (mut skips, mut peak) = (vec![(from, from * pixels[0])], 0);
+        let kept = |skips: &[(usize, usize)]| skips.iter().map(|(_, numbers)| numbers).sum::<usize>();
+        for level in 0..levels {
+            let (to, pixels_here) = (self.channels[level], pixels[level]);
+            for _ in 0..self.blocks {
+                peak = peak.max(kept(&skips) + self.stage(from, level, pixels_here));
+                skips.push((to, to * pixels_here));
+                from = to;
+            }
+            if let Some(pixels_below) = pixels.get(level + 1) {
+                skips.push((to, to * pixels_below));
+            }
+        }
+        peak = peak.max(kept(&skips) + self.stage(from, levels - 1, pixels[levels - 1]));
+        for level in (0..levels).rev() {
+            for _ in 0..=self.blocks {
+                let (skip, _) = skips.pop().expect("one for each block up");
+                peak = peak.max(kept(&skips) + self.stage(from + skip, level, pixels[level]));
+                from = self.channels[level];
+            }
+            if level > 0 {
+                peak = peak.max(kept(&skips) + convolution([from; 2], pixels[level - 1]));
+            }
+        }
+        peak
+    }
+
+    /// Of a residual block and the transformers behind it, their input included.
+    fn stage(&self, from: usize, level: usize, pixels: usize) -> usize {
+        let to = self.channels[level];
+        let block = residual_block([from, to], pixels);
+        // The input, the tokens before and after their norm, and two factors four times as wide with half of a matrix.
+        let transformer = 11 * to * pixels + 4 * to * to;
+        if self.depth[level] > 0 { block.max(transformer) } else { block }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn estimates_are_near_what_was_measured() {
+        let device = Device::flex();
+        // benches/RESULTS.md, on two threads: MiB beside the weights at the high-water mark.
+        for (input, measured) in
+            [([1, 32, 32], 160), ([1, 64, 64], 219), ([2, 64, 64], 276), ([1, 96, 96], 307)]
+        {
+            let found = UnetConfig::sd1().estimate_memory(input, 4, &device);
+            assert_eq!(found.weights, 4 * 859_520_964);
+            let found = found.activations >> 20;
+            // More threads gather more pixels at once.
+            assert!((measured * 4 / 5..2 * measured).contains(&found), "{input:?}: {found}, not {measured}");
+        }
+    }
+
+    #[test]
+    fn numbers_of_half_the_size_take_half() {
+        let (config, device) = (UnetConfig::small(4, 8), Device::flex());
+        let [full, half] = [4, 2].map(|bytes| config.estimate_memory([1, 15, 9], bytes, &device));
+        assert_eq!((full.weights, full.activations), (2 * half.weights, 2 * half.activations));
+    }
+}

@@ -236,6 +236,7 @@ fn what_cannot_be_drawn_is_named() {
     let broken = Broken::new();
     let text = |below: &str| broken.path(below).to_string_lossy().into_owned();
     broken.says(&["--height", "41"], &["--height 41", "multiples of 8", "40 or 48"]);
+    broken.says(&["--height", "80000", "--width", "80000"], &["80000x80000", "GiB", "--ignore-memory"]);
     broken.says(&["--scheduler", "eular"], &["eular", "euler"]);
     broken.says(&["--image", &text("no.png")], &["no.png"]);
     broken.says(&["--image", &text("weights.json")], &["weights.json"]);

@@ -1,6 +1,7 @@
 //! A published model, taken apart: its networks with their weights, its tokenizers, what its pipeline says.
 
 use super::args::Args;
+use super::memory;
 use super::show::Loading;
 use super::text::Reader;
 use anyhow::{Context, Result, bail};
@@ -60,6 +61,8 @@ pub struct Vae {
     pub channels: usize,
     /// Whether its posterior has a spread to draw from.
     pub spread: bool,
+    /// What decoding takes is estimated from this; an AutoencoderTiny takes little.
+    pub config: Option<AutoencoderKlConfig>,
 }
 
 /// Pipelines of diffusers whose folders are read.
@@ -158,6 +161,7 @@ impl Model {
         let config = UnetConfig::from_diffusers_file(&config_path)?;
         let config =
             sized(config, readers.last().map(|reader: &Reader| reader.encoder.pooled_width()), &config_path)?;
+        memory::weights(&config, args, device)?;
         let unet = loader.load(
             "unet",
             config.init(device),
@@ -205,6 +209,7 @@ impl Model {
         }
         let part = source.part(original.unet());
         let config = UnetConfig::detect(&part)?;
+        memory::weights(&config, args, device)?;
         let unet = loader.load("unet", config.init(device), &part, &config.original())?;
         let part = source.part(original.autoencoder());
         let vae_config = AutoencoderKlConfig::detect(&part)?;
@@ -214,6 +219,7 @@ impl Model {
             factor: vae_config.downsampling(),
             channels: vae_config.latent,
             spread: true,
+            config: Some(vae_config),
             network: Box::new(network),
         };
         let parts = reports.into_iter().map(|(_, report)| report).collect();
@@ -400,13 +406,20 @@ impl Loader<'_> {
                 let network = self.load("vae", config.init(self.device), &source, &config.published())?;
                 let factor = config.downsampling();
                 let channels = network.latent_shape(factor, factor)[0];
-                Ok(Vae { network: Box::new(network), scale, factor, channels, spread: false })
+                Ok(Vae { network: Box::new(network), scale, factor, channels, spread: false, config: None })
             }
             _ => {
                 let (config, scale) = AutoencoderKlConfig::from_diffusers_file(&path)?;
                 let network = self.load("vae", config.init(self.device), &source, &config.published())?;
                 let (factor, channels) = (config.downsampling(), config.latent);
-                Ok(Vae { network: Box::new(network), scale, factor, channels, spread: true })
+                Ok(Vae {
+                    network: Box::new(network),
+                    scale,
+                    factor,
+                    channels,
+                    spread: true,
+                    config: Some(config),
+                })
             }
         }
     }

@@ -57,7 +57,7 @@ pub fn run(args: &Args) -> Result<()> {
     let defaults = defaults(model.kind, task);
     let strength = args.strength.unwrap_or(defaults.strength);
     let size = size(&model, args, task)?;
-    memory::check(&model, args, size)?;
+    memory::run(&model, args, size, &device)?;
     let controls = adapters::controls(&mut model, args, defaults.control, &device)?;
     let batch = args.prompt.len();
     let adapted = adapters::adapted(&mut model, args, size, batch, &device)?;

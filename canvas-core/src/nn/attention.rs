@@ -101,7 +101,7 @@ pub fn attend(
     if tracked || trace::is_wanted(|| "map".into()) {
         whole(query, key, value, hidden)
     } else {
-        by_blocks([query, key, value], hidden, BLOCK)
+        by_blocks([query, key, value], hidden.as_ref(), BLOCK)
     }
 }
 
@@ -120,12 +120,12 @@ fn whole(query: Tensor<4>, key: Tensor<4>, value: Tensor<4>, hidden: Option<Tens
 /// Queries in blocks whose scores take at most so many bytes, or one by one.
 fn by_blocks(
     [query, key, value]: [Tensor<4>; 3],
-    hidden: Option<Tensor<4, Bool>>,
+    hidden: Option<&Tensor<4, Bool>>,
     bytes: usize,
 ) -> Tensor<4> {
     let ([batch, heads, count, _], length) = (query.dims(), key.dims()[2]);
     let read = |query: Tensor<4>| {
-        let hidden = hidden.clone().map(|hidden| hidden.expand([batch, heads, query.dims()[2], length]));
+        let hidden = hidden.map(|hidden| hidden.clone().expand([batch, heads, query.dims()[2], length]));
         attention(query, key.clone(), value.clone(), hidden, None, AttentionModuleOptions::default())
     };
     let each = batch * heads * length * query.dtype().size(); // of one query
@@ -184,7 +184,7 @@ mod tests {
             for hidden in [None, Some(hidden(length))] {
                 let [query, key, value] = inputs(dims);
                 let bytes = block * batch * heads * length * 4;
-                let found = by_blocks([query.clone(), key.clone(), value.clone()], hidden.clone(), bytes);
+                let found = by_blocks([query.clone(), key.clone(), value.clone()], hidden.as_ref(), bytes);
                 let off = off(found, whole(query, key, value, hidden));
                 assert!(off < 3e-6, "{dims:?} in blocks of {block}: off by {off:e}");
             }

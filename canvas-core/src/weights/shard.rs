@@ -107,11 +107,11 @@ impl Shard {
     }
 }
 
+/// Where each tensor lies.
+type Tensors = BTreeMap<String, Stored>;
+
 /// The tensors of a safetensors file, and its metadata.
-fn safetensors(
-    path: &Path,
-    file: &mut File,
-) -> Result<(BTreeMap<String, Stored>, HashMap<String, String>), WeightsError> {
+fn safetensors(path: &Path, file: &mut File) -> Result<(Tensors, HashMap<String, String>), WeightsError> {
     let broken = |message: String| WeightsError::Format { path: path.to_owned(), message };
     let io = |source| WeightsError::Io { path: path.to_owned(), source };
     let length = file.metadata().map_err(io)?.len();

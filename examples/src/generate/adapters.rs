@@ -1,7 +1,8 @@
 //! What is put on a model: ControlNets, T2I-Adapters, IP-Adapters.
 
 use super::args::{Args, Window, numbers};
-use super::model::{Loader, Model};
+use super::loader::Loader;
+use super::model::Model;
 use super::network::Control;
 use super::picture;
 use anyhow::{Context, Result, bail};

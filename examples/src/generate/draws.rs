@@ -12,7 +12,7 @@ pub enum Draws {
     /// Image `k` has PyTorch's generator of seed `N + k`, whatever else is in the batch.
     Seeded(Vec<TorchCpu>),
     /// Recorded draws.
-    Recorded(Recorded),
+    Recorded(Box<Recorded>),
 }
 
 /// The tensors of a `--noise` file.
@@ -47,7 +47,7 @@ impl Draws {
                 bail!("{}: step_noise: expected [draws, B, C, h, w], found {found:?}", path.display())
             }
         };
-        Ok(Self::Recorded(Recorded { source, device: device.clone(), steps, used: 0 }))
+        Ok(Self::Recorded(Box::new(Recorded { source, device: device.clone(), steps, used: 0 })))
     }
 
     /// The unit noise that a run starts from: `latents` of text-to-image, `noise` where there is a picture.

@@ -1,13 +1,16 @@
 //! The program `generate`: pictures from published models of the Stable Diffusion family.
 //!
 //! The way of a picture, which is also the order in which to read:
-//! [`args`] what is asked; [`model`] the networks and their weights; [`adapters`] what is put on them; [`text`] prompts to
+//! [`args`] what is asked; [`model`] the networks and their weights, from a folder or
+//! a single file; [`adapters`] what is put on them; [`text`] prompts to
 //! conditions; [`picture`] pictures to tensors; [`draws`] noise; [`scheduler`] levels and steps; [`network`] everything
 //! as one backbone; [`run`](mod@run) the run itself; [`save`] what is left.
 
 pub mod adapters;
 pub mod args;
 pub mod draws;
+mod folder;
+pub mod loader;
 pub mod lora;
 pub mod memory;
 pub mod model;
@@ -17,4 +20,5 @@ pub mod run;
 pub mod save;
 pub mod scheduler;
 pub mod show;
+mod single;
 pub mod text;

@@ -177,7 +177,7 @@ impl Start {
         // A network that reads masks does not need the picture's latents if nothing of them is left.
         let needed = !(model.reads_mask() && strength == 1.0);
         let clean = match needed {
-            true => Some(model.encode(image.clone(), "posterior", dims, draws)?),
+            true => Some(model.encode(&image, "posterior", dims, draws)?),
             false => None,
         };
         let noise = draws.start("noise", dims, device)?;
@@ -200,7 +200,7 @@ impl Start {
             let small = picture::nearest(&mask, model.vae.factor);
             let masked = image * (mask * -1.0 + 1.0);
             // Without its use, diffusers draws for it, too: the noise that follows is the same.
-            let masked = model.encode(masked, "posterior_masked", dims, draws)?;
+            let masked = model.encode(&masked, "posterior_masked", dims, draws)?;
             let small = small.repeat_dim(0, dims[0]);
             match clean {
                 _ if model.reads_mask() => {
@@ -215,7 +215,7 @@ impl Start {
 
 impl Model {
     /// Latents of a picture for each image, of unit variance.
-    fn encode(&self, image: Tensor<4>, key: &str, dims: [usize; 4], draws: &mut Draws) -> Result<Tensor<4>> {
+    fn encode(&self, image: &Tensor<4>, key: &str, dims: [usize; 4], draws: &mut Draws) -> Result<Tensor<4>> {
         let posterior = self.vae.network.encode(image.clone());
         let noise = match self.vae.spread {
             true => draws.posterior(key, dims, &image.device())?,

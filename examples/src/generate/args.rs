@@ -14,7 +14,8 @@ use std::str::FromStr;
 #[derive(Parser, Clone, Debug)]
 #[command(name = "generate", version, allow_negative_numbers = true)]
 pub struct Args {
-    /// The model: a folder in diffusers' layout, or one file in the original code's
+    /// The model: a folder in diffusers' layout, one file in the original code's, or owner/name on the Hugging Face Hub
+    /// (built with --features hub)
     #[arg(long, value_name = "DIR|FILE")]
     pub model: PathBuf,
     /// For a model in one file: a folder with its tokenizers, and its scheduler if it has one

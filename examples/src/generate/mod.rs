@@ -10,6 +10,7 @@ pub mod adapters;
 pub mod args;
 pub mod draws;
 mod folder;
+mod hub;
 pub mod loader;
 pub mod lora;
 pub mod memory;

@@ -1,6 +1,7 @@
 //! A published model, taken apart: its networks with their weights, its tokenizers, what its pipeline says.
 
 use super::args::Args;
+use super::hub;
 use super::loader::Loader;
 use super::text::Reader;
 use anyhow::{Context, Result, bail};
@@ -78,9 +79,8 @@ impl Model {
     /// # Errors
     /// Names the folder, file or key, what was expected and what was found.
     pub fn open(args: &Args, device: &Device) -> Result<Self> {
-        if !args.model.exists() {
-            bail!("--model {}: there is no such folder or file", args.model.display());
-        }
+        // From here on it is a path.
+        let args = &Args { model: hub::folder(&args.model, args.variant.as_deref())?, ..args.clone() };
         let mut model = match args.model.is_dir() {
             true => Self::folder(args, device)?,
             false => Self::file(args, device)?,

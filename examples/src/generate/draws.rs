@@ -63,6 +63,12 @@ impl Draws {
         }
     }
 
+    /// Whether this is a file that holds one tensor and not the other.
+    pub fn has_but_not(&self, one: &str, other: &str) -> bool {
+        let there = |recorded: &Recorded, key| recorded.source.shape(key).is_some();
+        matches!(self, Self::Recorded(recorded) if there(recorded, one) && !there(recorded, other))
+    }
+
     /// The unit noise of an autoencoder's posterior; `None` in a file without it: the mean is taken.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 //! The way of a picture, which is also the order in which to read:
 //! [`args`] what is asked; [`model`] the networks and their weights, from a folder or
 //! a single file; [`adapters`] what is put on them; [`text`] prompts to
-//! conditions; [`picture`] pictures to tensors; [`draws`] noise; [`scheduler`] levels and steps; [`network`] everything
+//! conditions; [`picture`] pictures to tensors; [`draws`] noise; [`start`] where the run starts; [`scheduler`] levels and steps; [`network`] everything
 //! as one backbone; [`run`](mod@run) the run itself; [`save`] what is left.
 
 pub mod adapters;
@@ -22,4 +22,5 @@ pub mod save;
 pub mod scheduler;
 pub mod show;
 mod single;
+pub mod start;
 pub mod text;

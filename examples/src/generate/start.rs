@@ -60,7 +60,7 @@ impl Start {
             let (found, expected) = ([file.height(), file.width()], size.map(|side| side as u32));
             if found != expected {
                 eprintln!(
-                    "warning: the mask has {found:?} pixels, the picture {expected:?}: the mask is resized"
+                    "warning: the mask has {found:?} pixels, what is drawn {expected:?}: it is resized"
                 );
             }
             let mask = picture::mask(&file, size, device).with_context(|| format!("{}", path.display()))?;

@@ -9,6 +9,7 @@ mod golden_ode;
 mod grids;
 mod guidance;
 mod guiders;
+mod inpaint;
 mod inversions;
 mod k_diffusion;
 mod names;

@@ -13,6 +13,7 @@ use super::{lora, memory, picture, save};
 use anyhow::{Context, Result, bail};
 use burn::prelude::*;
 use canvas_core::picture::from_tensor;
+use canvas_core::weights::write_atomically;
 use canvas_core::{Condition, Denoiser, Level, Preconditioned, Progress, Run, Sampler, params};
 use canvas_sched::{Cfg, Inpaint, Rescale};
 use canvas_unet::{Conditions, ImagePrompted, ImageTokens};
@@ -143,7 +144,7 @@ fn write_report(model: &Model, args: &Args) -> Result<()> {
     let part =
         |(name, report): &(String, canvas_core::weights::Report)| format!("{name}{}\n", report.every_key());
     let text: String = model.reports.iter().map(part).collect();
-    std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+    write_atomically(path, text.as_bytes()).context("the report was not written")
 }
 
 impl Model {

@@ -93,6 +93,7 @@ PICTURES = {
     "style_b": ("photo", 32, 32),
     "photo_large": ("photo", 83, 101),
     "photo_wide": ("photo", 64, 120),
+    "photo_big": ("photo", 210, 150),
     "mask_hard": ("hard", 40, 56),
     "mask_soft": ("soft", 40, 56),
     "mask_odd": ("soft", 53, 47),

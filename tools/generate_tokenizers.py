@@ -1,7 +1,8 @@
 """Tiny tokenizers in the files of published transformer pipelines, trained on a page of text.
 
     t5        unigram, spiece.model and tokenizer.json (SD3, Flux, Chroma)
-    t5_old    the same, spiece.model alone (PixArt)
+    t5_old    the same, spiece.model alone (PixArt-alpha)
+    t5_nfkc   the same with the published normaliser, whose table has 240 kB (PixArt-sigma)
     llama     BPE with byte fallback, tokenizer.model and tokenizer.json, ends with </s> (AuraFlow)
     gemma     BPE with byte fallback, tokenizer.json, begins with <bos> (Lumina2, Sana, PRX)
     qwen      byte-level BPE, vocab.json, merges.txt, tokenizer.json, chat template (Qwen-Image, Z-Image, Flux.2 klein)
@@ -55,10 +56,11 @@ def write_json(path: Path, value) -> None:
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def t5(folder: Path, only_pieces: bool = False) -> None:
+def t5(folder: Path, only_pieces: bool = False, rule: str = "identity") -> None:
     """T5's: <pad> 0, </s> 1, <unk> 2, a hundred <extra_id_k> at the end."""
     folder.mkdir(parents=True, exist_ok=True)
-    file = pieces("unigram", vocab_size=150, pad_id=0, eos_id=1, unk_id=2, bos_id=-1, hard_vocab_limit=False)
+    ids = {"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1}
+    file = pieces("unigram", vocab_size=150, normalization_rule_name=rule, hard_vocab_limit=False, **ids)
     (folder / "spiece.model").write_bytes(file)
     extra = [f"<extra_id_{k}>" for k in range(100)]
     config = {"additional_special_tokens": extra, "clean_up_tokenization_spaces": True, "eos_token": "</s>", "extra_ids": 100}
@@ -178,6 +180,7 @@ def length(folder: Path) -> int:
 WRITERS = {
     "t5": t5,
     "t5_old": lambda folder: t5(folder, only_pieces=True),
+    "t5_nfkc": lambda folder: t5(folder, only_pieces=True, rule="nmt_nfkc"),
     "llama": llama,
     "gemma": gemma,
     "gemma_short": lambda folder: gemma(folder, 40),

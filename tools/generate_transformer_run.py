@@ -31,10 +31,13 @@ def pipeline_class(options: dict) -> type:
 def load(options: dict):
     """The pipeline in f32; a processor that wants torchvision is replaced by its tokenizer."""
     folder = options["root"] / "models" / options["model"]
-    parts = {}
-    if (folder / "tokenizer" / "processor_config.json").exists():
-        parts["tokenizer"] = transformers.AutoTokenizer.from_pretrained(folder / "tokenizer")
-    pipe = pipeline_class(options).from_pretrained(str(folder), **parts)
+    processor = (folder / "tokenizer" / "processor_config.json").exists()
+    index = json.loads((folder / "model_index.json").read_text())
+    absent = [key for key, value in index.items() if value == [None, None]]  # has to be said twice, or diffusers refuses
+    absent += ["tokenizer"] if processor else []
+    pipe = pipeline_class(options).from_pretrained(str(folder), **dict.fromkeys(absent))
+    if processor:
+        pipe.register_modules(tokenizer=transformers.AutoTokenizer.from_pretrained(folder / "tokenizer"))
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
@@ -44,7 +47,8 @@ def arguments(options: dict) -> dict:
     if "classes" in options:
         call, count = {"class_labels": options["classes"]}, len(options["classes"])
     else:
-        call, count = {"prompt": options["prompt"]}, max(len(options["prompt"]), 1)
+        # A copy: Z-Image puts its template around the prompts in the caller's own list.
+        call, count = {"prompt": list(options["prompt"])}, max(len(options["prompt"]), 1)
     call["num_inference_steps"] = options["steps"]
     length = "tokenizer_max_length" if options["model"] == "prx" else "max_sequence_length"
     same = {"guidance": "guidance_scale", "true_cfg": "true_cfg_scale", "max_length": length, "clip_skip": "clip_skip"}
@@ -105,11 +109,11 @@ def redux(pipe, options: dict) -> dict:
 
 def write_scheduler(root: Path, options: dict) -> None:
     """The scheduler's file: of its own, or the changed class of the model's configuration."""
-    name, config = cases.SCHEDULERS[options["scheduler"]]
+    name, config, over = cases.SCHEDULERS[options["scheduler"]]
     folder = root / "schedulers" / f"{options['model']}-{options['scheduler']}"
-    if config == "model":
-        config = json.loads((root / "models" / options["model"] / "scheduler" / "scheduler_config.json").read_text())
-        config.pop("_class_name")
+    if over:
+        base = json.loads((root / "models" / options["model"] / "scheduler" / "scheduler_config.json").read_text())
+        config = {key: value for key, value in base.items() if key != "_class_name"} | config
     folder.mkdir(parents=True, exist_ok=True)
     getattr(diffusers, name).from_config(config).save_config(folder)
 

@@ -139,9 +139,9 @@ def dit(folder: Path):
 
 def pixart(folder: Path, sigma: bool, sample: int, patch: int, conditions: bool):
     parts = Parts(folder)
-    tokenizer = parts.tokenizer("t5_old")
+    tokenizer = parts.tokenizer("t5_nfkc" if sigma else "t5_old")
     net = diffusers.PixArtTransformer2DModel(
-        num_attention_heads=2, attention_head_dim=8, in_channels=4, out_channels=8, num_layers=2, cross_attention_dim=16,
+        num_attention_heads=3, attention_head_dim=8, in_channels=4, out_channels=8, num_layers=2, cross_attention_dim=24,
         sample_size=sample, patch_size=patch, caption_channels=32, use_additional_conditions=conditions,
     )  # fmt: skip
     scheduler = DPMSolverMultistepScheduler(**LINEAR)

@@ -164,7 +164,7 @@ def record(root: Path, name: str) -> dict:
     """Runs a case of either kind twice; answers what `case.json` holds, and writes the rest."""
     transformer = name in transformer_cases.CASES
     cased, runner = (transformer_cases, transformer_run) if transformer else (cases, sys.modules[__name__])
-    options = cased.defaults(cased.CASES[name])
+    options = cased.defaults(cased.CASES[name]) | {"name": name}
     folder = root / "cases" / name
     folder.mkdir(parents=True, exist_ok=True)
     if "scheduler" in options:

@@ -175,6 +175,24 @@ def prx() -> None:
     case("prx-cleaned", "prx", prompt=['A "Photo" of cats & dogs.jpg (large), 3x4 http://www.a.com/b  @me #12 -- no-1!'], **exact)
 
 
+STRANGE = "naïve CAFÉ 😀 <b>&amp;</b>  <|endoftext|> a\tdog </s> (red:1.2)\n漢字 ﬁ½ <bos> <|im_end|>  [INST]"
+
+
+def edges() -> None:
+    """Strange characters for each tokenizer, no prompt, one step, thirty steps."""
+    wide = {"pixart_alpha": (64, 96), "pixart_sigma": (64, 96), "lumina2": (64, 96), "qwen_image": (48, 72), "prx": (64, 96)}
+    for model in ("pixart_alpha", "pixart_sigma", "flux", "auraflow", "lumina2", "z_image", "qwen_image", "flux2", "prx"):
+        exact = {"exact_size": True} if model.startswith(("pixart", "prx")) else {}
+        name = model.replace("_", "-")
+        case(f"{name}-strange-characters", model, prompt=[STRANGE], size=wide.get(model, SIZE), **exact)
+        case(f"{name}-empty-prompt", model, prompt=[""], size=wide.get(model, SIZE), **exact)
+    # Qwen-Image's one step is NaN: the stretch to the terminal sigma divides zero by zero.
+    for model in ("sd3", "flux_schnell", "z_image", "flux2"):
+        case(f"{model.replace('_', '-')}-one-step", model, size=wide.get(model, SIZE), steps=1)
+    for model in ("sd35", "flux", "z_image", "qwen_image", "flux2_klein"):
+        case(f"{model.replace('_', '-')}-thirty", model, size=wide.get(model, SIZE), steps=30)
+
+
 def seeds() -> None:
     """PyTorch's own streams, of seed + k for picture k."""
     case("seed-dit", "dit", classes=[207, 88], seed=7)
@@ -240,5 +258,5 @@ def arguments(name: str) -> list:
     return line + (["--seed", str(options["seed"])] if "seed" in options else ["--noise", f"cases/{name}/noise.safetensors"])
 
 
-for section in (dit, pixart, sd3, flux, auraflow_chroma, lumina_z_image, qwen_image, sana, flux2, prx, seeds):
+for section in (dit, pixart, sd3, flux, auraflow_chroma, lumina_z_image, qwen_image, sana, flux2, prx, edges, seeds):
     section()

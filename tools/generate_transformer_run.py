@@ -1,6 +1,8 @@
 """Runs a case of `generate_transformer_cases` through diffusers, in f32 and in f64, with the draws of `generate_replay`.
 
 The latents are the last state of the scheduler, unpacked to the shape in which they are drawn; the picture is the pipeline's.
+Beside them lies trace.safetensors: what the transformer is given and answers in its first calls (two for guidance in two calls), as
+`CALL.NAME`, packed as the pipeline has it, `timesteps` and `sigmas`. It says where a program goes astray.
 """
 
 import contextlib
@@ -11,10 +13,11 @@ import diffusers
 import torch
 import transformers
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+from safetensors.torch import save_file
 
 import generate_inputs as inputs
 import generate_transformer_cases as cases
-from generate_replay import Draws, Stream, mark_masked, replayed, single
+from generate_replay import SINGLE, Draws, Stream, mark_masked, replayed, single
 
 transformers.logging.set_verbosity_error()
 
@@ -143,6 +146,39 @@ def last_state(pipe, found: list):
     del pipe.scheduler.step
 
 
+def leaves(value, name: str) -> dict:
+    """The tensors among an argument, lists and dictionaries included."""
+    if isinstance(value, torch.Tensor):
+        return {name: value.detach().clone().contiguous()}
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, (list, tuple)) else []
+    return {key: leaf for k, one in inner for key, leaf in leaves(one, f"{name}.{k}").items()}
+
+
+@contextlib.contextmanager
+def traced(pipe, found: dict):
+    """Puts what the transformer's first two calls are given and answer into `found`."""
+    inner, calls = pipe.transformer.forward, []
+
+    def forward(*args, **kwargs):
+        answer = inner(*args, **kwargs)
+        if len(calls) < 2:
+            named = dict(enumerate(args)) | kwargs | {"answer": answer[0]}
+            found.update(leaves(named, str(len(calls))))
+        calls.append(None)
+        return answer
+
+    pipe.transformer.forward = forward
+    yield
+    del pipe.transformer.forward
+
+
+def write_trace(folder: Path, pipe, trace: dict) -> None:
+    """The trace, and the scheduler's own lists."""
+    lists = {key: getattr(pipe.scheduler, key, None) for key in ("timesteps", "sigmas")}
+    trace = trace | {key: value.contiguous() for key, value in lists.items() if value is not None}
+    save_file(trace, folder / "trace.safetensors")
+
+
 def unpacked(latents: torch.Tensor, shape) -> torch.Tensor:
     """The shape in which the noise is drawn, of tokens: Flux.2's are whole, others' channels of 2x2 latents."""
     if latents.ndim == 4:
@@ -180,10 +216,12 @@ def run(root: Path, options: dict):
     start, found = "noise" if "image" in options and "redux" not in options else "latents", []
     draws = Shapes() if "seed" in options else Draws(start, options.get("posterior", False))
     mark_masked(pipe, draws)
-    call = arguments(options) | pictures(options)
-    with replayed(draws), torch.no_grad(), last_state(pipe, found):
+    call, trace = arguments(options) | pictures(options), {}
+    with replayed(draws), torch.no_grad(), last_state(pipe, found), traced(pipe, trace):
         call |= redux(pipe, options) if "redux" in options else {}
         images = pipe(**call, output_type="pil").images
+    if real == SINGLE:
+        write_trace(root / "cases" / options["name"], pipe, trace)
     shape = draws.drawn.shape if "seed" in options else four_axes(draws.found[start]).shape
     noise = {key: four_axes(value) if key == start else value for key, value in draws.tensors().items()}
     return unpacked(found[0], shape), noise, images

@@ -2,13 +2,13 @@
 
     /tmp/venv/bin/python tools/reference_generate.py models OUT_DIR [--only PATTERN]
     /tmp/venv/bin/python tools/reference_generate.py cases OUT_DIR [--only PATTERN]
-    /tmp/venv/bin/python tools/reference_generate.py fixture OUT_DIR
+    /tmp/venv/bin/python tools/reference_generate.py fixture OUT_DIR [--only transformers]
     /tmp/venv/bin/python tools/reference_generate.py compare OUT_DIR GENERATE_BINARY [--only PATTERN]
 
 `models` writes complete pipelines and adapters (`generate_models.py`, `generate_adapters.py`; transformers:
 `generate_transformers.py`, `generate_tokenizers.py`); `cases` runs diffusers on each case (`generate_cases.py`,
 `generate_run.py`; `generate_transformer_cases.py`, `generate_transformer_run.py`) and writes case.json, noise.safetensors, expected.safetensors (f32),
-exact.safetensors (the same pipeline in f64) and picture-N.png; `fixture` keeps what CI needs (`generate_fixture.py`);
+exact.safetensors (the same pipeline in f64) and picture-N.png; `fixture` keeps what CI needs (`generate_fixture.py`, `generate_transformer_fixture.py`);
 `compare` runs the program with each case's arguments in OUT_DIR and prints one row a case. PATTERN is a shell pattern
 on names (`sdxl-*`).
 
@@ -137,8 +137,9 @@ def main() -> None:
         sys.exit(write_cases(args.out, args.only) > 0)
     elif args.what == "fixture":
         import generate_fixture
+        import generate_transformer_fixture
 
-        generate_fixture.write(args.out)
+        (generate_transformer_fixture if args.only == "transformers" else generate_fixture).write(args.out)
     else:
         sys.exit(compare(args.out, args.binary, args.only) > 0)
 

@@ -154,7 +154,7 @@ PIXTRAL_CHAT = (
 
 
 def pixtral(folder: Path) -> None:
-    """The files of Mistral's processor: special tokens first, padding on the left.
+    """The files of Mistral's processor: special tokens first, padding on the left; its post-processor adds <s>, as the chat template does.
 
     transformers' PixtralProcessor wants torchvision, so its files are written here and `generate_transformer_run` reads the
     tokenizer alone, whose `apply_chat_template` answers the same for messages of text.
@@ -163,6 +163,7 @@ def pixtral(folder: Path) -> None:
     vocab = {token: k for k, token in enumerate(PIXTRAL_SPECIAL)} | {token: k + len(PIXTRAL_SPECIAL) for token, k in vocab.items()}
     backend = Tokenizer(models.BPE(vocab=vocab, merges=pairs))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.post_processor = processors.TemplateProcessing(single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", 1)])
     named = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>", "padding_side": "left"}
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, **named, additional_special_tokens=PIXTRAL_SPECIAL[3:10])
     tokenizer.chat_template = PIXTRAL_CHAT

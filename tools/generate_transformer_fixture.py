@@ -25,7 +25,7 @@ auraflow-two-prompts auraflow-max-length auraflow-strange-characters chroma-two-
 lumina2-two-prompts lumina2-dynamic lumina2-max-length z-image-two-prompts z-image-guidance-1 z-image-long-prompt z-image-strange-characters
 qwen-image-two-prompts qwen-image-true-cfg qwen-image-max-length qwen-image-thirty seed-qwen-image
 sana-binned sana-two-prompts sana-no-instruction sana-max-length sana-dynamic-plain
-flux2-two-prompts flux2-two-images flux2-max-length flux2-strange-characters flux2-klein-two-images flux2-klein-guidance-1
+flux2-few-pads flux2-two-images flux2-max-length flux2-strange-characters flux2-klein-two-images flux2-klein-guidance-1
 flux2-klein-distilled seed-flux2
 prx-binned prx-negative prx-two-prompts-guidance-1 prx-cleaned prx-strange-characters
 """.split()

@@ -122,13 +122,16 @@ def masks(config, mask):
 
 def answers(label, model, sandwich):
     model = fill(model, sandwich).eval()
-    mask = torch.tensor(MASK)
+    mask, counted = torch.tensor(MASK), torch.ones(1, 1, 1)
     if model.config._attn_implementation == "eager":
-        mask = masks(model.config, mask)
+        # A token that sees none answers the mean of all values, whatever the scores, which the least f32 swallows; but autograd
+        # goes on as if they counted. No real token reads that answer.
+        mask, counted = masks(model.config, mask), mask[:, :, None]
     found = model(input_ids=torch.tensor(IDS), attention_mask=mask, output_hidden_states=True)
     middle, last = found.hidden_states[2], found.hidden_states[-1]
     assert torch.equal(last, found.last_hidden_state) and len(found.hidden_states) == 4
-    ((middle * pattern(middle.shape, 3.0)).sum() + (last * pattern(last.shape, 1.0)).sum()).backward()
+    loss = (counted * middle * pattern(middle.shape, 3.0)).sum() + (counted * last * pattern(last.shape, 1.0)).sum()
+    loss.backward()
     grads = {}
     for name, param in model.named_parameters():
         grads[ours(name, sandwich)] = summary(param.grad.T if is_linear(name, param) else param.grad)
@@ -145,10 +148,10 @@ TINY = dict(
     num_attention_heads=4,
     num_key_value_heads=2,
     max_position_embeddings=64,
-    pad_token_id=0,
+    pad_token_id=None,  # whose embedding would have no gradient
 )
 THETA = {"rope_type": "default", "rope_theta": 100.0}
-SOFT = dict(query_pre_attn_scalar=11, attn_logit_softcapping=1.5, sliding_window=3, head_dim=6, rms_norm_eps=1e-3)
+SOFT = dict(query_pre_attn_scalar=11, attn_logit_softcapping=1.5, sliding_window=3, head_dim=6, rms_norm_eps=1e-3, pad_token_id=0)
 LLAMA3 = {
     "rope_type": "llama3",
     "rope_theta": 100.0,
@@ -166,7 +169,7 @@ PIXTRAL = dict(
 SDPA = dict(attn_implementation="sdpa")
 EAGER = dict(attn_implementation="eager")
 
-gemma2 = Gemma2Config(**TINY, **SOFT, rope_parameters=THETA)
+gemma2 = Gemma2Config(**TINY | SOFT, rope_parameters=THETA)
 # Heads of 4 elements in Qwen 2 and 2.5 VL: the classes know no other width.
 WIDER = TINY | dict(hidden_size=16, rope_parameters=THETA)
 qwen2 = Qwen2Config(**WIDER, use_sliding_window=True, sliding_window=3, max_window_layers=1)

@@ -26,22 +26,26 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod chat;
 mod clip;
 mod clip_image;
 mod clip_tokenizer;
 mod emphasis;
 mod error;
+mod file_tokenizer;
 mod llm;
 pub mod templates;
 mod textual_inversion;
 mod transformer;
 mod words;
 
+pub use chat::{ChatError, ChatTemplate, Content, Message};
 pub use clip::{ClipLayer, ClipStates, ClipText, ClipTextConfig, ClipVision, ClipVisionConfig, Pool};
 pub use clip_image::ClipImageProcessor;
 pub use clip_tokenizer::{ClipTokenizer, ClipTokens, LongPrompt};
 pub use emphasis::{Emphasis, Weighted, weighted};
 pub use error::{ClipConfigError, CutPrompt, PromptError, TokenizerError, UnknownWord};
+pub use file_tokenizer::{FileTokenizer, RowLength, Side, Tokenized};
 pub use llm::{Blind, Llama3Rope, Llm, LlmConfig, Rope};
 pub use textual_inversion::{TextualInversion, TextualInversionError};
 pub use transformer::{Block, TextTransformer, TextTransformerConfig};

@@ -36,12 +36,11 @@ pub use rope::{Llama3Rope, Rope};
 
 use attention::{Attention, Sight};
 use burn::module::Param;
-use burn::nn::{Embedding, Linear};
+use burn::nn::Embedding;
 use burn::prelude::*;
 use burn::tensor::DType;
-use canvas_core::nn::{Activation, dense};
+use canvas_core::nn::{GatedMlp, Rope as Rotation};
 use canvas_core::{ConfigError, Text, TextEncoder, Tokens, trace};
-use rope::Rotation;
 
 /// A language model without its head: token embeddings, blocks of attention and a gated perceptron behind RMS norms,
 /// rotary positions, a final norm.
@@ -57,7 +56,8 @@ use rope::Rotation;
 /// al., "Encoder-Decoder Gemma", 2025, <https://arxiv.org/abs/2504.06225>; transformers' classes of these names.
 ///
 /// # Differs from transformers
-/// No cache of keys and values, no head and so no cap of its logits, no dropout in training.
+/// No cache of keys and values, no head and so no cap of its logits, no dropout in training. The embedding of the pad
+/// token learns where it counts; there, never.
 ///
 /// # Example
 /// ```
@@ -88,17 +88,8 @@ struct Block {
     attention: Attention,
     attention_after: Option<RmsNorm>,
     mlp_norm: RmsNorm,
-    mlp: Perceptron,
+    mlp: GatedMlp,
     mlp_after: Option<RmsNorm>,
-}
-
-#[derive(Module, Debug)]
-struct Perceptron {
-    gate: Linear,
-    up: Linear,
-    down: Linear,
-    #[module(skip)]
-    activation: Activation,
 }
 
 /// `x / sqrt(mean(x^2) + epsilon)` in f32, times `gamma` or `1 + gamma`. The weights' reader knows it by its name.
@@ -185,7 +176,7 @@ impl Llm {
     }
 
     fn sight(&self, tokens: &Tokens, window: Option<usize>, device: &Device) -> Option<Sight> {
-        Sight::new(tokens, self.config.causal, window, self.config.blind, device)
+        Sight::new(tokens, self.config.causal, window, device)
     }
 
     /// Panics with both sizes where the tokens do not fit this encoder.
@@ -230,13 +221,6 @@ impl Block {
         let x = x + after(&self.attention_after, read);
         let thought = self.mlp.forward(self.mlp_norm.forward(x.clone()));
         x + after(&self.mlp_after, thought)
-    }
-}
-
-impl Perceptron {
-    fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        let gate = self.activation.forward(dense(&self.gate, x.clone())); // [B, T, H]
-        dense(&self.down, gate * dense(&self.up, x)) // [B, T, W]
     }
 }
 

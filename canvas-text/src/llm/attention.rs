@@ -1,13 +1,10 @@
 //! Grouped-query attention with what the families add to it, and who may see whom.
 
 use super::RmsNorm;
-use super::rope::Rotation;
 use burn::nn::Linear;
 use burn::prelude::*;
-use burn::tensor::DType;
-use burn::tensor::activation::softmax;
-use canvas_core::nn::attention::{joined, split};
-use canvas_core::nn::dense;
+use canvas_core::nn::attention::{Scores, attend_with, joined, split};
+use canvas_core::nn::{Rope as Rotation, dense};
 use canvas_core::{Tokens, trace};
 use serde::{Deserialize, Serialize};
 
@@ -19,28 +16,22 @@ pub enum Blind {
     /// Zero, as PyTorch's fused attention does, which transformers uses where it can.
     Zero,
     /// The mean of all values of the row, as a softmax does of equal scores: transformers' own attention, which it
-    /// uses for Gemma 2.
+    /// uses for Gemma 2. (No gradient goes to the scores, on which the mean does not depend; there one does.)
     Mean,
 }
 
-/// Who may not be seen, of one kind of block.
+/// Who sees whom, of one kind of block.
 pub(super) struct Sight {
-    /// True where a token (third axis) must not see another (last axis): `[B or 1, 1, T, T]`.
-    hidden: Tensor<4, Bool>,
-    /// Zero at tokens that see none, where their answer is zero: `[B, 1, T, 1]`.
+    /// True where a token (third axis) sees another (last axis), or none at all: `[B or 1, 1, T, T]`.
+    seen: Tensor<4, Bool>,
+    /// Zero at tokens that see none: `[B or 1, 1, T, 1]`.
     sees: Option<Tensor<4>>,
 }
 
 impl Sight {
     /// A token sees itself and the real ones before it, or all real ones; those of a window no further than so many.
     /// `None` where every token sees every other.
-    pub fn new(
-        tokens: &Tokens,
-        causal: bool,
-        window: Option<usize>,
-        blind: Blind,
-        device: &Device,
-    ) -> Option<Self> {
+    pub fn new(tokens: &Tokens, causal: bool, window: Option<usize>, device: &Device) -> Option<Self> {
         let length = tokens.length;
         let padded = tokens.mask.contains(&false);
         if !causal && !padded && window.is_none_or(|window| length <= window + 1) {
@@ -52,19 +43,22 @@ impl Sight {
             (Some(window), false) => own.abs_diff(other) <= window,
         };
         let rows = if padded { tokens.batch() } else { 1 };
-        let mut hidden = Vec::with_capacity(rows * length * length);
+        let (mut seen, mut sees) = (Vec::with_capacity(rows * length * length), Vec::new());
         for row in tokens.mask.chunks(length).take(rows) {
             for own in 0..length {
-                let seen = |other: usize| row[other] && (!causal || other <= own) && near(own, other);
-                hidden.extend((0..length).map(|other| !seen(other)));
+                let start = seen.len();
+                let one = |other: usize| row[other] && (!causal || other <= own) && near(own, other);
+                seen.extend((0..length).map(one));
+                let any = seen[start..].contains(&true);
+                sees.push(if any { 1f32 } else { 0.0 });
+                seen[start..].iter_mut().for_each(|seen| *seen |= !any);
             }
         }
-        let sees: Vec<f32> =
-            hidden.chunks(length).map(|row| if row.contains(&false) { 1.0 } else { 0.0 }).collect();
-        let sees = (blind == Blind::Zero && sees.contains(&0.0))
-            .then(|| Tensor::from_data(TensorData::new(sees, [rows, 1, length, 1]), device));
-        let hidden = Tensor::from_data(TensorData::new(hidden, [rows, 1, length, length]), device);
-        Some(Self { hidden, sees })
+        let blind = sees.contains(&0.0);
+        let sees = || Tensor::from_data(TensorData::new(sees, [rows, 1, length, 1]), device);
+        let sees = blind.then(sees);
+        let seen = Tensor::from_data(TensorData::new(seen, [rows, 1, length, length]), device);
+        Some(Self { seen, sees })
     }
 }
 
@@ -89,12 +83,13 @@ pub(super) struct Shape {
     pub groups: usize,
     pub scale: f64,
     pub softcap: Option<f64>,
+    pub blind: Blind,
 }
 
 impl Attention {
     /// `[B, T, W]` to `[B, T, W]`; the map is tapped as `map`.
     pub fn forward(&self, x: Tensor<3>, rotation: &Rotation, sight: Option<&Sight>) -> Tensor<3> {
-        let Shape { heads, groups, .. } = self.shape;
+        let Shape { heads, groups, scale, softcap, blind } = self.shape;
         let norm = |norm: &Option<RmsNorm>, x: Tensor<4>| match norm {
             Some(norm) => norm.forward(x),
             None => x,
@@ -102,37 +97,15 @@ impl Attention {
         let query = norm(&self.query_norm, split(dense(&self.query, x.clone()), heads)); // [B, H, T, D]
         let key = norm(&self.key_norm, split(dense(&self.key, x.clone()), groups)); // [B, G, T, D]
         let value = split(dense(&self.value, x), groups); // [B, G, T, D]
-        let map = self.map(rotation.turn(query), rotation.turn(key), sight); // [B, H, T, T]
-        let map = trace::tap(|| "map".into(), map);
-        let mut found = self.gathered(map, value); // [B, H, T, D]
-        if let Some(sees) = sight.and_then(|sight| sight.sees.clone()) {
-            found = found.clone() * sees.cast(found.dtype());
-        }
+        let sees = |at: Blind, x: Tensor<4>| match sight.and_then(|sight| sight.sees.clone()) {
+            Some(sees) if blind == at => x.clone() * sees.cast(x.dtype()),
+            _ => x,
+        };
+        let query = sees(Blind::Mean, rotation.rotate(query)); // of a query of zeros all scores are equal
+        let seen = sight.map(|sight| sight.seen.clone());
+        let scores = Scores { seen, bias: None, scale: Some(scale), softcap };
+        let found = attend_with([query, rotation.rotate(key), value], &scores); // [B, H, T, D]
+        let found = trace::tap(|| "heads".into(), sees(Blind::Zero, found));
         dense(&self.output, joined(found))
-    }
-
-    /// Scores in f32 from the cap on, as in transformers.
-    fn map(&self, query: Tensor<4>, key: Tensor<4>, sight: Option<&Sight>) -> Tensor<4> {
-        let ([batch, heads, length, width], dtype) = (query.dims(), query.dtype());
-        let groups = self.shape.groups;
-        // The queries of a group stand one behind the other, so that keys need not be repeated.
-        let query = (query * self.shape.scale).reshape([batch, groups, heads / groups * length, width]);
-        let scores = query.matmul(key.swap_dims(2, 3)).reshape([batch, heads, length, length]);
-        let mut scores = scores.cast(DType::F32); // [B, H, T, T]
-        if let Some(cap) = self.shape.softcap {
-            scores = (scores / cap).tanh() * cap;
-        }
-        if let Some(sight) = sight {
-            let hidden = sight.hidden.clone().expand(scores.dims());
-            scores = scores.mask_fill(hidden, f32::MIN);
-        }
-        softmax(scores, 3).cast(dtype)
-    }
-
-    /// The values that the map asks for.
-    fn gathered(&self, map: Tensor<4>, value: Tensor<4>) -> Tensor<4> {
-        let ([batch, heads, length, _], [_, groups, _, width]) = (map.dims(), value.dims());
-        let map = map.reshape([batch, groups, heads / groups * length, length]);
-        map.matmul(value).reshape([batch, heads, length, width])
     }
 }

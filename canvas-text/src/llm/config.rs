@@ -1,11 +1,11 @@
 //! Sizes and switches of a language model.
 
 use super::attention::{Attention, Shape};
-use super::{Blind, Block, Llm, Perceptron, RmsNorm, Rope};
-use burn::nn::{Initializer, Linear, LinearConfig};
+use super::{Blind, Block, Llm, RmsNorm, Rope};
+use burn::nn::Initializer;
 use burn::prelude::*;
-use canvas_core::nn::Activation;
-use canvas_core::nn::init::normal_embedding;
+use canvas_core::nn::init::{linear, normal_embedding};
+use canvas_core::nn::{Activation, GatedMlpConfig};
 use canvas_core::{ConfigError, check};
 
 /// Sizes and switches of an [`Llm`]. Without a switch it is Llama; the published ones are read
@@ -124,7 +124,7 @@ impl LlmConfig {
         }
     }
 
-    /// Draws weights as transformers does for a fresh model.
+    /// Xavier-uniform weights, zero biases, norms that begin as nothing but norms.
     ///
     /// # Panics
     /// If the configuration is not [valid](Self::validate).
@@ -141,18 +141,15 @@ impl LlmConfig {
 
     fn block(&self, device: &Device) -> Block {
         let norm = || self.norm(self.width, device);
-        let (width, hidden) = (self.width, self.hidden);
+        let mlp = GatedMlpConfig::new(self.width, self.hidden)
+            .with_activation(self.activation)
+            .with_bias(self.mlp_bias);
         Block {
             attention_norm: norm(),
             attention: self.attention(device),
             attention_after: self.sandwich.then(norm),
             mlp_norm: norm(),
-            mlp: Perceptron {
-                gate: linear(width, hidden, self.mlp_bias, device),
-                up: linear(width, hidden, self.mlp_bias, device),
-                down: linear(hidden, width, self.mlp_bias, device),
-                activation: self.activation,
-            },
+            mlp: mlp.init(device),
             mlp_after: self.sandwich.then(norm),
         }
     }
@@ -169,7 +166,7 @@ impl LlmConfig {
             output: linear(heads * head, self.width, self.output_bias, device),
             query_norm: self.head_norm.then(norm),
             key_norm: self.head_norm.then(norm),
-            shape: Shape { heads, groups, scale, softcap: self.softcap },
+            shape: Shape { heads, groups, scale, softcap: self.softcap, blind: self.blind },
         }
     }
 
@@ -177,11 +174,4 @@ impl LlmConfig {
         let start = if self.one_plus { Initializer::Zeros } else { Initializer::Ones };
         RmsNorm { gamma: start.init([width], device), epsilon: self.epsilon, one_plus: self.one_plus }
     }
-}
-
-fn linear(from: usize, to: usize, bias: bool, device: &Device) -> Linear {
-    let start = Initializer::Normal { mean: 0.0, std: 0.02 };
-    let mut layer = LinearConfig::new(from, to).with_bias(false).with_initializer(start).init(device);
-    layer.bias = bias.then(|| Initializer::Zeros.init([to], device));
-    layer
 }

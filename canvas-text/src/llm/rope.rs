@@ -1,6 +1,7 @@
 //! Rotary positions, each head cut into two halves.
 
 use burn::prelude::*;
+use canvas_core::nn::{Pairs, Rope as Rotation};
 use serde::{Deserialize, Serialize};
 
 /// Rotary position embedding: pair `i` of a head of width `D`, its elements `i` and `i + D/2`, is turned by
@@ -50,13 +51,12 @@ impl Rope {
         plain.map(|plain| self.scaling.map_or(plain, |scaling| scaling.stretch(plain))).collect()
     }
 
-    /// Turns for positions `0..length` of heads of this width.
+    /// Rotations for positions `0..length` of heads of this width.
     pub(super) fn rotation(&self, length: usize, width: usize, device: &Device) -> Rotation {
         let frequencies = self.frequencies(width);
-        let angles = (0..length).flat_map(|t| frequencies.iter().map(move |frequency| t as f32 * frequency));
-        let (sin, cos): (Vec<f32>, Vec<f32>) = angles.map(f32::sin_cos).unzip();
-        let table = |values| Tensor::from_data(TensorData::new(values, [1, 1, length, width / 2]), device);
-        Rotation { cos: table(cos), sin: table(sin) }
+        let angle = |t: usize, frequency: &f32| f64::from(t as f32 * frequency);
+        let angles = (0..length).flat_map(|t| frequencies.iter().map(move |frequency| angle(t, frequency)));
+        Rotation::from_angles(&angles.collect::<Vec<f64>>(), length, Pairs::Halves, device)
     }
 }
 
@@ -66,22 +66,5 @@ impl Llama3Rope {
         let waves = self.original * plain / std::f64::consts::TAU; // in the original context
         let keep = ((waves - self.low) / (self.high - self.low)).clamp(0.0, 1.0);
         ((1.0 - keep) * plain / self.factor + keep * plain) as f32
-    }
-}
-
-/// Cosines and sines of positions `0..T`: `[1, 1, T, D/2]`.
-pub(super) struct Rotation {
-    cos: Tensor<4>,
-    sin: Tensor<4>,
-}
-
-impl Rotation {
-    /// Turns queries or keys `[B, H, T, D]`.
-    pub fn turn(&self, x: Tensor<4>) -> Tensor<4> {
-        let (dtype, half) = (x.dtype(), x.dims()[3] / 2);
-        let (cos, sin) = (self.cos.clone().cast(dtype), self.sin.clone().cast(dtype));
-        let (a, b) = (x.clone().narrow(3, 0, half), x.narrow(3, half, half)); // [B, H, T, D/2]
-        let first = a.clone() * cos.clone() - b.clone() * sin.clone();
-        Tensor::cat(vec![first, b * cos + a * sin], 3) // [B, H, T, D]
     }
 }

@@ -53,6 +53,8 @@ mod condition;
 pub mod config_file;
 mod denoiser;
 mod level;
+pub mod macs;
+pub mod memo;
 pub mod memory;
 pub mod nn;
 mod noise;

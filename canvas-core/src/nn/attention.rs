@@ -1,7 +1,7 @@
 //! Multi-head attention.
 
 use super::{dense, init::xavier_linear};
-use crate::trace;
+use crate::{macs, trace};
 use burn::nn::Linear;
 use burn::prelude::*;
 use burn::tensor::activation::softmax;
@@ -75,13 +75,34 @@ impl Attention {
 /// that Stable Diffusion's largest attention has for each of 8 heads.
 const BLOCK: usize = 64 << 20;
 
+/// What changes the scores of attention before their softmax; by default nothing but `1/sqrt(D)`.
+#[derive(Clone, Debug, Default)]
+pub struct Scores {
+    /// Which keys each query may see: `[B or 1, H or 1, N or 1, T]`; a row must not be all false.
+    pub seen: Option<Tensor<4, Bool>>,
+    /// Added to the scaled scores: `[B or 1, H or 1, N or 1, T]`.
+    pub bias: Option<Tensor<4>>,
+    /// In place of `1/sqrt(D)`.
+    pub scale: Option<f64>,
+    /// Scores become `cap tanh(scores / cap)` before bias and mask, as in Gemma 2.
+    pub softcap: Option<f64>,
+}
+
+impl Scores {
+    /// Keys that are seen by all queries of a sample: `[B, T]`, true where one may be seen.
+    pub fn seen(mask: Option<Tensor<2, Bool>>) -> Self {
+        let seen = mask.map(|mask| {
+            let [batch, length] = mask.dims();
+            mask.reshape([batch, 1, 1, length])
+        });
+        Self { seen, ..Self::default() }
+    }
+}
+
 /// `softmax(q k^T / sqrt(D)) v`, each head for itself; the map is tapped as `map` for a hook that wants it.
 ///
-/// The map holds `B H N T` numbers: half a gigabyte for one picture of Stable Diffusion. Where neither a gradient nor a
-/// hook needs it, queries go in blocks, and by Burn's own attention, which on the CPU never holds a map.
-///
 /// # Shapes
-/// - `query`: `[B, H, N, D]`, `key` and `value`: `[B, H, T, D]`
+/// - `query`: `[B, H, N, D]`, `key` and `value`: `[B, K, T, D]`, where `K` divides `H`
 /// - `mask`: `[B, T]`, true where a key may be seen; a row must not be all false
 /// - output: `[B, H, N, D]`
 ///
@@ -93,22 +114,57 @@ pub fn attend(
     value: Tensor<4>,
     mask: Option<Tensor<2, Bool>>,
 ) -> Tensor<4> {
-    let hidden = mask.map(|mask| {
-        let [batch, length] = mask.dims();
-        mask.bool_not().reshape([batch, 1, 1, length]) // [B, 1, 1, T]
-    });
+    attend_with([query, key, value], &Scores::seen(mask))
+}
+
+/// [`attend`] with other [`Scores`].
+///
+/// The map holds `B H N T` numbers: half a gigabyte for one picture of Stable Diffusion. Where neither a gradient nor a
+/// hook needs it, queries go in blocks, and by Burn's own attention, which on the CPU never holds a map. Where keys and
+/// values have fewer heads than queries, each serves as many query heads in a row (grouped-query attention; Ainslie et
+/// al., "GQA", 2023, <https://arxiv.org/abs/2305.13245>).
+///
+/// # Shapes
+/// As [`attend`].
+///
+/// # Panics
+/// If the heads of keys and values do not divide those of queries.
+pub fn attend_with([query, key, value]: [Tensor<4>; 3], scores: &Scores) -> Tensor<4> {
+    let [batch, heads, count, width] = query.dims();
+    let [_, _, length, depth] = value.dims();
+    macs::add(batch * heads * count * length * (width + depth));
+    let [key, value] = [key, value].map(|x| repeat_heads(x, heads));
+    let hidden = scores.seen.clone().map(Tensor::bool_not);
     let tracked = query.is_tracked() || key.is_tracked() || value.is_tracked();
     if tracked || trace::is_wanted(|| "map".into()) {
-        whole(query, key, value, hidden)
+        whole([query, key, value], hidden, scores)
     } else {
-        by_blocks([query, key, value], hidden.as_ref(), BLOCK)
+        by_blocks([query, key, value], hidden.as_ref(), scores, BLOCK)
     }
 }
 
+/// `[B, K, T, D]` to `[B, H, T, D]`: each head `H/K` times in a row.
+fn repeat_heads(x: Tensor<4>, heads: usize) -> Tensor<4> {
+    let [batch, own, length, width] = x.dims();
+    if own == heads {
+        return x;
+    }
+    assert!(own > 0 && heads.is_multiple_of(own), "key heads ({own}) must divide query heads ({heads})");
+    let groups = heads / own;
+    let x = x.reshape([batch, own, 1, length, width]).repeat_dim(2, groups);
+    x.reshape([batch, heads, length, width])
+}
+
 /// With the map in one piece.
-fn whole(query: Tensor<4>, key: Tensor<4>, value: Tensor<4>, hidden: Option<Tensor<4, Bool>>) -> Tensor<4> {
-    let scale = (query.dims()[3] as f64).sqrt().recip();
+fn whole([query, key, value]: [Tensor<4>; 3], hidden: Option<Tensor<4, Bool>>, with: &Scores) -> Tensor<4> {
+    let scale = with.scale.unwrap_or_else(|| (query.dims()[3] as f64).sqrt().recip());
     let mut scores = (query * scale).matmul(key.swap_dims(2, 3)); // [B, H, N, T]
+    if let Some(cap) = with.softcap {
+        scores = (scores / cap).tanh() * cap;
+    }
+    if let Some(bias) = &with.bias {
+        scores = scores + bias.clone();
+    }
     if let Some(hidden) = hidden {
         let hidden = hidden.expand(scores.dims());
         scores = scores.mask_fill(hidden, f32::MIN);
@@ -121,19 +177,30 @@ fn whole(query: Tensor<4>, key: Tensor<4>, value: Tensor<4>, hidden: Option<Tens
 fn by_blocks(
     [query, key, value]: [Tensor<4>; 3],
     hidden: Option<&Tensor<4, Bool>>,
+    with: &Scores,
     bytes: usize,
 ) -> Tensor<4> {
     let ([batch, heads, count, _], length) = (query.dims(), key.dims()[2]);
-    let read = |query: Tensor<4>| {
-        let hidden = hidden.map(|hidden| hidden.clone().expand([batch, heads, query.dims()[2], length]));
-        attention(query, key.clone(), value.clone(), hidden, None, AttentionModuleOptions::default())
-    };
+    let options = AttentionModuleOptions { scale: with.scale, softcap: with.softcap, is_causal: false };
     let each = batch * heads * length * query.dtype().size(); // of one query
     let block = (bytes / each).max(1);
+    let read = |start: usize| {
+        let rows = block.min(count - start);
+        let dims = [batch, heads, rows, length];
+        let hidden = hidden.map(|hidden| of_rows(hidden.clone(), start, rows).expand(dims));
+        let bias = with.bias.clone().map(|bias| of_rows(bias, start, rows).expand(dims));
+        let query = query.clone().narrow(2, start, rows);
+        attention(query, key.clone(), value.clone(), hidden, bias, options)
+    };
     if block >= count {
-        return read(query);
+        return read(0);
     }
-    Tensor::cat(query.split(block, 2).into_iter().map(read).collect(), 2) // [B, H, N, D]
+    Tensor::cat((0..count).step_by(block).map(read).collect(), 2) // [B, H, N, D]
+}
+
+/// The rows of these queries, or the one of all.
+fn of_rows<K: burn::tensor::kind::Basic>(x: Tensor<4, K>, start: usize, rows: usize) -> Tensor<4, K> {
+    if x.dims()[2] == 1 { x } else { x.narrow(2, start, rows) }
 }
 
 /// Cuts tokens into heads: `[B, N, W]` to `[B, H, N, W/H]`.
@@ -184,8 +251,9 @@ mod tests {
             for hidden in [None, Some(hidden(length))] {
                 let [query, key, value] = inputs(dims);
                 let bytes = block * batch * heads * length * 4;
-                let found = by_blocks([query.clone(), key.clone(), value.clone()], hidden.as_ref(), bytes);
-                let off = off(found, whole(query, key, value, hidden));
+                let inputs = [query, key, value];
+                let found = by_blocks(inputs.clone(), hidden.as_ref(), &Scores::default(), bytes);
+                let off = off(found, whole(inputs, hidden, &Scores::default()));
                 assert!(off < 3e-6, "{dims:?} in blocks of {block}: off by {off:e}");
             }
         }
@@ -238,7 +306,9 @@ mod tests {
             .sum();
         let at = |step: f32| {
             let [query, key, value] = [0, 1, 2].map(|i| inputs[i].clone() + along[i].clone() * step);
-            (by_blocks([query, key, value], None, 0) * weight.clone()).sum().into_scalar::<f32>()
+            (by_blocks([query, key, value], None, &Scores::default(), 0) * weight.clone())
+                .sum()
+                .into_scalar::<f32>()
         };
         let slope = (at(1e-2) - at(-1e-2)) / 2e-2;
         assert!((found - slope).abs() < 1e-3 * slope.abs().max(1.0), "gradient {found}, slope {slope}");

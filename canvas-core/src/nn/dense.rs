@@ -1,6 +1,8 @@
-//! A linear layer over tokens, as one matrix product.
+//! Linear and convolutional layers, counted.
 
+use crate::macs;
 use burn::nn::Linear;
+use burn::nn::conv::Conv2d;
 use burn::prelude::*;
 
 /// Applies a layer to every token of every sample.
@@ -12,7 +14,28 @@ use burn::prelude::*;
 /// `[B, N, I]` to `[B, N, O]`.
 pub fn dense(layer: &Linear, x: Tensor<3>) -> Tensor<3> {
     let [batch, length, width] = x.dims();
-    let y = layer.forward(x.reshape([batch * length, width]));
+    let y = linear(layer, x.reshape([batch * length, width]));
     let width = y.dims()[1];
     y.reshape([batch, length, width])
+}
+
+/// Applies a layer to every row, and [counts](macs) it.
+///
+/// # Shapes
+/// `[N, I]` to `[N, O]`.
+pub fn linear(layer: &Linear, x: Tensor<2>) -> Tensor<2> {
+    let ([rows, _], [from, to]) = (x.dims(), layer.weight.dims());
+    macs::add(rows * from * to);
+    layer.forward(x)
+}
+
+/// Applies a convolution, and [counts](macs) it.
+///
+/// # Shapes
+/// `[B, C, H, S]` to `[B, O, H', S']`.
+pub fn conv2d(layer: &Conv2d, x: Tensor<4>) -> Tensor<4> {
+    let y = layer.forward(x);
+    let ([batch, _, height, width], kernel) = (y.dims(), layer.weight.dims());
+    macs::add(batch * height * width * kernel.iter().product::<usize>());
+    y
 }

@@ -15,6 +15,12 @@ pub fn xavier_linear(from: usize, to: usize, device: &Device) -> Linear {
     linear_with(&Initializer::XavierUniform { gain: 1.0 }, from, to, device)
 }
 
+/// Xavier-uniform weight, and a zero bias where there is one.
+pub fn linear(from: usize, to: usize, bias: bool, device: &Device) -> Linear {
+    let layer = xavier_linear(from, to, device);
+    if bias { layer } else { Linear { bias: None, ..layer } }
+}
+
 /// Normal weight of this standard deviation, zero bias.
 pub fn normal_linear(std: f64, from: usize, to: usize, device: &Device) -> Linear {
     linear_with(&Initializer::Normal { mean: 0.0, std }, from, to, device)

@@ -2,14 +2,20 @@
 
 pub mod attention;
 pub mod dense;
+pub mod gated;
 pub mod init;
 pub mod mlp;
 pub mod modulate;
 pub mod patch;
 pub mod position;
+pub mod qkv;
+pub mod rope;
 pub mod time;
 
-pub use attention::{Attention, AttentionConfig, attend};
-pub use dense::dense;
+pub use attention::{Attention, AttentionConfig, Scores, attend, attend_with};
+pub use dense::{conv2d, dense, linear};
+pub use gated::{GatedMlp, GatedMlpConfig};
 pub use mlp::{Activation, Mlp, MlpConfig};
+pub use qkv::{Qkv, QkvConfig, attend_jointly};
+pub use rope::{Pairs, Rope};
 pub use time::{TimeEmbed, TimeEmbedConfig, sinusoidal};

@@ -1,5 +1,6 @@
 //! Adaptive layer norm: normalise, then shift and scale by a conditioning vector.
 
+use super::linear;
 use burn::nn::Linear;
 use burn::prelude::*;
 use burn::tensor::{activation::silu, module::layer_norm};
@@ -27,7 +28,17 @@ pub fn apply(x: Tensor<3>, shift: Tensor<3>, scale: Tensor<3>) -> Tensor<3> {
 /// # Panics
 /// If `K` does not divide the layer's output.
 pub fn chunks<const K: usize>(layer: &Linear, c: Tensor<2>) -> [Tensor<3>; K] {
-    let all: Tensor<3> = layer.forward(silu(c)).unsqueeze_dim(1);
+    cut(linear(layer, silu(c)).unsqueeze_dim(1))
+}
+
+/// Cuts a vector a sample into `K` modulation vectors: for modulation that blocks share, or hold as a table.
+///
+/// # Shapes
+/// `[B, 1, K * V]` to `K` tensors `[B, 1, V]`.
+///
+/// # Panics
+/// If `K` does not divide the last axis.
+pub fn cut<const K: usize>(all: Tensor<3>) -> [Tensor<3>; K] {
     let width = all.dims()[2];
     assert!(width.is_multiple_of(K), "{K} modulation vectors from a width of {width}");
     let parts = all.chunk(K, 2);

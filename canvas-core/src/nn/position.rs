@@ -12,12 +12,25 @@ use burn::prelude::*;
 /// # Panics
 /// If 4 does not divide `channels`.
 pub fn sincos_2d(height: usize, width: usize, channels: usize, device: &Device) -> Tensor<3> {
+    let places = |count: usize| (0..count).map(|place| place as f64).collect::<Vec<_>>();
+    sincos_2d_at(&places(height), &places(width), channels, device)
+}
+
+/// As [`sincos_2d`], of rows and columns at any places: scaled to another resolution, or cut out of a larger table.
+///
+/// # Shapes
+/// Output `[1, rows * columns, W]`, row by row.
+///
+/// # Panics
+/// If 4 does not divide `channels`.
+pub fn sincos_2d_at(rows: &[f64], columns: &[f64], channels: usize, device: &Device) -> Tensor<3> {
     assert!(channels.is_multiple_of(4), "4 must divide the channels of a 2-d position table ({channels})");
     let quarter = channels / 4;
+    let (height, width) = (rows.len(), columns.len());
     let mut table = Vec::with_capacity(height * width * channels);
-    for row in 0..height {
-        for column in 0..width {
-            for place in [column as f64, row as f64] {
+    for &row in rows {
+        for &column in columns {
+            for place in [column, row] {
                 let angle = |i: usize| place / 10000f64.powf(i as f64 / quarter as f64);
                 table.extend((0..quarter).map(|i| angle(i).sin() as f32));
                 table.extend((0..quarter).map(|i| angle(i).cos() as f32));

@@ -1,6 +1,7 @@
 //! Time embeddings.
 
 use super::init::normal_linear;
+use super::linear;
 use burn::nn::Linear;
 use burn::prelude::*;
 use burn::tensor::activation::silu;
@@ -70,6 +71,6 @@ impl TimeEmbed {
         let features = sinusoidal(time * self.scale, self.features, 10000.0);
         // A network in 16 bits is told its time in 32, and from here on computes in its own.
         let features = features.cast(self.input.weight.val().dtype());
-        self.output.forward(silu(self.input.forward(features)))
+        linear(&self.output, silu(linear(&self.input, features)))
     }
 }

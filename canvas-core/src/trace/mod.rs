@@ -57,7 +57,7 @@ thread_local! {
 }
 
 /// Runs its function when dropped: also when a panic passes by.
-struct Undo<F: FnMut()>(F);
+pub(crate) struct Undo<F: FnMut()>(pub(crate) F);
 
 impl<F: FnMut()> Drop for Undo<F> {
     fn drop(&mut self) {
@@ -69,6 +69,12 @@ impl<F: FnMut()> Drop for Undo<F> {
 fn switch_on() -> Undo<impl FnMut()> {
     ON.set(ON.get() + 1);
     Undo(|| ON.set(ON.get() - 1))
+}
+
+/// Runs `forward` with the names of its parts known, though nobody looks.
+pub(crate) fn named<T>(forward: impl FnOnce() -> T) -> T {
+    let _on = switch_on();
+    forward()
 }
 
 /// Whether anything is on. If not, nothing else here is touched.
@@ -128,7 +134,7 @@ impl Tapped<'_> {
 }
 
 /// `name` behind the names of the scopes it lies in.
-fn full(name: String) -> String {
+pub(crate) fn path(name: String) -> String {
     PATH.with_borrow(|path| match path.is_empty() {
         true => name,
         false => format!("{}.{name}", path.join(".")),
@@ -151,7 +157,7 @@ pub fn tap<const D: usize>(name: impl FnOnce() -> String, mut x: Tensor<D>) -> T
     if !is_on() {
         return x;
     }
-    let name = full(name());
+    let name = path(name());
     // A copy of the list: a hook may run something that opens another.
     for hook in HOOKS.with_borrow(Vec::clone).iter().rev() {
         let dims = x.dims().to_vec();
@@ -173,7 +179,7 @@ pub fn is_wanted(name: impl FnOnce() -> String) -> bool {
     if !is_on() {
         return false;
     }
-    let name = full(name());
+    let name = path(name());
     // Every hook is asked, so that each knows all names.
     let wanting = HOOKS.with_borrow(Vec::clone).iter().filter(|hook| hook.wants(&name)).count();
     wanting > 0 || SEARCH.with_borrow(Option::is_some)
@@ -207,7 +213,7 @@ pub fn block<const D: usize>(
     if !is_on() {
         return run(x);
     }
-    let path = full(name());
+    let path = path(name());
     let hooks = HOOKS.with_borrow(Vec::clone);
     // Every hook is asked, so that each knows all blocks.
     let mut skipped = false;

@@ -4,6 +4,7 @@ mod autoencoder;
 mod check;
 mod condition;
 mod denoiser;
+mod layers;
 mod level;
 mod lora;
 mod nn;

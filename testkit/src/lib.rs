@@ -1,0 +1,180 @@
+//! What the parity tests of the workspace share: inputs and weights by formula, gradients by name, comparison with a
+//! fixture. A dev-dependency only.
+
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::prelude::*;
+use burn::tensor::Gradients;
+use canvas_core::weights;
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+
+/// `sin(0.37 i + seed)`, as `input_pattern` of `tools/formula.py`.
+pub fn pattern<const D: usize>(dims: [usize; D], seed: f64, device: &Device) -> Tensor<D> {
+    let values: Vec<f32> =
+        (0..dims.iter().product()).map(|i: usize| (0.37 * i as f64 + seed).sin() as f32).collect();
+    Tensor::from_data(TensorData::new(values, dims), device)
+}
+
+/// Largest absolute difference.
+pub fn distance<const D: usize>(a: Tensor<D>, b: Tensor<D>) -> f32 {
+    (a - b).abs().max().into_scalar()
+}
+
+/// Every parameter by `chirp` of `tools/formula.py`: weights of full rank, where those of
+/// [`fill_by_formula`](canvas_core::params::fill_by_formula) have rank 2.
+pub fn chirped<M: Module>(module: M) -> M {
+    module.map(&mut Chirp::default())
+}
+
+#[derive(Default)]
+struct Chirp(Vec<String>);
+
+impl ModuleMapper for Chirp {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.0.push(name.to_owned());
+    }
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.0.pop();
+    }
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let name = self.0.join(".");
+        let mix = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
+        let phase = (name.bytes().fold(0xcbf2_9ce4_8422_2325, mix) % 1000) as f64;
+        param.map(|old| {
+            let (dims, count) = (old.dims(), old.dims().iter().product::<usize>());
+            let fan_in = if D < 2 { 16 } else { count / dims[usize::from(D == 2)] };
+            let (centre, scale) =
+                if name.ends_with("gamma") { (1.0, 0.1) } else { (0.0, (2.0 / fan_in as f64).sqrt()) };
+            let wave = |i: usize| {
+                let i = i as f64;
+                (centre + scale * (0.7 * i + 0.013 * i * i + phase).sin()) as f32
+            };
+            let values: Vec<f32> = (0..count).map(wave).collect();
+            let value = Tensor::from_data(TensorData::new(values, dims), &old.device());
+            if old.is_require_grad() { value.require_grad() } else { value }
+        })
+    }
+}
+
+/// Every trained parameter's gradient by its path.
+struct Grads<'a> {
+    path: Vec<String>,
+    all: &'a Gradients,
+    unread: &'a [&'a str],
+    found: BTreeMap<String, TensorData>,
+}
+
+impl ModuleVisitor for Grads<'_> {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.path.push(name.to_owned());
+    }
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.pop();
+    }
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if !param.val().is_require_grad() {
+            return;
+        }
+        let (path, value) = (self.path.join("."), param.val());
+        let unread = self.unread.contains(&path.as_str());
+        let grad = match value.grad(self.all) {
+            Some(grad) => {
+                assert!(!unread, "{path} is read");
+                grad
+            }
+            None if unread => value.inner().zeros_like(),
+            None => panic!("no gradient: {path}"),
+        };
+        self.found.insert(path, grad.into_data());
+    }
+}
+
+/// `grad.NAME` of every parameter, and `norms`: the norm of each in the order of names.
+///
+/// # Panics
+/// If a parameter has no gradient.
+pub fn gradients<M: Module>(module: &M, all: &Gradients) -> BTreeMap<String, TensorData> {
+    gradients_but(module, all, &[])
+}
+
+/// As [`gradients`], with zeros for the parameters of these names, which no output depends on.
+///
+/// # Panics
+/// If another parameter has no gradient, or one of these has.
+pub fn gradients_but<M: Module>(
+    module: &M,
+    all: &Gradients,
+    unread: &[&str],
+) -> BTreeMap<String, TensorData> {
+    let mut visitor = Grads { path: Vec::new(), all, unread, found: BTreeMap::new() };
+    module.visit(&mut visitor);
+    let norm = |data: &TensorData| data.iter::<f64>().map(|x| x * x).sum::<f64>().sqrt() as f32;
+    let norms: Vec<f32> = visitor.found.values().map(norm).collect();
+    let count = norms.len();
+    let mut found: BTreeMap<String, TensorData> =
+        visitor.found.into_iter().map(|(name, data)| (format!("grad.{name}"), data)).collect();
+    found.insert("norms".into(), TensorData::new(norms, [count]));
+    found
+}
+
+/// Output and gradients: `output`, `norms`, `grad.NAME` of every parameter, for the loss
+/// `sum(output * pattern(.., 2))`. The inputs' gradients are in what is returned beside.
+pub fn answers<M: Module, const D: usize>(
+    model: &M,
+    output: Tensor<D>,
+) -> (BTreeMap<String, TensorData>, Gradients) {
+    answers_but(model, output, &[])
+}
+
+/// As [`answers`], of a model that has parameters of these names which no output depends on.
+pub fn answers_but<M: Module, const D: usize>(
+    model: &M,
+    output: Tensor<D>,
+    unread: &[&str],
+) -> (BTreeMap<String, TensorData>, Gradients) {
+    let weight = pattern(output.dims(), 2.0, &output.device());
+    let all = (output.clone() * weight).sum().backward();
+    let mut found = gradients_but(model, &all, unread);
+    found.insert("output".into(), output.into_data());
+    (found, all)
+}
+
+/// Holds every tensor of a fixture against the one found, relative to its largest value; norms each to its own.
+///
+/// `tolerance` is `[values, gradients]`: gradients are what is called `grad..` or `norms`.
+///
+/// # Panics
+/// If the file cannot be read, something was not computed, or lies further off.
+pub fn compare(fixture: &Path, found: &BTreeMap<String, TensorData>, tolerance: [f64; 2]) {
+    let title = fixture.file_stem().unwrap_or_default().to_string_lossy();
+    let mut failed = Vec::new();
+    for (name, expected) in weights::read_tensors(fixture).unwrap() {
+        let found = found.get(&name).unwrap_or_else(|| panic!("{title}: {name} was not computed"));
+        assert_eq!(found.shape(), expected.shape(), "{title} {name}");
+        let largest = expected.iter::<f64>().fold(0.0, |most: f64, x| most.max(x.abs()));
+        // Below 1e-5 of the largest norm lie sums that cancel: the bias of keys has no gradient at all (the softmax
+        // does not see it), so both sides hold roundings, 1e-7 here and 1e-15 in the reference's f64.
+        let scale = |x: f64| if name == "norms" { x.abs().max(largest * 1e-5) } else { largest };
+        let errors = found.iter::<f64>().zip(expected.iter::<f64>()).map(|(a, b)| (a - b).abs() / scale(b));
+        let error = errors.fold(0.0, |most: f64, error| if error.is_nan() { error } else { most.max(error) });
+        println!("{title} {name}: {error:.1e}");
+        let limit = tolerance[usize::from(name.starts_with("grad") || name == "norms")];
+        if error.is_nan() || error >= limit {
+            failed.push(format!("{name}: relative error {error:.2e}"));
+        }
+    }
+    assert!(failed.is_empty(), "{title}: {}", failed.join(", "));
+}
+
+/// The text of a panic.
+///
+/// # Panics
+/// If there is none.
+pub fn panic_text<T>(run: impl FnOnce() -> T) -> String {
+    let payload = catch_unwind(AssertUnwindSafe(run)).err().expect("should panic");
+    match payload.downcast::<String>() {
+        Ok(text) => *text,
+        Err(payload) => (*payload.downcast::<&str>().expect("a text")).to_owned(),
+    }
+}

@@ -28,25 +28,30 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod chat;
 mod clip;
 mod clip_image;
 mod clip_tokenizer;
 mod emphasis;
 mod error;
 mod file_tokenizer;
+mod llm;
 mod siglip;
 mod siglip_image;
 mod t5;
+pub mod templates;
 mod textual_inversion;
 mod transformer;
 mod words;
 
+pub use chat::{ChatError, ChatTemplate, Content, Message};
 pub use clip::{ClipLayer, ClipStates, ClipText, ClipTextConfig, ClipVision, ClipVisionConfig, Pool};
 pub use clip_image::ClipImageProcessor;
 pub use clip_tokenizer::{ClipTokenizer, ClipTokens, LongPrompt};
 pub use emphasis::{Emphasis, Weighted, weighted};
 pub use error::{ClipConfigError, CutPrompt, PromptError, TokenizerError, UnknownWord};
 pub use file_tokenizer::{FileTokenizer, RowLength, Side, Tokenized};
+pub use llm::{Blind, Llama3Rope, Llm, LlmConfig, Rope};
 pub use siglip::{SiglipVision, SiglipVisionConfig};
 pub use siglip_image::SiglipImageProcessor;
 pub use t5::{T5Config, T5Encoder};

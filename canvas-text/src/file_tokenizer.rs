@@ -1,6 +1,7 @@
 //! Tokenizers of published models, from the files that come with them.
 
 mod byte_level;
+mod characters;
 mod folder;
 mod sentencepiece;
 

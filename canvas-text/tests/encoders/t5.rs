@@ -209,3 +209,13 @@ fn a_token_outside_of_the_vocabulary_is_refused() {
     let tokens = Tokens { ids: vec![99], mask: vec![true], length: 1 };
     filled(&t5(), &Device::flex()).encode(&tokens);
 }
+
+#[test]
+#[should_panic(expected = "row 1 of the tokens is all padding: it could see nothing")]
+fn a_row_of_padding_is_refused() {
+    let mask = [true, true, false, false].to_vec();
+    let t5 = filled(&t5(), &Device::flex());
+    let tokens = Tokens { ids: vec![5, 1, 0, 0], mask, length: 2 };
+    t5.clone().with_mask(false).encode(&tokens); // which is what it could not have without a mask
+    t5.encode(&tokens);
+}

@@ -216,7 +216,11 @@ impl Fill<'_> {
         let form = self.rules.form(&take.key);
         let view = |stored: &Stored| {
             let part = stored.clone().part(take.part, take.of);
-            if form == Form::Pointwise { part.matrix() } else { part }
+            match form {
+                Form::Pointwise => part.matrix(),
+                Form::Last { axis, .. } => part.last_slice(axis),
+                Form::Plain | Form::Transposed => part,
+            }
         };
         self.source.read_as(&take.key, view, to, linear ^ (form == Form::Transposed))
     }

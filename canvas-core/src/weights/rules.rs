@@ -11,7 +11,8 @@ use super::pattern::{Pattern, Reach, rewrite};
 /// saving would write otherwise as [`Report::one_way`](super::Report::one_way). Names on our side end as PyTorch's: `weight` and `bias` of norms, not `gamma` and `beta`.
 ///
 /// A published tensor need not have the form of a parameter in PyTorch: it may hold [several](Self::split), be a
-/// [transpose](Self::transposed) or the [kernel of a 1x1 convolution](Self::pointwise).
+/// [transpose](Self::transposed), the [kernel of a 1x1 convolution](Self::pointwise), or have an axis more, of which
+/// the parameter is the [last slice](Self::last_slice).
 ///
 /// # Example
 /// ```
@@ -49,6 +50,11 @@ pub(super) enum Form {
     Plain,
     Transposed,
     Pointwise,
+    /// An axis more, with so many slices; the parameter is the last.
+    Last {
+        axis: usize,
+        count: usize,
+    },
 }
 
 impl Rules {
@@ -106,6 +112,24 @@ impl Rules {
     /// If there is no segment.
     pub fn pointwise(self, published: &str) -> Self {
         self.formed(published, Form::Pointwise)
+    }
+
+    /// Says that every published tensor with these segments in its key has one axis more than the parameter, with
+    /// `count` slices, the last of which is the parameter: so of a causal convolution over time, whose earlier slices
+    /// see nothing but zeros where there is one frame only. Saving writes zeros in their place.
+    ///
+    /// # Panics
+    /// If there is no segment, or no slice.
+    ///
+    /// # Example
+    /// ```
+    /// use canvas_core::weights::Rules;
+    /// // A kernel [O, I, 3, 3, 3] over time, height and width is ours of [O, I, 3, 3].
+    /// let rules = Rules::new().last_slice("conv1.weight", 2, 3);
+    /// ```
+    pub fn last_slice(self, published: &str, axis: usize, count: usize) -> Self {
+        assert!(count > 0, "the last of no slices of {published:?}");
+        self.formed(published, Form::Last { axis, count })
     }
 
     /// Leaves out every published key with these segments anywhere, for a reason that the report gives.
@@ -190,6 +214,7 @@ impl Rules {
             Form::Plain => {}
             Form::Transposed => shape.reverse(),
             Form::Pointwise => shape.extend([1, 1]),
+            Form::Last { axis, count } => shape.insert(axis.min(shape.len()), count),
         }
         if let Some(rows) = shape.first_mut() {
             *rows *= self.parts(key).len();

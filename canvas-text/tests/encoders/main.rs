@@ -2,7 +2,10 @@
 
 #[path = "../../../canvas-unet/tests/chirp/mod.rs"]
 mod chirp;
+mod chat;
 mod file_tokenizer;
+mod llm;
+mod llm_tokens;
 mod reference;
 mod siglip;
 mod t5;

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail};
 use burn::prelude::*;
 use canvas_core::{Estimate, Level, NoiseSchedule, Prediction, Run, Sampler};
 use canvas_sched::diffusers::{Ask, Options, Scheduler as File};
+use canvas_sched::schedule::mu;
 use canvas_sched::{Space, start};
 use serde_json::Value;
 use std::cell::Cell;
@@ -29,6 +30,8 @@ pub struct Scheduler {
     prediction: String,
     /// Places sigmas itself: pipelines that would give it theirs do not.
     flow_sigmas: bool,
+    /// Shifts by size.
+    dynamic: bool,
 }
 
 /// The levels of a run.
@@ -87,8 +90,9 @@ impl Scheduler {
         let options = Options { eta, ..Options::default() };
         let file = File::from_json(&config.to_string(), &options)?;
         let prediction = config["prediction_type"].as_str().unwrap_or("epsilon").to_owned();
-        let flow_sigmas = config["use_flow_sigmas"] == true;
-        Ok(Self { file, named: None, prediction, flow_sigmas })
+        let [flow_sigmas, dynamic] =
+            ["use_flow_sigmas", "use_dynamic_shifting"].map(|field| config[field] == true);
+        Ok(Self { file, named: None, prediction, flow_sigmas, dynamic })
     }
 
     /// The class, or the sampler's name.
@@ -187,9 +191,9 @@ impl Scheduler {
         if self.flow_sigmas { Grid::Own { mu } } else { Grid::Even { mu } }
     }
 
-    /// The shift that the file gives a picture of so many tokens, if it shifts by size.
+    /// The shift of a picture of so many tokens, if the file shifts by size: by its own line, or Flux'.
     pub fn mu(&self, tokens: usize) -> Option<f64> {
-        self.file.mu(tokens)
+        self.dynamic.then(|| self.file.mu(tokens).unwrap_or_else(|| mu::flux(tokens)))
     }
 
     /// How often a run asks the network and how often it draws noise, counted on a run without one.

@@ -10,7 +10,7 @@ use crate::generate::scheduler::Scheduler;
 use anyhow::Result;
 use burn::tensor::FloatDType;
 use canvas_core::{Backbone, Text, params};
-use canvas_dit::{Chroma, ChromaConfig};
+use canvas_dit::{Chroma, ChromaConfig, ChromaMask};
 
 /// Tokens of a prompt where nothing is said.
 const LENGTH: usize = 512;
@@ -29,7 +29,9 @@ impl Pipeline for ChromaPipeline {
     fn open(folder: &mut Folder<'_>) -> Result<Self> {
         let text = folder.t5("text_encoder", "tokenizer")?;
         let path = folder.component("transformer")?;
-        let config = ChromaConfig::from_diffusers_file(&path.join("config.json"))?;
+        // As diffusers draws it, whose mask hides nothing.
+        let config =
+            ChromaConfig::from_diffusers_file(&path.join("config.json"))?.with_mask(ChromaMask::Favours);
         reads(&path, text.width(), config.text)?;
         let network = folder.network(config.init(folder.device), &config.published())?;
         Ok(Self { network, config, vae: folder.vae()?, text })

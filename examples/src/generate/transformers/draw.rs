@@ -30,7 +30,8 @@ pub fn run<P: Pipeline>(folder: &mut Folder<'_>) -> Result<()> {
     let (asked, size) = size(args, &defaults)?;
     let dtype = numbers(&args.dtype);
     let (guidance, told) = guidance(args, &defaults);
-    let batch = if args.classes.is_empty() { args.prompt.len() } else { args.classes.len() };
+    // Redux may stand for the prompt.
+    let batch = if args.classes.is_empty() { args.prompt.len().max(1) } else { args.classes.len() };
     let steps = args.steps.unwrap_or(defaults.steps);
     let ask = Request { args, device, batch, size, steps, guidance, told, dtype };
 
@@ -79,9 +80,11 @@ fn refuse(args: &Args, defaults: &Defaults, class: &str) -> Result<()> {
         ("--crop", args.crop.is_some()),
         ("--exact-size", args.exact_size && !matches!(defaults.sizes, Sizes::Bins(_))),
         ("--strength", args.strength.is_some() && defaults.strength.is_none()),
-        ("--guidance", args.guidance.is_some() && !defaults.guidance.is_asked()),
         ("--true-cfg", args.true_cfg.is_some() && !matches!(defaults.guidance, Guidance::True { .. })),
     ];
+    if args.guidance.is_some() && !defaults.guidance.is_asked() {
+        eprintln!("warning: --guidance does nothing: this model was distilled to draw without");
+    }
     match others.iter().find(|(_, given)| *given) {
         Some((flag, _)) => bail!("{flag} does nothing with {class}: leave it out"),
         None => Ok(()),

@@ -242,6 +242,7 @@ impl SiglipVision {
         let edge = self.image;
         assert!([height, width] == [edge; 2], "images of {height}x{width} for an encoder of {edge}x{edge}");
         let Embeddings { patch_embedding, position_embedding } = &self.vision_model.embeddings;
+        let images = images.cast(patch_embedding.weight.val().dtype());
         let patches = patch_embedding.forward(images).flatten::<3>(2, 3).swap_dims(1, 2); // [B, T, W]
         let mut x = patches + position_embedding.weight.val().unsqueeze::<3>();
         for (i, layer) in self.vision_model.encoder.layers.iter().enumerate() {

@@ -21,7 +21,7 @@ use canvas_core::{Text, TextEncoder, Tokens, trace};
 /// |---|---|---|---|
 /// | Stable Diffusion 3 | 256 | none | behind CLIP's tokens |
 /// | Flux | 512, schnell 256 | none | |
-/// | Chroma | 512 | yes | the network sees one token of padding more than the mask says |
+/// | Chroma | 512 | yes | the network has a mask, too: of the text and one token of padding |
 /// | PixArt alpha, sigma | 120, 300 | yes | the mask goes to the network; prompts are lowercased and stripped first |
 /// | AuraFlow (UMT5) | 256 | yes | padding's states become 0 |
 /// | HiDream | 128 | yes | |
@@ -32,7 +32,8 @@ use canvas_core::{Text, TextEncoder, Tokens, trace};
 /// <https://arxiv.org/abs/2304.09151>; transformers' `T5EncoderModel` and `UMT5EncoderModel`.
 ///
 /// # Differs from transformers
-/// No dropout in training.
+/// No dropout in training. In `f16`, transformers keeps the second layers of perceptrons in `f32` and clamps what
+/// overflows; here nothing is: large models of `f16` overflow, those of `bf16` do not.
 ///
 /// # Example
 /// ```
@@ -143,7 +144,7 @@ impl TextEncoder for T5Encoder {
             x = trace::block(|| format!("text.blocks.{i}"), x, |x| block.forward(x, &scores));
         }
         let x = self.norm.forward(x); // [B, T, W]
-        let pooled = Tensor::zeros([tokens.batch(), 0], &x.device());
+        let pooled = Tensor::zeros([tokens.batch(), 0], (&x.device(), x.dtype()));
         Text { tokens: x, mask, pooled }
     }
 }

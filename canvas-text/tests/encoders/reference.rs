@@ -1,8 +1,8 @@
 //! Answers and gradients of a model, and the fixtures they are compared with.
 
-use burn::module::{Module, ModuleVisitor, Param};
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::prelude::*;
-use burn::tensor::Gradients;
+use burn::tensor::{DType, FloatDType, Gradients};
 use canvas_core::weights;
 use std::collections::BTreeMap;
 use std::iter;
@@ -33,6 +33,26 @@ pub fn gradients<M: Module>(module: &M, loss: &Tensor<1>) -> Answers {
     let mut grads = Grads { path: Vec::new(), all: &all, found: BTreeMap::new() };
     module.visit(&mut grads);
     grads.found
+}
+
+/// The module in 16 bits.
+pub fn halved<M: Module>(module: M) -> M {
+    struct Half;
+    impl ModuleMapper for Half {
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            param.map(|value| value.cast(FloatDType::BF16))
+        }
+    }
+    module.map(&mut Half)
+}
+
+/// Holds an answer in 16 bits against that in 32.
+pub fn near<const D: usize>(found: Tensor<D>, expected: Tensor<D>) {
+    assert_eq!(found.dtype(), DType::BF16);
+    let off = (found.cast(FloatDType::F32) - expected.clone()).abs().max().into_scalar::<f32>();
+    let off = off / expected.abs().max().into_scalar::<f32>();
+    println!("off by {off:.1e} in 16 bits");
+    assert!(off < 0.05, "off by {off:e}");
 }
 
 /// Every parameter's gradient: whole, or its length and its products with 8 waves.

@@ -1,7 +1,7 @@
 //! SigLIP's vision transformer and its pictures against transformers (fixtures by `tools/fixtures_siglip.py`).
 
 use crate::chirp::Chirp;
-use crate::reference::{compare, fixture, gradients, host, pattern};
+use crate::reference::{compare, fixture, gradients, halved, host, near, pattern};
 use burn::module::Module;
 use burn::prelude::*;
 use canvas_core::weights::{self, Source};
@@ -36,6 +36,15 @@ fn equals_transformers() {
         found.into_iter().partition(|(name, _)| name.ends_with("k_proj.bias") || name.ends_with("key.bias"));
     assert!(keys.values().flatten().all(|gradient| gradient.abs() < 1e-4), "{keys:?}");
     compare("siglip.safetensors", &[("", rest)], "none");
+}
+
+#[test]
+fn runs_in_16_bits() {
+    let siglip = config().init(&Device::flex()).map(&mut Chirp::default());
+    let (half, images) = (halved(siglip.clone()), pattern([2, 3, 13, 13], 1.0, &Device::flex()));
+    let (found, expected) = (half.states(images.clone()), siglip.states(images));
+    near(found.clone(), expected.clone());
+    near(half.pooled(found).unwrap(), siglip.pooled(expected).unwrap());
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! T5's encoder against transformers (fixture by `tools/fixtures_t5.py`), sizes, configurations, weight files.
 
 use crate::chirp::Chirp;
-use crate::reference::{Answers, compare, gradients, host, pattern};
+use crate::reference::{Answers, compare, gradients, halved, host, near, pattern};
 use burn::module::Module;
 use burn::prelude::*;
 use canvas_core::nn::Activation;
@@ -65,6 +65,16 @@ fn states_are_the_same_without_gradients() {
         let (found, expected) = (encode(&Device::flex()), encode(&Device::flex().autodiff()));
         let off = host(&found).iter().zip(host(&expected)).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
         assert!(off < 1e-5, "off by {off:e}");
+    }
+}
+
+#[test]
+fn runs_in_16_bits() {
+    for config in [t5(), first()] {
+        let t5 = filled(&config, &Device::flex());
+        let found = halved(t5.clone()).encode(&tokens());
+        assert_eq!(found.pooled.dtype(), found.tokens.dtype());
+        near(found.tokens, t5.encode(&tokens()).tokens);
     }
 }
 

@@ -14,8 +14,21 @@
 //! assert_eq!(out.dims(), [2, 4, 4, 6]);
 //! ```
 
+mod chroma;
 mod dit;
+mod flux;
+mod flux2;
+mod prompt;
+mod qwen_image;
+mod redux;
+mod streams;
 mod text_dit;
 
+pub use chroma::{Chroma, ChromaConfig, ChromaMask};
 pub use dit::{Dit, DitConfig};
+pub use flux::{Flux, FluxConfig, fill_channels};
+pub use flux2::{Flux2, Flux2Config};
+pub use prompt::Prompt;
+pub use qwen_image::{QwenImage, QwenImageConfig};
+pub use redux::{Redux, ReduxConfig};
 pub use text_dit::{TextDit, TextDitConfig};

@@ -157,7 +157,12 @@ fn candidates(source: &Source, rules: &Rules, report: &mut Report) -> BTreeMap<S
             report.ignored.push((key.to_owned(), reason.to_owned()));
             continue;
         }
-        let names = rules.parts(key);
+        let original = rules.original(key);
+        if let Some(original) = original.filter(|original| source.stored(original).is_some()) {
+            report.ignored.push((key.to_owned(), format!("the same as {}", source.whole(original))));
+            continue;
+        }
+        let names = rules.parts(original.unwrap_or(key));
         if let Some((name, other)) = names.iter().find_map(|name| Some((name, takes.get(name)?))) {
             let note = format!("renamed to {name}, as {} is", source.whole(&other.key));
             report.unexpected_notes.insert(key.to_owned(), note);

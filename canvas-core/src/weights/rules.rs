@@ -32,6 +32,8 @@ pub struct Rules {
     steps: Vec<Step>,
     forms: Vec<(Pattern, Form)>,
     ignores: Vec<(Reach, Pattern, String)>,
+    /// Second names of tensors, and the first ones.
+    copies: Vec<(String, String)>,
 }
 
 /// A renaming; of a published tensor that holds several parameters, into as many names.
@@ -146,12 +148,19 @@ impl Rules {
         self.leave_out(Reach::Start, published, reason)
     }
 
+    /// Says that one tensor may be there twice, or under either of two names: where the file has no `published`, the
+    /// `copy` is read in its place; else it is left out. Saving writes `published` alone.
+    pub fn copy(mut self, copy: &str, published: &str) -> Self {
+        self.copies.push((copy.to_owned(), published.to_owned()));
+        self
+    }
+
     /// These rules, and behind them those that read what these make of a key.
     ///
     /// # Panics
-    /// If the second rules ignore keys, or say how tensors lie: they would have to know the first names.
+    /// If the second rules ignore keys, know copies, or say how tensors lie: they would have to know the first names.
     pub fn then(mut self, next: Self) -> Self {
-        let renames_only = next.forms.is_empty() && next.ignores.is_empty();
+        let renames_only = next.forms.is_empty() && next.ignores.is_empty() && next.copies.is_empty();
         assert!(renames_only, "rules that come second can only rename and split");
         self.steps.extend(next.steps);
         self
@@ -185,6 +194,12 @@ impl Rules {
     pub fn ignored(&self, key: &str) -> Option<&str> {
         let found = self.ignores.iter().find(|(reach, pattern, _)| pattern.fits(*reach, key));
         found.map(|(_, _, reason)| reason.as_str())
+    }
+
+    /// The key that this one is a copy of, if it is one.
+    pub(super) fn original(&self, key: &str) -> Option<&str> {
+        let found = self.copies.iter().find(|(copy, _)| copy == key);
+        found.map(|(_, original)| original.as_str())
     }
 
     pub(super) fn form(&self, key: &str) -> Form {

@@ -26,21 +26,34 @@
 //! assert_eq!(out.dims(), [2, 4, 4, 6]);
 //! ```
 
+mod chroma;
 mod ddt;
 mod dit;
 mod embed;
+mod flux;
+mod flux2;
 mod jit;
 mod lightning;
 mod patches;
+mod prompt;
+mod qwen_image;
+mod redux;
 mod sit;
+mod streams;
 mod text_dit;
 mod u_vit;
 
+pub use chroma::{Chroma, ChromaConfig, ChromaMask};
 pub use ddt::{Ddt, DdtConfig};
 pub use dit::{Dit, DitConfig};
 pub use embed::{Embed, EmbedTokens, NoTokens};
+pub use flux::{Flux, FluxConfig, fill_channels};
+pub use flux2::{Flux2, Flux2Config};
 pub use jit::{Jit, JitConfig};
 pub use lightning::{LightningDit, LightningDitConfig};
+pub use prompt::Prompt;
+pub use qwen_image::{QwenImage, QwenImageConfig};
+pub use redux::{Redux, ReduxConfig};
 pub use sit::{Sit, SitConfig, SitTarget};
 pub use text_dit::{TextDit, TextDitConfig};
 pub use u_vit::{UVit, UVitConfig};

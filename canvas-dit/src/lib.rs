@@ -14,8 +14,18 @@
 //! assert_eq!(out.dims(), [2, 4, 4, 6]);
 //! ```
 
+mod auraflow;
+mod cross;
 mod dit;
+mod latents;
+mod pixart;
+mod sana;
+mod sd3;
 mod text_dit;
 
+pub use auraflow::{AuraFlow, AuraFlowConfig};
 pub use dit::{Dit, DitConfig};
+pub use pixart::{PixArt, PixArtCondition, PixArtConfig};
+pub use sana::{Sana, SanaCondition, SanaConfig};
+pub use sd3::{Sd3, Sd3Config};
 pub use text_dit::{TextDit, TextDitConfig};

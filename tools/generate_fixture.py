@@ -36,7 +36,7 @@ seed-sd1-two-prompts-euler-a seed-sd1-two-prompts-image seed-sd1-inpaint4-lcm
 
 
 def tree(path: Path) -> dict:
-    """A safetensors file as a tree by the parts of its keys; a leaf is a shape, a scalar's value, or `"indices"`."""
+    """A safetensors file as a tree by the parts of its keys; a leaf is a shape, a scalar's value, or what `special` says."""
     root = {}
     with safe_open(path, "pt") as file:
         for key in file.keys():
@@ -46,8 +46,14 @@ def tree(path: Path) -> dict:
             for parent in parents:
                 node = node.setdefault(parent, {})
             leaf = list(tensor.get_shape())
-            node[last] = "indices" if tensor.get_dtype() == "I64" else leaf if leaf else float(file.get_tensor(key))
+            node[last] = special(key) or (leaf if leaf else float(file.get_tensor(key)))
     return root
+
+
+def special(key: str):
+    """Buffers that are no weights: positions of tokens, a batch norm's count (int64), SD3's table of positions."""
+    names = {"position_ids": "indices", "num_batches_tracked": "count", "pos_embed.pos_embed": "sincos2d"}
+    return next((word for name, word in names.items() if key.endswith(name)), None)
 
 
 def changes(old: dict, new: dict):

@@ -42,8 +42,8 @@ def weight(name: str, shape) -> np.ndarray:
     """The tensor of a file: `name` is `<component>/<key in the file>`, `shape` as in the file.
 
     Norm weights (one axis, `.weight`) `1 + 0.1 u`; other vectors `0.1 u`; embeddings (`embedding.weight`, and CLIP's
-    `class_embedding`) `u`; the rest `u sqrt(3 / fan_in)`, of unit variance per output, fan_in = product of all axes
-    but the first. A scalar is 1.
+    `class_embedding`) `u`; variances of batch norms (`running_var`) `1 + 0.5 u`; the rest `u sqrt(3 / fan_in)`, of unit
+    variance per output, fan_in = product of all axes but the first. A scalar is 1.
     """
     shape = tuple(int(n) for n in shape)
     u = 2.0 * unit(name, int(np.prod(shape))) - 1.0
@@ -51,6 +51,8 @@ def weight(name: str, shape) -> np.ndarray:
         values = u
     elif len(shape) == 0:
         values = np.ones(1)
+    elif name.endswith("running_var"):
+        values = 1.0 + 0.5 * u
     elif len(shape) == 1:
         values = 1.0 + 0.1 * u if name.endswith(".weight") else 0.1 * u
     else:
@@ -89,6 +91,9 @@ PICTURES = {
     "pose_odd": ("photo", 57, 73),
     "style": ("photo", 45, 67),
     "style_b": ("photo", 32, 32),
+    "photo_large": ("photo", 83, 101),
+    "photo_wide": ("photo", 64, 120),
+    "photo_big": ("photo", 210, 150),
     "mask_hard": ("hard", 40, 56),
     "mask_soft": ("soft", 40, 56),
     "mask_odd": ("soft", 53, 47),

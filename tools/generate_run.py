@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import sys
 from pathlib import Path
 
 import diffusers
@@ -12,6 +13,8 @@ from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
 
 import generate_cases as cases
 import generate_inputs as inputs
+import generate_transformer_cases as transformer_cases
+import generate_transformer_run as transformer_run
 from generate_replay import SINGLE, Draws, Stream, double, mark_masked, replayed, single, text_model_of_itself
 
 diffusers.utils.logging.set_verbosity_error()
@@ -157,30 +160,49 @@ def deviation(a: torch.Tensor, b: torch.Tensor) -> float:
     return float((a - b).abs().max() / b.abs().max())
 
 
-def write_case(root: Path, name: str) -> dict:
-    """Runs the case twice and writes its folder; answers what `case.json` holds."""
-    options = cases.defaults(cases.CASES[name])
+def record(root: Path, name: str) -> dict:
+    """Runs a case of either kind twice; answers what `case.json` holds, and writes the rest."""
+    transformer = name in transformer_cases.CASES
+    cased, runner = (transformer_cases, transformer_run) if transformer else (cases, sys.modules[__name__])
+    options = cased.defaults(cased.CASES[name]) | {"name": name}
     folder = root / "cases" / name
     folder.mkdir(parents=True, exist_ok=True)
     if "scheduler" in options:
-        write_scheduler(root, options)
-    latents, noise, drawn = run(root, options)
+        runner.write_scheduler(root, options)
+    latents, noise, drawn = runner.run(root, options)
     for i, image in enumerate(drawn):
         image.save(folder / f"picture-{i}.png")
     with double():
-        exact, *_ = run(root, options)
-    if "mask" in options and not options["model"].endswith("_inpaint"):
+        exact, *_ = runner.run(root, options)
+    if "mask" in options and not options["model"].endswith(("_inpaint", "_fill")):
         noise.pop("posterior_masked", None)
-    written = {"name": name, "model": options["model"], "generate_args": cases.arguments(name)}
-    call = {key: value for key, value in arguments(options).items() if isinstance(value, (str, int, float, list, tuple))}
-    call = {key: value for key, value in call.items() if "image" not in key and key != "generator"}
-    written["diffusers"] = {"pipeline": pipeline_class(options).__name__, "call": call}
+    written = {"name": name, "model": options["model"], "generate_args": cased.arguments(name)}
+    written["diffusers"] = runner.recorded(options | {"root": root})
     written["noise"] = {key: list(value.shape) for key, value in noise.items()}
     written["f32_against_f64"] = deviation(latents, exact)
     written["largest"] = float(latents.abs().max())
+    write_tensors(folder, noise, latents, exact)
+    return written
+
+
+def recorded(options: dict) -> dict:
+    """What `case.json` says of the call."""
+    call = {key: value for key, value in arguments(options).items() if isinstance(value, (str, int, float, list, tuple))}
+    call = {key: value for key, value in call.items() if "image" not in key and key != "generator"}
+    return {"pipeline": pipeline_class(options).__name__, "call": call}
+
+
+def write_tensors(folder: Path, noise: dict, latents: torch.Tensor, exact: torch.Tensor) -> None:
+    """The draws and the answers of both precisions."""
     if noise:
         save_file({key: value.contiguous() for key, value in noise.items()}, folder / "noise.safetensors")
     save_file({"latents": latents.to(SINGLE).contiguous()}, folder / "expected.safetensors")
     save_file({"latents": exact.to(torch.float64).contiguous()}, folder / "exact.safetensors")
-    (folder / "case.json").write_text(json.dumps(written, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_case(root: Path, name: str) -> dict:
+    """Runs the case and writes its folder; answers what `case.json` holds."""
+    written = record(root, name)
+    path = root / "cases" / name / "case.json"
+    path.write_text(json.dumps(written, indent=2, ensure_ascii=False) + "\n")
     return written

@@ -1,13 +1,15 @@
 """diffusers' side of the program `generate`: tiny models, cases, and the comparison.
 
-    /tmp/venv/bin/python tools/reference_generate.py models OUT_DIR
+    /tmp/venv/bin/python tools/reference_generate.py models OUT_DIR [--only PATTERN]
     /tmp/venv/bin/python tools/reference_generate.py cases OUT_DIR [--only PATTERN]
-    /tmp/venv/bin/python tools/reference_generate.py fixture OUT_DIR
+    /tmp/venv/bin/python tools/reference_generate.py fixture OUT_DIR [--only transformers]
     /tmp/venv/bin/python tools/reference_generate.py compare OUT_DIR GENERATE_BINARY [--only PATTERN]
 
-`models` writes complete pipelines and adapters (`generate_models.py`, `generate_adapters.py`); `cases` runs diffusers
-on each case (`generate_cases.py`, `generate_run.py`) and writes case.json, noise.safetensors, expected.safetensors (f32),
-exact.safetensors (the same pipeline in f64) and picture-N.png; `fixture` keeps what CI needs (`generate_fixture.py`);
+`models` writes complete pipelines and adapters (`generate_models.py`, `generate_adapters.py`; transformers:
+`generate_transformers.py`, `generate_tokenizers.py`); `cases` runs diffusers on each case (`generate_cases.py`,
+`generate_run.py`; `generate_transformer_cases.py`, `generate_transformer_run.py`) and writes case.json, noise.safetensors,
+expected.safetensors (f32), exact.safetensors (the same pipeline in f64) and picture-N.png; `fixture` keeps what CI needs
+(`generate_fixture.py`, `generate_transformer_fixture.py`);
 `compare` runs the program with each case's arguments in OUT_DIR and prints one row a case. PATTERN is a shell pattern
 on names (`sdxl-*`).
 
@@ -33,16 +35,19 @@ def chosen(names, pattern):
     return [name for name in names if fnmatch.fnmatch(name, pattern)]
 
 
-def write_models(out: Path) -> None:
-    """Models, adapters and pictures."""
+def write_models(out: Path, pattern: str) -> None:
+    """Models, adapters and pictures; those of Stable Diffusion together, if the pattern has sd1."""
     import generate_adapters as adapters
     import generate_inputs as inputs
     import generate_ldm as ldm
     import generate_models as models
+    import generate_transformers as transformers
 
-    models.write_all(out)
-    adapters.write_all(out)
-    ldm.write_all(out)
+    if "sd1" in chosen(["sd1"], pattern):
+        models.write_all(out)
+        adapters.write_all(out)
+        ldm.write_all(out)
+    transformers.write_all(out, chosen(transformers.MODELS, pattern))
     (out / "pictures").mkdir(parents=True, exist_ok=True)
     for name in inputs.PICTURES:
         inputs.picture(name).save(out / "pictures" / f"{name}.png")
@@ -52,9 +57,10 @@ def write_cases(out: Path, pattern: str) -> int:
     """Runs the reference; answers how many cases it refused."""
     import generate_cases
     import generate_run
+    import generate_transformer_cases
 
     failed = 0
-    for name in chosen(generate_cases.CASES, pattern):
+    for name in chosen(generate_cases.CASES | generate_transformer_cases.CASES, pattern):
         try:
             written = generate_run.write_case(out, name)
             draws = {key: shape for key, shape in written["noise"].items() if key not in ("latents", "noise")}
@@ -127,13 +133,14 @@ def main() -> None:
     parser.add_argument("--only", default="*")
     args = parser.parse_args()
     if args.what == "models":
-        write_models(args.out)
+        write_models(args.out, args.only)
     elif args.what == "cases":
         sys.exit(write_cases(args.out, args.only) > 0)
     elif args.what == "fixture":
         import generate_fixture
+        import generate_transformer_fixture
 
-        generate_fixture.write(args.out)
+        (generate_transformer_fixture if args.only == "transformers" else generate_fixture).write(args.out)
     else:
         sys.exit(compare(args.out, args.binary, args.only) > 0)
 

@@ -59,7 +59,17 @@ pub trait Autoencoder {
 /// Per-channel shift and scale between an encoder's latents and the unit-variance latents a denoiser sees.
 ///
 /// `normalised = (latent - shift) * scale`. Stable Diffusion's `scaling_factor` and `shift_factor` are this
-/// with one value for all channels.
+/// with [one value for all channels](Self::uniform); Qwen-Image has a [mean and a spread for each](Self::per_channel).
+///
+/// # Example
+/// ```
+/// use burn::prelude::*;
+/// use canvas_core::LatentScale;
+/// let scale = LatentScale::per_channel(&[1.0, 2.0], &[0.5, 4.0]);
+/// let latents: Tensor<4> = Tensor::full([1, 2, 3, 3], 2.0, &Device::flex());
+/// let seen: Vec<f32> = scale.normalise(latents).into_data().iter::<f32>().collect();
+/// assert_eq!((seen[0], seen[9]), (2.0, 0.0));
+/// ```
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct LatentScale {
     /// Subtracted from each channel, in the encoder's units.
@@ -69,6 +79,21 @@ pub struct LatentScale {
 }
 
 impl LatentScale {
+    /// One shift and one scale for all channels.
+    pub fn uniform(channels: usize, shift: f32, scale: f32) -> Self {
+        Self { shift: vec![shift; channels], scale: vec![scale; channels] }
+    }
+
+    /// From each channel's mean and standard deviation: the scale is `1 / std`.
+    ///
+    /// # Panics
+    /// If there are not as many of one as of the other.
+    pub fn per_channel(mean: &[f64], std: &[f64]) -> Self {
+        assert!(mean.len() == std.len(), "{} means of channels, {} deviations", mean.len(), std.len());
+        let shift = mean.iter().map(|&mean| mean as f32).collect();
+        Self { shift, scale: std.iter().map(|&std| (1.0 / std) as f32).collect() }
+    }
+
     /// Measures channel means and standard deviations of a set of latents `[N, C, h, w]`.
     pub fn measure(latents: Tensor<4>) -> Self {
         let channels = latents.dims()[1];
@@ -83,14 +108,27 @@ impl LatentScale {
         Tensor::from_data(TensorData::new(values.to_vec(), [1, values.len(), 1, 1]), device)
     }
 
+    fn check(&self, latents: &Tensor<4>) {
+        let (channels, here) = (latents.dims()[1], self.shift.len());
+        assert!(here == channels, "latents have {channels} channels, but their scale is of {here}");
+    }
+
     /// From the encoder's units to about zero mean and unit variance.
+    ///
+    /// # Panics
+    /// If the latents have another number of channels.
     pub fn normalise(&self, latents: Tensor<4>) -> Tensor<4> {
+        self.check(&latents);
         let device = latents.device();
         (latents - Self::row(&self.shift, &device)) * Self::row(&self.scale, &device)
     }
 
     /// Back to the encoder's units.
+    ///
+    /// # Panics
+    /// If the latents have another number of channels.
     pub fn restore(&self, latents: Tensor<4>) -> Tensor<4> {
+        self.check(&latents);
         let device = latents.device();
         latents / Self::row(&self.scale, &device) + Self::row(&self.shift, &device)
     }

@@ -225,6 +225,16 @@ impl Fields {
         Ok(found.unwrap_or_else(|| default.to_vec()))
     }
 
+    /// A configuration within this one: its fields are taken and finished as this one's are.
+    ///
+    /// # Errors
+    /// If something else stands there.
+    pub fn object(&self, field: &str) -> Result<Option<Self>, ConfigFileError> {
+        let values = self.typed(field, "an object", |value| value.as_object().cloned())?;
+        let origin = format!("{}: {field}", self.origin);
+        Ok(values.map(|values| Self { origin, values, taken: RefCell::default() }))
+    }
+
     /// A whole number for each of so many levels: one for all, or a list with one a level.
     ///
     /// # Errors

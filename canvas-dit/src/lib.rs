@@ -15,17 +15,30 @@
 //! ```
 
 mod auraflow;
+mod chroma;
 mod cross;
 mod dit;
+mod flux;
+mod flux2;
 mod latents;
 mod pixart;
+mod prompt;
+mod qwen_image;
+mod redux;
 mod sana;
 mod sd3;
+mod streams;
 mod text_dit;
 
 pub use auraflow::{AuraFlow, AuraFlowConfig};
+pub use chroma::{Chroma, ChromaConfig, ChromaMask};
 pub use dit::{Dit, DitConfig};
+pub use flux::{Flux, FluxConfig, fill_channels};
+pub use flux2::{Flux2, Flux2Config};
 pub use pixart::{PixArt, PixArtCondition, PixArtConfig};
+pub use prompt::Prompt;
+pub use qwen_image::{QwenImage, QwenImageConfig};
+pub use redux::{Redux, ReduxConfig};
 pub use sana::{Sana, SanaCondition, SanaConfig};
 pub use sd3::{Sd3, Sd3Config};
 pub use text_dit::{TextDit, TextDitConfig};

@@ -2,7 +2,7 @@
 
 pub(crate) mod config;
 mod original;
-mod published;
+pub(crate) mod published;
 mod vision;
 
 pub use config::{ClipTextConfig, Pool};
@@ -102,12 +102,12 @@ struct Embeddings {
 }
 
 #[derive(Module, Debug)]
-struct Encoder {
-    layers: Vec<Layer>,
+pub(crate) struct Encoder {
+    pub(crate) layers: Vec<Layer>,
 }
 
 #[derive(Module, Debug)]
-struct Layer {
+pub(crate) struct Layer {
     self_attn: SelfAttention,
     layer_norm1: LayerNorm,
     mlp: Perceptron,
@@ -124,7 +124,7 @@ struct SelfAttention {
 }
 
 #[derive(Module, Debug)]
-struct Perceptron {
+pub(crate) struct Perceptron {
     fc1: Linear,
     fc2: Linear,
     #[module(skip)]
@@ -288,7 +288,7 @@ impl TextEncoder for ClipText {
 
 impl Layer {
     /// `x + attention(norm(x))`, then `x + mlp(norm(x))`: `[B, T, W]` to `[B, T, W]`.
-    fn forward(&self, x: Tensor<3>, unseen: Option<&Tensor<4, Bool>>) -> Tensor<3> {
+    pub(crate) fn forward(&self, x: Tensor<3>, unseen: Option<&Tensor<4, Bool>>) -> Tensor<3> {
         let seen = self.layer_norm1.forward(x.clone());
         let x = x + trace::scope(|| "attention".into(), || self.self_attn.forward(seen, unseen));
         x.clone() + self.mlp.forward(self.layer_norm2.forward(x))
@@ -319,7 +319,7 @@ impl SelfAttention {
 }
 
 impl Perceptron {
-    fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+    pub(crate) fn forward(&self, x: Tensor<3>) -> Tensor<3> {
         dense(&self.fc2, self.activation.forward(dense(&self.fc1, x)))
     }
 }

@@ -93,17 +93,8 @@ impl ClipImageProcessor {
     /// # Panics
     /// If there is no picture, or one has no pixels.
     pub fn process(&self, pictures: &[RgbImage], device: &Device) -> Tensor<4> {
-        assert!(!pictures.is_empty(), "at least one picture");
-        let [height, width] = self.crop;
-        let mut values = Vec::with_capacity(pictures.len() * height * width * 3);
-        for picture in pictures {
-            for (i, byte) in self.cut(picture).into_iter().enumerate() {
-                let unit = f32::from(byte) / 255.0;
-                values.push((unit - self.mean[i % 3]) / self.std[i % 3]);
-            }
-        }
-        let shape = [pictures.len(), height, width, 3];
-        Tensor::<4>::from_data(TensorData::new(values, shape), device).permute([0, 3, 1, 2])
+        let cut = pictures.iter().map(|picture| self.cut(picture));
+        normalised(cut, self.crop, (self.mean, self.std), device)
     }
 
     /// Resized and cut, row by row; what is cut off is not computed, however long the picture is.
@@ -126,4 +117,22 @@ fn colours(json: &Value, key: &str, default: [f32; 3]) -> Result<[f32; 3], Strin
         return Ok(default);
     }
     serde_json::from_value(found.clone()).map_err(|_| config::expected(key, "three numbers", found))
+}
+
+/// Rows of bytes to one tensor `[B, 3, H, W]`: `(byte / 255 - mean) / std`.
+pub(crate) fn normalised(
+    pictures: impl Iterator<Item = Vec<u8>>,
+    [height, width]: [usize; 2],
+    (mean, std): ([f32; 3], [f32; 3]),
+    device: &Device,
+) -> Tensor<4> {
+    let (mut values, mut count) = (Vec::new(), 0);
+    for picture in pictures {
+        let units = picture.into_iter().map(|byte| f32::from(byte) / 255.0);
+        values.extend(units.enumerate().map(|(i, unit)| (unit - mean[i % 3]) / std[i % 3]));
+        count += 1;
+    }
+    assert!(count > 0, "at least one picture");
+    let data = TensorData::new(values, [count, height, width, 3]);
+    Tensor::<4>::from_data(data, device).permute([0, 3, 1, 2])
 }

@@ -1,6 +1,6 @@
 //! CLIP's tokenizer, from the files that come with a model.
 
-mod files;
+pub(crate) mod files;
 
 use crate::{CutPrompt, PromptError, TokenizerError, Weighted, weighted};
 use canvas_core::Tokens;

@@ -41,6 +41,14 @@ pub enum TokenizerError {
         /// What is wrong with it.
         message: String,
     },
+    /// The file is no tokenizer, or none of the kinds that are read here.
+    #[error("{}: not a tokenizer that can be read: {message}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        message: String,
+    },
     /// The file is not part of a CLIP tokenizer.
     #[error("{}: not a CLIP tokenizer: {message}", path.display())]
     Clip {
@@ -120,6 +128,16 @@ pub enum PromptError {
         prompt: String,
         /// Its words.
         words: Vec<UnknownWord>,
+    },
+    /// Rows of different lengths, and nothing to fill them with.
+    #[error("a prompt of {tokens} tokens in rows of {length} needs a pad token, and {} has none", path.display())]
+    NoPad {
+        /// The tokenizer's file.
+        path: PathBuf,
+        /// Tokens of the prompt.
+        tokens: usize,
+        /// Tokens of the rows.
+        length: usize,
     },
     /// A tokenizer from elsewhere failed on this prompt.
     #[error("the prompt {} could not be tokenized: {message}", quote(prompt))]

@@ -7,7 +7,9 @@
 //! For the Stable Diffusion family there are [`ClipTokenizer`], which reads a model's own files, cuts long prompts or
 //! reads them in windows and knows weighted words, and [`ClipText`] with the published sizes;
 //! [`TextualInversion`] adds learned words to both;
-//! [`ClipVision`] is IP-Adapter's image encoder, and [`ClipImageProcessor`] makes what it reads.
+//! [`FileTokenizer`] reads the tokenizer of any other published model, [`T5Encoder`] is T5's and UMT5's encoder.
+//! [`ClipVision`] is IP-Adapter's image encoder, and [`ClipImageProcessor`] makes what it reads; [`SiglipVision`] and
+//! [`SiglipImageProcessor`] are those of Flux Redux.
 //!
 //! # Example
 //! ```
@@ -26,20 +28,33 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod chat;
 mod clip;
 mod clip_image;
 mod clip_tokenizer;
 mod emphasis;
 mod error;
+mod file_tokenizer;
+mod llm;
+mod siglip;
+mod siglip_image;
+mod t5;
+pub mod templates;
 mod textual_inversion;
 mod transformer;
 mod words;
 
+pub use chat::{ChatError, ChatTemplate, Content, Message};
 pub use clip::{ClipLayer, ClipStates, ClipText, ClipTextConfig, ClipVision, ClipVisionConfig, Pool};
 pub use clip_image::ClipImageProcessor;
 pub use clip_tokenizer::{ClipTokenizer, ClipTokens, LongPrompt};
 pub use emphasis::{Emphasis, Weighted, weighted};
 pub use error::{ClipConfigError, CutPrompt, PromptError, TokenizerError, UnknownWord};
+pub use file_tokenizer::{FileTokenizer, RowLength, Side, Tokenized};
+pub use llm::{Blind, Llama3Rope, Llm, LlmConfig, Rope};
+pub use siglip::{SiglipVision, SiglipVisionConfig};
+pub use siglip_image::SiglipImageProcessor;
+pub use t5::{T5Config, T5Encoder};
 pub use textual_inversion::{TextualInversion, TextualInversionError};
 pub use transformer::{Block, TextTransformer, TextTransformerConfig};
 pub use words::{Encoded, WordTokenizer, special};

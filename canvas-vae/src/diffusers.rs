@@ -1,9 +1,14 @@
 //! `vae/config.json` and the other autoencoders' configurations, as diffusers writes them.
 //!
-//! Every field of `AutoencoderKL`, `AutoencoderTiny` and `VQModel` in diffusers 0.42.1 is honoured, or refused by name
+//! Every field of `AutoencoderKL`, `AutoencoderTiny`, `VQModel` and of the classes in the files of this folder, as diffusers
+//! 0.42.1 has them, is honoured, or refused by name
 //! where its value asks for something that is not here. Absent and `null` are the class's defaults.
 
-use crate::kl::one_scale;
+mod dc_ae;
+mod flux2;
+mod qwen_image;
+mod rae;
+
 use crate::{AutoencoderKlConfig, AutoencoderTinyConfig, VqConfig};
 use canvas_core::LatentScale;
 use canvas_core::config_file::{ConfigFileError, Fields};
@@ -50,7 +55,7 @@ impl AutoencoderKlConfig {
             return Err(fields.refuse("use_post_quant_conv", &format!("{quant}, as use_quant_conv")));
         }
         let config = Self::new()
-            .with_channels(channels(fields)?)
+            .with_channels(channels(fields, &[64])?)
             .with_layers(fields.number("layers_per_block")?.unwrap_or(1))
             .with_latent(latent)
             .with_image_channels(image_channels(fields)?)
@@ -86,7 +91,7 @@ impl VqConfig {
 
     fn read(fields: &Fields) -> Result<(Self, LatentScale), ConfigFileError> {
         let config = Self::new()
-            .with_channels(channels(fields)?)
+            .with_channels(channels(fields, &[64])?)
             .with_layers(fields.number("layers_per_block")?.unwrap_or(1))
             .with_latent(fields.number("latent_channels")?.unwrap_or(3))
             .with_image_channels(image_channels(fields)?)
@@ -98,7 +103,7 @@ impl VqConfig {
         // "spatial" is another network: MoVQ, whose norms read the latents.
         fields.only("norm_type", &["group".into()])?;
         fields.flag("lookup_from_codebook", false)?;
-        let scale = one_scale(config.width(), 0.0, factor(fields, 0.18215)? as f32);
+        let scale = LatentScale::uniform(config.width(), 0.0, factor(fields, 0.18215)? as f32);
         Ok((fields.finish(config, Self::validate)?, scale))
     }
 }
@@ -152,11 +157,11 @@ impl AutoencoderTinyConfig {
 }
 
 /// Channels of the levels, each of the plain kind on both sides.
-fn channels(fields: &Fields) -> Result<Vec<usize>, ConfigFileError> {
-    let channels = fields.numbers("block_out_channels", &[64])?;
+fn channels(fields: &Fields, default: &[usize]) -> Result<Vec<usize>, ConfigFileError> {
+    let channels = fields.numbers("block_out_channels", default)?;
     for (field, kind) in [("down_block_types", "DownEncoderBlock2D"), ("up_block_types", "UpDecoderBlock2D")]
     {
-        let found = fields.words(field, &[kind])?;
+        let found = fields.words(field, &vec![kind; default.len()])?;
         if found.len() != channels.len() || found.iter().any(|word| *word != kind) {
             let expected = format!("{} of {kind}, one a level of block_out_channels", channels.len());
             return Err(fields.refuse(field, &expected));
@@ -200,7 +205,7 @@ fn mirrored(
 /// A scale with one value for all channels, after a shift if there is one.
 fn shifted_scale(fields: &Fields, channels: usize, default: f64) -> Result<LatentScale, ConfigFileError> {
     let shift = fields.real("shift_factor")?.unwrap_or(0.0);
-    Ok(one_scale(channels, shift as f32, factor(fields, default)? as f32))
+    Ok(LatentScale::uniform(channels, shift as f32, factor(fields, default)? as f32))
 }
 
 /// As [`shifted_scale`], or with a mean and a spread for each channel.

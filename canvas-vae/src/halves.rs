@@ -2,7 +2,7 @@
 //! the decoder, and their blocks.
 
 use burn::nn::conv::{Conv2d, Conv2dConfig};
-use burn::nn::interpolate::{Interpolate2d, Interpolate2dConfig, InterpolateMode};
+use burn::nn::interpolate::{Interpolate2dConfig, InterpolateMode};
 use burn::nn::{GroupNorm, GroupNormConfig, PaddingConfig2d};
 use burn::prelude::*;
 use burn::tensor::activation::silu;
@@ -60,16 +60,22 @@ pub(crate) fn apply(conv: &Option<Conv2d>, x: Tensor<4>) -> Tensor<4> {
 }
 
 /// A 3x3 convolution that keeps the size.
-fn conv3(from: usize, to: usize, device: &Device) -> Conv2d {
+pub(crate) fn conv3(from: usize, to: usize, device: &Device) -> Conv2d {
     Conv2dConfig::new([from, to], [3, 3]).with_padding(PaddingConfig2d::Explicit(1, 1, 1, 1)).init(device)
 }
 
 /// A 3x3 convolution that halves an even size: padded below and to the right only.
-fn halve(width: usize, device: &Device) -> Conv2d {
+pub(crate) fn halve(width: usize, device: &Device) -> Conv2d {
     Conv2dConfig::new([width, width], [3, 3])
         .with_stride([2, 2])
         .with_padding(PaddingConfig2d::Explicit(0, 0, 1, 1))
         .init(device)
+}
+
+/// Twice as high and wide, each number four times.
+pub(crate) fn doubled(x: Tensor<4>) -> Tensor<4> {
+    let config = Interpolate2dConfig::new().with_scale_factor(Some([2.0, 2.0]));
+    config.with_mode(InterpolateMode::Nearest).init().forward(x)
 }
 
 /// Two convolutions, each after a norm and SiLU, and the way around them.
@@ -206,7 +212,6 @@ pub(crate) struct Decoder {
     input: Conv2d,
     middle: Middle,
     stages: Vec<Stage>,
-    double: Interpolate2d,
     norm: GroupNorm,
     output: Conv2d,
 }
@@ -225,10 +230,6 @@ impl Decoder {
             input: conv3(input, sizes.innermost(), device),
             middle: Middle::new(sizes, device),
             stages,
-            double: Interpolate2dConfig::new()
-                .with_scale_factor(Some([2.0, 2.0]))
-                .with_mode(InterpolateMode::Nearest)
-                .init(),
             norm: sizes.norm(from, device),
             output: conv3(from, sizes.image_channels, device),
         }
@@ -242,7 +243,7 @@ impl Decoder {
         for stage in &self.stages {
             x = stage.blocks(x);
             if let Some(conv) = &stage.resize {
-                x = conv.forward(self.double.forward(x)); // [B, C, 2h, 2w]
+                x = conv.forward(doubled(x)); // [B, C, 2h, 2w]
             }
         }
         self.output.forward(silu(self.norm.forward(x))) // [B, C, H, W]

@@ -27,6 +27,8 @@ pub struct AutoencoderKlConfig {
     /// Channels of each level; `groups` must divide each.
     #[config(default = "vec![128, 256, 512, 512]")]
     pub channels: Vec<usize>,
+    /// Channels of each level in the decoder, from the image inwards as well; as `channels` when not given.
+    pub decoder_channels: Option<Vec<usize>>,
     /// Residual blocks of each level in the encoder, at least 1; the decoder has one more.
     #[config(default = 2)]
     pub layers: usize,
@@ -82,22 +84,22 @@ impl AutoencoderKlConfig {
 
     /// Scale of [`AutoencoderKlConfig::sd`]: 0.18215, no shift.
     pub fn sd_scale() -> LatentScale {
-        one_scale(4, 0.0, 0.18215)
+        LatentScale::uniform(4, 0.0, 0.18215)
     }
 
     /// Scale of [`AutoencoderKlConfig::sdxl`]: 0.13025, no shift.
     pub fn sdxl_scale() -> LatentScale {
-        one_scale(4, 0.0, 0.13025)
+        LatentScale::uniform(4, 0.0, 0.13025)
     }
 
     /// Scale of [`AutoencoderKlConfig::sd3`]: 1.5305 after a shift of 0.0609.
     pub fn sd3_scale() -> LatentScale {
-        one_scale(16, 0.0609, 1.5305)
+        LatentScale::uniform(16, 0.0609, 1.5305)
     }
 
     /// Scale of [`AutoencoderKlConfig::flux`]: 0.3611 after a shift of 0.1159.
     pub fn flux_scale() -> LatentScale {
-        one_scale(16, 0.1159, 0.3611)
+        LatentScale::uniform(16, 0.1159, 0.3611)
     }
 
     /// Pixels of an image's side per latent of its side: `2^(levels - 1)`.
@@ -109,6 +111,12 @@ impl AutoencoderKlConfig {
     /// Names the fields that do not fit together, with their values.
     pub fn validate(&self) -> Result<(), ConfigError> {
         self.sizes().validate()?;
+        self.decoder_sizes().validate()?;
+        let (inwards, outwards) = (self.channels.len(), self.decoder_levels().len());
+        if inwards != outwards {
+            let both = format!("decoder_channels ({outwards} levels) and channels ({inwards} levels)");
+            return Err(ConfigError::new(format!("{both} must have the same length")));
+        }
         check::positive(("latent", self.latent))
     }
 
@@ -121,7 +129,7 @@ impl AutoencoderKlConfig {
             encoder: Encoder::new(&self.sizes(), 2 * self.latent, device),
             quant: quant(2 * self.latent),
             post_quant: quant(self.latent),
-            decoder: Decoder::new(&self.sizes(), self.latent, device),
+            decoder: Decoder::new(&self.decoder_sizes(), self.latent, device),
             latent: self.latent,
             image_channels: self.image_channels,
             downsampling: self.downsampling(),
@@ -137,11 +145,15 @@ impl AutoencoderKlConfig {
             attends: self.middle_attention,
         }
     }
-}
 
-/// One shift and one scale for all channels.
-pub(crate) fn one_scale(channels: usize, shift: f32, scale: f32) -> LatentScale {
-    LatentScale { shift: vec![shift; channels], scale: vec![scale; channels] }
+    /// Channels of the decoder's levels, from the image inwards.
+    pub(crate) fn decoder_levels(&self) -> &[usize] {
+        self.decoder_channels.as_ref().unwrap_or(&self.channels)
+    }
+
+    fn decoder_sizes(&self) -> Sizes<'_> {
+        Sizes { channels: self.decoder_levels(), ..self.sizes() }
+    }
 }
 
 /// Autoencoder of latent diffusion: residual blocks with group norms and SiLU, one attention over all places at
@@ -167,6 +179,13 @@ pub struct AutoencoderKl {
     latent: usize,
     image_channels: usize,
     downsampling: usize,
+}
+
+impl AutoencoderKl {
+    /// Pixels of an image's side per latent of its side.
+    pub(crate) fn downsampling(&self) -> usize {
+        self.downsampling
+    }
 }
 
 impl Autoencoder for AutoencoderKl {

@@ -4,6 +4,10 @@
 //! |---|---|
 //! | a small one that trains in minutes, or previews of Stable Diffusion's latents | [`AutoencoderTiny`] |
 //! | the one of Stable Diffusion, SDXL, SD3 and Flux, with a spread | [`AutoencoderKl`] |
+//! | the one of Flux.2, whose latents are patches of 2x2 with measured statistics | [`AutoencoderKlFlux2`] |
+//! | the one of Sana, 32 times smaller without a spread | [`AutoencoderDc`] |
+//! | the one of Qwen-Image (and of Wan's videos, by their first frame) | [`AutoencoderKlQwenImage`] |
+//! | latents of a network that was trained to see: DINOv2, SigLIP 2, MAE | [`AutoencoderRae`] |
 //! | latents from a list of vectors: the first latent diffusion's | [`VqModel`] |
 //! | images that do not fit into the memory, or whole batches of them | [`Tiled`], [`Sliced`] |
 //!
@@ -30,18 +34,32 @@
 //! assert_eq!(decoded.dims(), [2, 3, 32, 32]);
 //! ```
 
+mod dc_ae;
+mod dc_blocks;
 mod diffusers;
+mod flux2;
 mod halves;
 mod kl;
 mod memory;
+mod norms;
 mod original;
 mod published;
+mod qwen_image;
+mod rae;
+mod resample;
 mod shape;
 mod tiled;
 mod tiny;
+mod vit;
 mod vq;
 
+pub use dc_ae::{AutoencoderDc, AutoencoderDcConfig, DcLevel};
+pub use dc_blocks::{DcDown, DcNorm, DcUp};
+pub use flux2::{AutoencoderKlFlux2, AutoencoderKlFlux2Config};
 pub use kl::{AutoencoderKl, AutoencoderKlConfig};
+pub use qwen_image::{AutoencoderKlQwenImage, AutoencoderKlQwenImageConfig};
+pub use rae::{AutoencoderRae, AutoencoderRaeConfig};
 pub use tiled::{Sliced, Tiled};
 pub use tiny::{AutoencoderTiny, AutoencoderTinyConfig};
+pub use vit::RaeEncoder;
 pub use vq::{Quantised, VqConfig, VqModel};

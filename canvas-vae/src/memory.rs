@@ -20,9 +20,9 @@ impl AutoencoderKlConfig {
     pub fn estimate_decode_memory(&self, latents: [usize; 3], bytes: usize, device: &Device) -> Memory {
         let model = self.init(device);
         let mut pixels: usize = latents.iter().product();
-        let mut from = *self.channels.last().expect("validated");
+        let mut from = *self.decoder_levels().last().expect("validated");
         let mut peak = residual_block([from; 2], pixels);
-        for (level, &to) in self.channels.iter().enumerate().rev() {
+        for (level, &to) in self.decoder_levels().iter().enumerate().rev() {
             peak = peak.max(residual_block([from, to], pixels));
             if level > 0 {
                 pixels *= 4;

@@ -61,6 +61,7 @@ impl ModuleMapper for Chirp {
 struct Grads<'a> {
     path: Vec<String>,
     all: &'a Gradients,
+    unread: &'a [&'a str],
     found: BTreeMap<String, TensorData>,
 }
 
@@ -75,8 +76,17 @@ impl ModuleVisitor for Grads<'_> {
         if !param.val().is_require_grad() {
             return;
         }
-        let grad = param.val().grad(self.all).unwrap_or_else(|| panic!("no gradient: {:?}", self.path));
-        self.found.insert(self.path.join("."), grad.into_data());
+        let (path, value) = (self.path.join("."), param.val());
+        let unread = self.unread.contains(&path.as_str());
+        let grad = match value.grad(self.all) {
+            Some(grad) => {
+                assert!(!unread, "{path} is read");
+                grad
+            }
+            None if unread => value.inner().zeros_like(),
+            None => panic!("no gradient: {path}"),
+        };
+        self.found.insert(path, grad.into_data());
     }
 }
 
@@ -85,7 +95,19 @@ impl ModuleVisitor for Grads<'_> {
 /// # Panics
 /// If a parameter has no gradient.
 pub fn gradients<M: Module>(module: &M, all: &Gradients) -> BTreeMap<String, TensorData> {
-    let mut visitor = Grads { path: Vec::new(), all, found: BTreeMap::new() };
+    gradients_but(module, all, &[])
+}
+
+/// As [`gradients`], with zeros for the parameters of these names, which no output depends on.
+///
+/// # Panics
+/// If another parameter has no gradient, or one of these has.
+pub fn gradients_but<M: Module>(
+    module: &M,
+    all: &Gradients,
+    unread: &[&str],
+) -> BTreeMap<String, TensorData> {
+    let mut visitor = Grads { path: Vec::new(), all, unread, found: BTreeMap::new() };
     module.visit(&mut visitor);
     let norm = |data: &TensorData| data.iter::<f64>().map(|x| x * x).sum::<f64>().sqrt() as f32;
     let norms: Vec<f32> = visitor.found.values().map(norm).collect();
@@ -102,9 +124,18 @@ pub fn answers<M: Module, const D: usize>(
     model: &M,
     output: Tensor<D>,
 ) -> (BTreeMap<String, TensorData>, Gradients) {
+    answers_but(model, output, &[])
+}
+
+/// As [`answers`], of a model that has parameters of these names which no output depends on.
+pub fn answers_but<M: Module, const D: usize>(
+    model: &M,
+    output: Tensor<D>,
+    unread: &[&str],
+) -> (BTreeMap<String, TensorData>, Gradients) {
     let weight = pattern(output.dims(), 2.0, &output.device());
     let all = (output.clone() * weight).sum().backward();
-    let mut found = gradients(model, &all);
+    let mut found = gradients_but(model, &all, unread);
     found.insert("output".into(), output.into_data());
     (found, all)
 }

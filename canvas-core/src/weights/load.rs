@@ -157,7 +157,12 @@ fn candidates(source: &Source, rules: &Rules, report: &mut Report) -> BTreeMap<S
             report.ignored.push((key.to_owned(), reason.to_owned()));
             continue;
         }
-        let names = rules.parts(key);
+        let original = rules.original(key);
+        if let Some(original) = original.filter(|original| source.stored(original).is_some()) {
+            report.ignored.push((key.to_owned(), format!("the same as {}", source.whole(original))));
+            continue;
+        }
+        let names = rules.parts(original.unwrap_or(key));
         if let Some((name, other)) = names.iter().find_map(|name| Some((name, takes.get(name)?))) {
             let note = format!("renamed to {name}, as {} is", source.whole(&other.key));
             report.unexpected_notes.insert(key.to_owned(), note);
@@ -211,7 +216,11 @@ impl Fill<'_> {
         let form = self.rules.form(&take.key);
         let view = |stored: &Stored| {
             let part = stored.clone().part(take.part, take.of);
-            if form == Form::Pointwise { part.matrix() } else { part }
+            match form {
+                Form::Pointwise => part.matrix(),
+                Form::Last { axis, .. } => part.last_slice(axis),
+                Form::Plain | Form::Transposed => part,
+            }
         };
         self.source.read_as(&take.key, view, to, linear ^ (form == Form::Transposed))
     }

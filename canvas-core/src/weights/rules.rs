@@ -11,7 +11,8 @@ use super::pattern::{Pattern, Reach, rewrite};
 /// saving would write otherwise as [`Report::one_way`](super::Report::one_way). Names on our side end as PyTorch's: `weight` and `bias` of norms, not `gamma` and `beta`.
 ///
 /// A published tensor need not have the form of a parameter in PyTorch: it may hold [several](Self::split), be a
-/// [transpose](Self::transposed) or the [kernel of a 1x1 convolution](Self::pointwise).
+/// [transpose](Self::transposed), the [kernel of a 1x1 convolution](Self::pointwise), or have an axis more, of which
+/// the parameter is the [last slice](Self::last_slice).
 ///
 /// # Example
 /// ```
@@ -31,6 +32,8 @@ pub struct Rules {
     steps: Vec<Step>,
     forms: Vec<(Pattern, Form)>,
     ignores: Vec<(Reach, Pattern, String)>,
+    /// Second names of tensors, and the first ones.
+    copies: Vec<(String, String)>,
 }
 
 /// A renaming; of a published tensor that holds several parameters, into as many names.
@@ -47,6 +50,11 @@ pub(super) enum Form {
     Plain,
     Transposed,
     Pointwise,
+    /// An axis more, with so many slices; the parameter is the last.
+    Last {
+        axis: usize,
+        count: usize,
+    },
 }
 
 impl Rules {
@@ -106,6 +114,24 @@ impl Rules {
         self.formed(published, Form::Pointwise)
     }
 
+    /// Says that every published tensor with these segments in its key has one axis more than the parameter, with
+    /// `count` slices, the last of which is the parameter: so of a causal convolution over time, whose earlier slices
+    /// see nothing but zeros where there is one frame only. Saving writes zeros in their place.
+    ///
+    /// # Panics
+    /// If there is no segment, or no slice.
+    ///
+    /// # Example
+    /// ```
+    /// use canvas_core::weights::Rules;
+    /// // A kernel [O, I, 3, 3, 3] over time, height and width is ours of [O, I, 3, 3].
+    /// let rules = Rules::new().last_slice("conv1.weight", 2, 3);
+    /// ```
+    pub fn last_slice(self, published: &str, axis: usize, count: usize) -> Self {
+        assert!(count > 0, "the last of no slices of {published:?}");
+        self.formed(published, Form::Last { axis, count })
+    }
+
     /// Leaves out every published key with these segments anywhere, for a reason that the report gives.
     ///
     /// # Panics
@@ -122,12 +148,19 @@ impl Rules {
         self.leave_out(Reach::Start, published, reason)
     }
 
+    /// Says that one tensor may be there twice, or under either of two names: where the file has no `published`, the
+    /// `copy` is read in its place; else it is left out. Saving writes `published` alone.
+    pub fn copy(mut self, copy: &str, published: &str) -> Self {
+        self.copies.push((copy.to_owned(), published.to_owned()));
+        self
+    }
+
     /// These rules, and behind them those that read what these make of a key.
     ///
     /// # Panics
-    /// If the second rules ignore keys, or say how tensors lie: they would have to know the first names.
+    /// If the second rules ignore keys, know copies, or say how tensors lie: they would have to know the first names.
     pub fn then(mut self, next: Self) -> Self {
-        let renames_only = next.forms.is_empty() && next.ignores.is_empty();
+        let renames_only = next.forms.is_empty() && next.ignores.is_empty() && next.copies.is_empty();
         assert!(renames_only, "rules that come second can only rename and split");
         self.steps.extend(next.steps);
         self
@@ -163,6 +196,12 @@ impl Rules {
         found.map(|(_, _, reason)| reason.as_str())
     }
 
+    /// The key that this one is a copy of, if it is one.
+    pub(super) fn original(&self, key: &str) -> Option<&str> {
+        let found = self.copies.iter().find(|(copy, _)| copy == key);
+        found.map(|(_, original)| original.as_str())
+    }
+
     pub(super) fn form(&self, key: &str) -> Form {
         let found = self.forms.iter().find(|(pattern, _)| pattern.fits(Reach::Anywhere, key));
         found.map_or(Form::Plain, |(_, form)| *form)
@@ -175,6 +214,7 @@ impl Rules {
             Form::Plain => {}
             Form::Transposed => shape.reverse(),
             Form::Pointwise => shape.extend([1, 1]),
+            Form::Last { axis, count } => shape.insert(axis.min(shape.len()), count),
         }
         if let Some(rows) = shape.first_mut() {
             *rows *= self.parts(key).len();

@@ -93,6 +93,10 @@ impl Collect<'_> {
         lazy.parts[part] = Some(Box::new(move || match form {
             Form::Transposed => value.clone().swap_dims(0, 1).to_data().as_bytes().to_vec(),
             Form::Plain | Form::Pointwise => value.to_data().as_bytes().to_vec(),
+            Form::Last { axis, count } => {
+                let outer = &shape[..axis.min(shape.len())];
+                behind_zeros(value.to_data().as_bytes(), outer, count)
+            }
         }));
         Ok(())
     }
@@ -112,6 +116,13 @@ impl ModuleVisitor for Collect<'_> {
             self.errors.push((name, key, back));
         }
     }
+}
+
+/// Each of the rows that the outer axes number, as the last of so many slices.
+fn behind_zeros(bytes: &[u8], outer: &[usize], count: usize) -> Vec<u8> {
+    let row = bytes.len() / outer.iter().product::<usize>().max(1);
+    let slices = |row: &[u8]| [vec![0; row.len() * (count - 1)], row.to_vec()].concat();
+    if row == 0 { Vec::new() } else { bytes.chunks(row).flat_map(slices).collect() }
 }
 
 type Bytes = Box<dyn Fn() -> Vec<u8>>;

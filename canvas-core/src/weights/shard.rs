@@ -55,6 +55,16 @@ impl Stored {
         self
     }
 
+    /// The last slice along an axis, without the axis.
+    pub fn last_slice(mut self, axis: usize) -> Self {
+        let steps = (0..self.shape.len()).map(|axis| self.shape[axis + 1..].iter().product());
+        let mut strides = self.strides.take().unwrap_or_else(|| steps.collect());
+        let (count, step) = (self.shape.remove(axis), strides.remove(axis));
+        self.start += (count.saturating_sub(1) * step * self.width()) as u64;
+        self.strides = Some(strides);
+        self
+    }
+
     /// Without axes of one value behind the second.
     pub fn matrix(mut self) -> Self {
         while self.shape.len() > 2 && self.shape.last() == Some(&1) {

@@ -2,6 +2,7 @@
 
 use crate::host;
 use burn::module::Module;
+use burn::nn::conv::Conv2dConfig;
 use burn::nn::{Linear, LinearConfig, LinearLayout};
 use burn::prelude::*;
 use canvas_core::params;
@@ -81,6 +82,31 @@ fn file(shapes: &[(&str, &[usize])]) -> (TempDir, PathBuf) {
 
 fn values(data: &TensorData) -> Vec<f32> {
     data.iter::<f32>().collect()
+}
+
+/// Of each of the six rows of a kernel over time the last of four slices, in which saving writes zeros before it.
+#[test]
+fn the_last_slice_is_taken_and_saved_behind_zeros() {
+    let rules = Rules::new().last_slice("weight", 2, 4);
+    let conv = || Conv2dConfig::new([3, 2], [1, 2]).init(&Device::flex());
+    let (_folder, path) = file(&[("bias", &[2]), ("weight", &[2, 3, 4, 1, 2])]);
+    let source = Source::open(&path, None).unwrap();
+    let (module, report) = load_published(conv(), &source, &rules).unwrap();
+    assert!(report.one_way.is_empty());
+    let weight = values(&module.weight.val().into_data());
+    let last: Vec<f32> = (0..12).map(|i| (100 + i / 2 * 8 + 6 + i % 2) as f32 / 64.0).collect();
+    assert_eq!(weight, last);
+
+    let again = path.with_file_name("again.safetensors");
+    save_published(&module, &again, &rules).unwrap();
+    let saved = Source::open(&again, None).unwrap().read("weight").unwrap();
+    assert_eq!(saved.shape().to_vec(), [2, 3, 4, 1, 2]);
+    let behind = weight.chunks(2).flat_map(|row| [vec![0.0; 6], row.to_vec()].concat());
+    assert_eq!(values(&saved), behind.collect::<Vec<f32>>());
+
+    let (_folder, path) = file(&[("bias", &[2]), ("weight", &[2, 3, 1, 2])]);
+    let error = load_published(conv(), &Source::open(&path, None).unwrap(), &rules).unwrap_err().to_string();
+    assert!(error.contains("[2, 3, 4, 1, 2]") && error.contains("[2, 3, 1, 2]"), "{error}");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use super::{ClipText, Encoder, Layer, TextModel};
 use crate::ClipConfigError;
-use burn::nn::{LayerNormConfig, LinearConfig};
+use burn::nn::{LayerNormConfig, Linear, LinearConfig};
 use burn::prelude::*;
 use canvas_core::nn::Activation;
 use canvas_core::nn::init::{normal_embedding, normal_linear};
@@ -147,17 +147,16 @@ impl ClipTextConfig {
 }
 
 /// Sizes of a block.
-pub(super) struct Blocks {
-    pub(super) width: usize,
-    pub(super) hidden: usize,
-    pub(super) heads: usize,
-    pub(super) activation: Activation,
+pub(crate) struct Blocks {
+    pub(crate) width: usize,
+    pub(crate) hidden: usize,
+    pub(crate) heads: usize,
+    pub(crate) activation: Activation,
 }
 
 impl Blocks {
-    pub(super) fn init(&self, norm: &LayerNormConfig, device: &Device) -> Layer {
-        let linear = |from: usize, to| normal_linear((from as f64).sqrt().recip(), from, to, device);
-        let square = || linear(self.width, self.width);
+    pub(crate) fn init(&self, norm: &LayerNormConfig, device: &Device) -> Layer {
+        let square = || linear(self.width, self.width, device);
         Layer {
             self_attn: super::SelfAttention {
                 q_proj: square(),
@@ -167,14 +166,22 @@ impl Blocks {
                 heads: self.heads,
             },
             layer_norm1: norm.init(device),
-            mlp: super::Perceptron {
-                fc1: linear(self.width, self.hidden),
-                fc2: linear(self.hidden, self.width),
-                activation: self.activation,
-            },
+            mlp: self.perceptron(device),
             layer_norm2: norm.init(device),
         }
     }
+
+    pub(crate) fn perceptron(&self, device: &Device) -> super::Perceptron {
+        super::Perceptron {
+            fc1: linear(self.width, self.hidden, device),
+            fc2: linear(self.hidden, self.width, device),
+            activation: self.activation,
+        }
+    }
+}
+
+fn linear(from: usize, to: usize, device: &Device) -> Linear {
+    normal_linear((from as f64).sqrt().recip(), from, to, device)
 }
 
 /// Reads a file of settings.

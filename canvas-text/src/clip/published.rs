@@ -30,7 +30,7 @@ impl ClipVisionConfig {
 }
 
 /// Parts that may lie outside of the model that holds them.
-fn inside(model: &str, parts: &[&str]) -> Rules {
+pub(crate) fn inside(model: &str, parts: &[&str]) -> Rules {
     parts.iter().fold(Rules::new(), |rules, part| {
         let whole = format!("{model}.{part}");
         // Both names become the short one and then the long one, which alone is written.

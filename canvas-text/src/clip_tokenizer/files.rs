@@ -54,7 +54,8 @@ pub(super) fn read_json(path: &Path) -> Result<ClipTokenizer, TokenizerError> {
             Value::String(both) => both.split_once(' '),
             both => both[0].as_str().zip(both[1].as_str()),
         };
-        check_merge(&vocabulary, pair).map_err(|problem| wrong(path, format!("merge {merge}: {problem}")))?;
+        check_merge(&vocabulary, pair, "")
+            .map_err(|problem| wrong(path, format!("merge {merge}: {problem}")))?;
     }
     let tokenizer: Tokenizer = serde_json::from_value(json).map_err(|error| wrong(path, error))?;
     assemble(path, tokenizer)
@@ -72,7 +73,7 @@ pub(super) fn read_vocabulary(vocabulary: &Path, merges: &Path) -> Result<ClipTo
             continue;
         }
         let pair = line.split_once(' ');
-        check_merge(&ids, pair)
+        check_merge(&ids, pair, "")
             .map_err(|problem| wrong(merges, format!("line {}, {line:?}: {problem}", number + 1)))?;
         rules.extend(pair.map(|(first, second)| (first.to_owned(), second.to_owned())));
     }
@@ -87,9 +88,15 @@ pub(super) fn read_vocabulary(vocabulary: &Path, merges: &Path) -> Result<ClipTo
 }
 
 /// A merge must make a known token of two known ones, or the library would read past a buffer's end and panic.
-fn check_merge(vocabulary: &HashMap<String, u32>, pair: Option<(&str, &str)>) -> Result<(), String> {
+/// A token within a word may have a prefix, which the merged one has not.
+pub(crate) fn check_merge(
+    vocabulary: &HashMap<String, u32>,
+    pair: Option<(&str, &str)>,
+    prefix: &str,
+) -> Result<(), String> {
     let (first, second) = pair.ok_or("expected two tokens")?;
-    for token in [first.to_owned(), second.to_owned(), format!("{first}{second}")] {
+    let tail = second.strip_prefix(prefix).unwrap_or(second);
+    for token in [first.to_owned(), second.to_owned(), format!("{first}{tail}")] {
         if !vocabulary.contains_key(&token) {
             return Err(format!("{token:?} is not in the vocabulary"));
         }
@@ -186,7 +193,7 @@ fn apply(clip: &mut ClipTokenizer, key: &str, json: &Value) -> Result<(), String
 }
 
 /// A token as transformers writes one: its text, or its text with rules.
-fn special(json: &Value) -> Option<AddedToken> {
+pub(crate) fn special(json: &Value) -> Option<AddedToken> {
     if let Value::String(text) = json {
         return Some(AddedToken::from(text, true));
     }

@@ -1,0 +1,143 @@
+//! Flux and its relatives: parity with diffusers (fixtures by `tools/fixtures_flux.py`), published names, sizes and
+//! configurations, invariances, errors.
+
+mod chroma;
+mod configs;
+mod flux;
+mod flux2;
+mod qwen;
+
+use burn::module::{Module, ModuleMapper, Param};
+use burn::prelude::*;
+use burn::tensor::{DType, FloatDType};
+use canvas_core::weights::{Rules, published_shapes};
+use canvas_core::{Backbone, Condition, Text};
+use canvas_dit::Prompt;
+use canvas_testkit::{answers_but, compare, distance, pattern};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// The largest errors allowed of values and gradients, relative to the largest of each tensor.
+const TOLERANCE: [f64; 2] = [1e-5, 1e-4];
+
+fn fixture(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("tests/fixtures/{name}.safetensors"))
+}
+
+fn times(device: &Device) -> Tensor<1> {
+    Tensor::from_floats([0.25, 0.75], device)
+}
+
+/// Two prompts of 5 tokens, 12 wide, of which so many are real; the pooled ones are 10 wide.
+fn text(real: [usize; 2], device: &Device) -> Text {
+    let mask: Vec<bool> = real.iter().flat_map(|&real| (0..5).map(move |i| i < real)).collect();
+    Text {
+        tokens: pattern([2, 5, 12], 3.0, device),
+        mask: Tensor::from_data(TensorData::new(mask, [2, 5]), device),
+        pooled: pattern([2, 10], 4.0, device),
+    }
+}
+
+/// With gradients.
+fn tracked(mut text: Text) -> Text {
+    (text.tokens, text.pooled) = (text.tokens.require_grad(), text.pooled.require_grad());
+    text
+}
+
+/// Values and gradients of a network, held against a fixture.
+fn equals<M: Module + Backbone<4, Cond = C>, C: Condition>(
+    name: &str,
+    model: &M,
+    x: &Tensor<4>,
+    cond: &C,
+    inputs: &[(&str, &dyn Fn(&burn::tensor::Gradients) -> TensorData)],
+    unread: &[&str],
+) {
+    let output = model.forward(x.clone(), times(&x.device()), cond);
+    let (mut found, all) = answers_but(model, output, unread);
+    for (input, grad) in inputs {
+        found.insert(format!("grad.{input}"), grad(&all));
+    }
+    compare(&fixture(name), &found, TOLERANCE);
+}
+
+/// Names and shapes are those of the reference's `state_dict`.
+fn named_as_published<M: Module>(family: &str, model: &M, rules: &Rules) {
+    let all: BTreeMap<String, BTreeMap<String, Vec<usize>>> =
+        serde_json::from_str(include_str!("../fixtures/flux_names.json")).unwrap();
+    assert_eq!(published_shapes(model, rules), all[family], "{family}");
+}
+
+/// Each sample's answer does not depend on the others in its batch.
+fn rows_are_alone<M: Backbone<4>>(model: &M, x: &Tensor<4>, cond: &M::Cond) {
+    let time = times(&x.device());
+    let together = model.forward(x.clone(), time.clone(), cond);
+    for row in 0..2 {
+        let of = |x: &Tensor<4>| x.clone().narrow(0, row, 1);
+        let alone = model.forward(of(x), time.clone().narrow(0, row, 1), &cond.select(&[row]));
+        let off = distance(alone, of(&together));
+        assert!(off < 2e-6, "row {row} is off by {off:e}");
+    }
+}
+
+#[test]
+fn prompts_join_and_part() {
+    let device = Device::flex();
+    let reference = pattern([2, 4, 2, 2], 1.0, &device);
+    let plain = Prompt::from(text([5, 3], &device));
+    let prompt = plain.clone().with_guidance(2.5).with_reference(reference.clone());
+    let joined = Prompt::cat(&[prompt.clone(), prompt.clone().with_guidance(1.5)]);
+    assert_eq!(joined.batch(), 4);
+    assert_eq!(
+        joined.guidance.clone().unwrap().into_data().try_to_vec::<f32>().unwrap(),
+        [2.5, 2.5, 1.5, 1.5]
+    );
+    let picked = joined.select(&[3, 0]);
+    assert_eq!(picked.guidance.unwrap().into_data().try_to_vec::<f32>().unwrap(), [1.5, 2.5]);
+    let expected = Tensor::cat(vec![reference.clone().narrow(0, 1, 1), reference.narrow(0, 0, 1)], 0);
+    assert_eq!(distance(picked.references[0].clone(), expected), 0.0);
+    let expected = prompt.text.tokens.clone().narrow(0, 1, 1);
+    assert_eq!(distance(picked.text.tokens.narrow(0, 0, 1), expected), 0.0);
+
+    let says = canvas_testkit::panic_text(|| Prompt::cat(&[prompt.clone(), plain.clone()]));
+    assert_eq!(says, "1 of 2 prompts hold a guidance scale");
+    let says = canvas_testkit::panic_text(|| Prompt::cat(&[prompt, plain.with_guidance(1.0)]));
+    assert_eq!(says, "prompts with [1, 0] references do not make a batch");
+}
+
+/// Every parameter in 16 bits.
+struct Half;
+
+impl ModuleMapper for Half {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        param.map(|value| value.cast(FloatDType::BF16))
+    }
+}
+
+/// In 16 bits, told time and guidance in 32, a network answers the same but for roundings.
+fn runs_in_half<M: Module + Backbone<4>>(
+    model: M,
+    x: &Tensor<4>,
+    cond: &M::Cond,
+    half: impl FnOnce(&M::Cond) -> M::Cond,
+) {
+    let time = times(&x.device());
+    let expected = model.forward(x.clone(), time.clone(), cond);
+    let found = model.map(&mut Half).forward(x.clone().cast(FloatDType::BF16), time, &half(cond));
+    assert_eq!(found.dtype(), DType::BF16);
+    let off =
+        distance(found.cast(FloatDType::F32), expected.clone()) / expected.abs().max().into_scalar::<f32>();
+    println!("off by {off:.1e}");
+    assert!(off < 0.05, "off by {off:e}");
+}
+
+fn half_text(text: &Text) -> Text {
+    let (tokens, pooled) = (text.tokens.clone(), text.pooled.clone());
+    let mask = text.mask.clone();
+    Text { tokens: tokens.cast(FloatDType::BF16), mask, pooled: pooled.cast(FloatDType::BF16) }
+}
+
+fn half_prompt(prompt: &Prompt) -> Prompt {
+    let references = prompt.references.iter().map(|x| x.clone().cast(FloatDType::BF16)).collect();
+    Prompt { text: half_text(&prompt.text), references, ..prompt.clone() }
+}

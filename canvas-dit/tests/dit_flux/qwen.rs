@@ -1,0 +1,114 @@
+use super::{equals, half_prompt, named_as_published, rows_are_alone, runs_in_half, text, times, tracked};
+use burn::prelude::*;
+use burn::tensor::Gradients;
+use canvas_core::memo::{Remembering, Tagged};
+use canvas_core::{Backbone, Text};
+use canvas_dit::{Prompt, QwenImage, QwenImageConfig};
+use canvas_testkit::{chirped, distance, panic_text, pattern};
+
+/// Nothing reads the text behind the last attention.
+const UNREAD: [&str; 6] = [
+    "blocks.1.streams.text.output.weight",
+    "blocks.1.streams.text.output.bias",
+    "blocks.1.streams.text.mlp.up.weight",
+    "blocks.1.streams.text.mlp.up.bias",
+    "blocks.1.streams.text.mlp.down.weight",
+    "blocks.1.streams.text.mlp.down.bias",
+];
+
+fn config() -> QwenImageConfig {
+    QwenImageConfig::new(2, 2, 12).with_axes([4, 4, 8]).with_channels(4)
+}
+
+fn qwen(device: &Device) -> QwenImage {
+    chirped(config().init(device))
+}
+
+#[test]
+fn equals_diffusers() {
+    let device = Device::flex().autodiff();
+    let x = pattern([2, 4, 6, 10], 1.0, &device).require_grad();
+    let cond = Prompt::from(tracked(text([5, 3], &device)));
+    let of_x = |all: &Gradients| x.grad(all).unwrap().into_data();
+    let of_tokens = |all: &Gradients| cond.text.tokens.grad(all).unwrap().into_data();
+    let inputs: [(&str, &dyn Fn(&_) -> _); 2] = [("x", &of_x), ("tokens", &of_tokens)];
+    equals("qwen", &qwen(&device), &x, &cond, &inputs, &UNREAD);
+
+    let first = pattern([2, 4, 4, 4], 5.0, &device).require_grad();
+    let second = pattern([2, 4, 2, 16], 6.0, &device).require_grad();
+    let of_first = |all: &Gradients| first.grad(all).unwrap().into_data();
+    let of_second = |all: &Gradients| second.grad(all).unwrap().into_data();
+    let inputs = [inputs.as_slice(), &[("first", &of_first), ("second", &of_second)]].concat();
+    let cond = cond.clone().with_reference(first.clone()).with_reference(second.clone());
+    for (name, clean) in [("qwen_edit", false), ("qwen_clean", true)] {
+        let model = chirped(config().with_clean_references(clean).init(&device));
+        equals(name, &model, &x, &cond, &inputs, &UNREAD);
+    }
+}
+
+#[test]
+fn parameters_have_diffusers_names() {
+    named_as_published("qwen", &config().init(&Device::flex()), &config().published());
+}
+
+#[test]
+fn the_published_model_has_its_size() {
+    assert_eq!(QwenImageConfig::qwen_image().init(&Device::flex()).num_params(), 20_430_401_088);
+}
+
+#[test]
+fn samples_do_not_see_each_other() {
+    let device = Device::flex();
+    let cond = Prompt::from(text([5, 3], &device)).with_reference(pattern([2, 4, 4, 4], 5.0, &device));
+    rows_are_alone(&qwen(&device), &pattern([2, 4, 6, 10], 1.0, &device), &cond);
+}
+
+/// What padding holds, and how much of it there is, changes nothing.
+#[test]
+fn padding_is_not_read() {
+    let device = Device::flex();
+    let (model, x) = (qwen(&device), pattern([2, 4, 6, 10], 1.0, &device));
+    let run = |text: Text| model.forward(x.clone(), times(&device), &Prompt::from(text));
+    let cond = text([3, 3], &device);
+    let tokens = cond.tokens.clone().narrow(1, 0, 3);
+    let mask = Tensor::<2, Int>::ones([2, 3], &device).bool();
+    let short = run(Text { tokens: tokens.clone(), mask, pooled: cond.pooled.clone() });
+    let off = distance(run(cond.clone()), short.clone());
+    assert!(off < 2e-6, "off by {off:e}");
+    let other = Tensor::cat(vec![tokens, pattern([2, 2, 12], 9.0, &device)], 1);
+    assert_eq!(distance(run(Text { tokens: other, ..cond.clone() }), run(cond)), 0.0);
+}
+
+#[test]
+fn remembering_changes_nothing() {
+    let device = Device::flex();
+    let config = config().with_clean_references(true);
+    let (model, remembering) =
+        (chirped(config.init(&device)), Remembering::new(chirped(config.init(&device))));
+    let cond = Prompt::from(text([5, 2], &device));
+    let edit = cond.clone().with_reference(pattern([2, 4, 4, 4], 5.0, &device));
+    for (tag, cond) in [(0, &cond), (2, &edit), (0, &cond), (2, &edit)] {
+        let x = pattern([2, 4, 6, 10], tag as f64, &device);
+        let expected = model.forward(x.clone(), times(&device), cond);
+        let found = remembering.forward(x, times(&device), &Tagged::new(cond.clone(), tag));
+        assert_eq!(distance(found, expected), 0.0);
+    }
+    assert_eq!(remembering.kept(), 8); // two texts and positions, two blocks' modulation, drawn and still
+}
+
+#[test]
+fn a_guidance_scale_is_refused() {
+    let device = Device::flex();
+    let cond = Prompt::from(text([5, 3], &device)).with_guidance(1.0);
+    let says =
+        panic_text(|| qwen(&device).forward(pattern([2, 4, 6, 10], 1.0, &device), times(&device), &cond));
+    assert_eq!(says, "the prompt holds a guidance scale, and the network has no embedding for it");
+}
+
+#[test]
+fn runs_in_16_bits() {
+    let device = Device::flex();
+    let cond = Prompt::from(text([5, 3], &device)).with_reference(pattern([2, 4, 4, 4], 5.0, &device));
+    let model = chirped(config().with_clean_references(true).init(&device));
+    runs_in_half(model, &pattern([2, 4, 6, 10], 1.0, &device), &cond, half_prompt);
+}

@@ -26,23 +26,30 @@
 //! assert_eq!(out.dims(), [2, 4, 4, 6]);
 //! ```
 
+mod auraflow;
 mod chroma;
+mod cross;
 mod ddt;
 mod dit;
 mod embed;
 mod flux;
 mod flux2;
 mod jit;
+mod latents;
 mod lightning;
 mod patches;
+mod pixart;
 mod prompt;
 mod qwen_image;
 mod redux;
+mod sana;
+mod sd3;
 mod sit;
 mod streams;
 mod text_dit;
 mod u_vit;
 
+pub use auraflow::{AuraFlow, AuraFlowConfig};
 pub use chroma::{Chroma, ChromaConfig, ChromaMask};
 pub use ddt::{Ddt, DdtConfig};
 pub use dit::{Dit, DitConfig};
@@ -51,9 +58,12 @@ pub use flux::{Flux, FluxConfig, fill_channels};
 pub use flux2::{Flux2, Flux2Config};
 pub use jit::{Jit, JitConfig};
 pub use lightning::{LightningDit, LightningDitConfig};
+pub use pixart::{PixArt, PixArtCondition, PixArtConfig};
 pub use prompt::Prompt;
 pub use qwen_image::{QwenImage, QwenImageConfig};
 pub use redux::{Redux, ReduxConfig};
+pub use sana::{Sana, SanaCondition, SanaConfig};
+pub use sd3::{Sd3, Sd3Config};
 pub use sit::{Sit, SitConfig, SitTarget};
 pub use text_dit::{TextDit, TextDitConfig};
 pub use u_vit::{UVit, UVitConfig};

@@ -1,7 +1,7 @@
 //! Multi-head attention.
 
 use super::{dense, init::xavier_linear};
-use crate::trace;
+use crate::{recompute, trace};
 use burn::nn::Linear;
 use burn::prelude::*;
 use burn::tensor::activation::softmax;
@@ -98,6 +98,8 @@ pub fn attend(
         mask.bool_not().reshape([batch, 1, 1, length]) // [B, 1, 1, T]
     });
     let tracked = query.is_tracked() || key.is_tracked() || value.is_tracked();
+    // What will be run again with gradients must come out the same without them.
+    let tracked = tracked || (query.is_autodiff() && recompute::is_on());
     if tracked || trace::is_wanted(|| "map".into()) {
         whole(query, key, value, hidden)
     } else {

@@ -11,6 +11,7 @@ mod noise;
 mod params;
 mod picture;
 mod published;
+mod recompute;
 mod sampler;
 mod single_file;
 mod text;

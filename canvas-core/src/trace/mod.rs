@@ -209,7 +209,7 @@ pub fn unit<const D: usize>(name: impl Fn() -> String, run: impl FnOnce() -> Ten
     tap(name, x)
 }
 
-/// Runs a part of a network that a hook may leave out: a [`unit`] with an input of its output's shape.
+/// Runs a part of a network that a hook may leave out: a [`unit()`] with an input of its output's shape.
 ///
 /// Whatever `run` leaves behind other than its output is lost where the block is left out or [run
 /// again](crate::recompute): a second stream goes through the block beside the first, as a pair.

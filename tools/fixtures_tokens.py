@@ -16,6 +16,7 @@ from pathlib import Path
 import sentencepiece
 import tokenizers
 import transformers
+from sentencepiece import sentencepiece_model_pb2
 from tokenizers import Regex, normalizers, pre_tokenizers, processors
 from transformers import LlamaTokenizer, PreTrainedTokenizerFast, T5Tokenizer
 
@@ -54,7 +55,14 @@ def train(folder, kind, **options):
         sentence_iterator=iter(CORPUS), model_prefix=str(folder / kind), model_type=kind, minloglevel=2, num_threads=1,
         hard_vocab_limit=False, **options,
     )  # fmt: skip
-    return folder / f"{kind}.model"
+    path = folder / f"{kind}.model"
+    model = sentencepiece_model_pb2.ModelProto.FromString(path.read_bytes())
+    for part in (model.trainer_spec, model.normalizer_spec, model.denormalizer_spec):
+        for field in ("model_prefix", "input", "normalization_rule_tsv"):  # paths of this machine
+            if field in part.DESCRIPTOR.fields_by_name:
+                part.ClearField(field)
+    path.write_bytes(model.SerializeToString())
+    return path
 
 
 def fresh(name, config=None):

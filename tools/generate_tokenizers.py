@@ -133,7 +133,8 @@ QWEN_CHAT = (
 def qwen(folder: Path) -> None:
     """Qwen's files, all of them; `<think>` is an added token that is not special, as in Qwen3."""
     vocab, pairs = byte_pairs(400)
-    tokenizer = Qwen2Tokenizer(vocab=vocab, merges=pairs, pad_token="<|endoftext|>", eos_token="<|im_end|>", model_max_length=131072)
+    ends = {"pad_token": "<|endoftext|>", "eos_token": "<|im_end|>"}
+    tokenizer = Qwen2Tokenizer(vocab=vocab, merges=pairs, **ends, model_max_length=131072)
     tokenizer.add_special_tokens({"additional_special_tokens": QWEN_SPECIAL[1:]})
     tokenizer.add_tokens(["<think>", "</think>"])
     tokenizer.chat_template = QWEN_CHAT
@@ -144,7 +145,8 @@ def qwen(folder: Path) -> None:
     (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-PIXTRAL_SPECIAL = ["<unk>", "<s>", "</s>", "[INST]", "[/INST]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]", "[IMG]", "[IMG_BREAK]", "[IMG_END]", "<pad>"]
+PIXTRAL_SPECIAL = ["<unk>", "<s>", "</s>", "[INST]", "[/INST]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]"]
+PIXTRAL_SPECIAL += ["[IMG]", "[IMG_BREAK]", "[IMG_END]", "<pad>"]
 # What Mistral Small's template does with a system and a user message whose contents are lists.
 PIXTRAL_CHAT = (
     "{{- bos_token }}{%- for message in messages %}{%- if message.role == 'system' %}{{- '[SYSTEM_PROMPT]' + message.content[0].text"
@@ -154,13 +156,15 @@ PIXTRAL_CHAT = (
 
 
 def pixtral(folder: Path) -> None:
-    """The files of Mistral's processor: special tokens first, padding on the left; its post-processor adds <s>, as the chat template does.
+    """The files of Mistral's processor: special tokens first, padding on the left.
 
-    transformers' PixtralProcessor wants torchvision, so its files are written here and `generate_transformer_run` reads the
-    tokenizer alone, whose `apply_chat_template` answers the same for messages of text.
+    Its post-processor adds <s>, as the chat template does, so text of the template must be read without. transformers' PixtralProcessor wants
+    torchvision, so its files are written here and `generate_transformer_run` reads the tokenizer alone, whose
+    `apply_chat_template` answers the same for messages of text.
     """
     vocab, pairs = byte_pairs(400)
-    vocab = {token: k for k, token in enumerate(PIXTRAL_SPECIAL)} | {token: k + len(PIXTRAL_SPECIAL) for token, k in vocab.items()}
+    vocab = {token: k + len(PIXTRAL_SPECIAL) for token, k in vocab.items()}
+    vocab = {token: k for k, token in enumerate(PIXTRAL_SPECIAL)} | vocab
     backend = Tokenizer(models.BPE(vocab=vocab, merges=pairs))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.post_processor = processors.TemplateProcessing(single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", 1)])
@@ -170,7 +174,8 @@ def pixtral(folder: Path) -> None:
     tokenizer.save_pretrained(folder)
     processor = {"processor_class": "PixtralProcessor", "patch_size": 8, "spatial_merge_size": 1, "image_token": "[IMG]"}
     write_json(folder / "processor_config.json", processor | {"image_break_token": "[IMG_BREAK]", "image_end_token": "[IMG_END]"})
-    write_json(folder / "preprocessor_config.json", {"image_processor_type": "PixtralImageProcessor", "processor_class": "PixtralProcessor"})
+    images = {"image_processor_type": "PixtralImageProcessor", "processor_class": "PixtralProcessor"}
+    write_json(folder / "preprocessor_config.json", images)
 
 
 def length(folder: Path) -> int:

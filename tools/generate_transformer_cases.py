@@ -1,8 +1,8 @@
 """The cases of transformer pipelines, in the words of `generate_cases`: a model of `generate_transformers` and options.
 
 What is left out is the pipeline's own default, but for the steps (4) and the size. More options than there: `classes` (DiT),
-`max_length`, `true_cfg`, `prompt_2`, `prompt_3`, `instruction` ("none": without Sana's), `exact_size` (no bins of sizes; Kontext: the size and the
-picture's size are taken as they are), `redux` (its folder; `image` is what it sees, `redux_scale` the two scales), `references` (Flux.2, Kontext).
+`max_length`, `true_cfg`, `prompt_2`, `prompt_3`, `instruction` ("none": without Sana's), `exact_size` (no bins of sizes), `redux`
+(its folder; `image` is what it sees, `redux_scale` the two scales), `references` (what Flux.2 and Kontext see).
 """
 
 PROMPT = "a photo of a cat in the snow"
@@ -47,7 +47,8 @@ def sd3() -> None:
         case(f"{name}-two-prompts", model, size=SIZE, prompt=PROMPTS, negative="blurry, low quality")
     case("sd3-default-size", "sd3", size=None)
     case("sd3-guidance-1", "sd3", size=SIZE, guidance=1.0)
-    case("sd3-prompts-2-3", "sd3", size=SIZE, prompt_2=["a portrait of a dog"], prompt_3=["night sky, snow"], negative="ugly", negative_2="tree")
+    others = {"prompt_2": ["a portrait of a dog"], "prompt_3": ["night sky, snow"], "negative": "ugly", "negative_2": "tree"}
+    case("sd3-prompts-2-3", "sd3", size=SIZE, **others)
     case("sd3-negative-3", "sd3", size=SIZE, negative_3="tree")
     case("sd3-max-length", "sd3", size=SIZE, prompt=[LONG], max_length=12)
     case("sd3-max-length-512", "sd3", size=SIZE, prompt=[LONG], max_length=512)

@@ -16,13 +16,15 @@ FOLDER = FIXTURE.parent / "generate_transformers"
 CHOSEN = """
 dit-two-classes dit-dpmpp-2m dit-ddpm seed-dit
 pixart-alpha-binned pixart-alpha-two-prompts pixart-alpha-max-length pixart-alpha-strange-characters
-sd3-two-prompts sd3-prompts-2-3 sd3-negative-3 sd3-clip-skip-1 sd3-max-length sd3-heun sd3-dynamic sd3-image-0.35 sd3-image-default-size
+sd3-two-prompts sd3-prompts-2-3 sd3-negative-3 sd3-clip-skip-1 sd3-max-length sd3-heun sd3-dynamic sd3-image-0.35
+sd3-image-default-size
 sd35-two-prompts sd35-image-two-prompts sd3-no-t5-two-prompts sd3-one-step seed-sd3-image
 flux-two-prompts flux-true-cfg-two-prompts flux-prompt-2 flux-max-length flux-beta flux-dpmpp-2m flux-schnell-two-prompts
 flux-image-0.35 flux-image-true-cfg flux-fill-strength flux-fill-soft flux-kontext-wide flux-redux-scale flux-redux-no-prompt
 seed-flux-fill seed-flux-two-prompts
 auraflow-two-prompts auraflow-max-length auraflow-strange-characters chroma-two-prompts chroma-guidance-1
-lumina2-two-prompts lumina2-dynamic lumina2-max-length z-image-two-prompts z-image-guidance-1 z-image-long-prompt z-image-strange-characters
+lumina2-two-prompts lumina2-dynamic lumina2-max-length
+z-image-two-prompts z-image-guidance-1 z-image-long-prompt z-image-strange-characters
 qwen-image-two-prompts qwen-image-true-cfg qwen-image-max-length qwen-image-thirty seed-qwen-image
 sana-binned sana-two-prompts sana-no-instruction sana-max-length sana-dynamic-plain
 flux2-few-pads flux2-two-images flux2-max-length flux2-strange-characters flux2-klein-two-images flux2-klein-guidance-1
@@ -53,11 +55,15 @@ def named_files(out: Path, cases: dict) -> list:
 
 
 def write_captions() -> None:
-    """What PRX makes of captions: [caption, clean_text, basic_clean]."""
+    """What pipelines make of captions: PRX's clean_text and basic_clean, PixArt's clean_caption (which wants bs4)."""
+    from diffusers import PixArtAlphaPipeline
     from diffusers.pipelines.prx.pipeline_prx import TextPreprocessor
 
-    clean = TextPreprocessor()
-    rows = [[text, clean.clean_text(text), clean.basic_clean(text)] for text in CAPTIONS]
+    prx, pixart = TextPreprocessor(), object.__new__(PixArtAlphaPipeline)
+    rows = []
+    for text in CAPTIONS:
+        (cleaned,) = PixArtAlphaPipeline._text_preprocessing(pixart, text, clean_caption=True)
+        rows.append([text, prx.clean_text(text), prx.basic_clean(text), cleaned])
     lines = ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
     (FOLDER / "captions.json").write_text(f"[\n{lines}\n]\n", encoding="utf-8")
 

@@ -63,6 +63,8 @@ def arguments(options: dict) -> dict:
             call[key.replace("negative", "negative_prompt")] = [options[key]] * count
     if options.get("size"):
         call |= {"height": options["size"][0], "width": options["size"][1]}
+    if options["model"].startswith("pixart"):
+        call["clean_caption"] = False  # what its default comes to where bs4 and ftfy are not installed
     if options.get("exact_size"):
         call["use_resolution_binning"] = False
     if options.get("instruction") == "none":

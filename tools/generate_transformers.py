@@ -5,7 +5,8 @@
     pixart_sigma            bins of 512, SDXL's VAE scale
     sd3, sd3_no_t5, sd35    two CLIPs and T5; without T5; dual attention and norms of queries and keys
     flux, flux_schnell      guidance embedded, dynamic shift; neither
-    flux_fill, flux_kontext masked picture and mask as channels; a VAE of 32 pixels a latent, so that a megapixel is small
+    flux_fill               masked picture and mask as channels
+    flux_kontext            a VAE of 32 pixels a latent, so that its megapixel is small
     redux                   SigLIP and its embedder
     auraflow, chroma        UMT5; T5 alone with an approximator
     lumina2, z_image        Gemma2; Qwen3
@@ -14,8 +15,8 @@
     flux2, flux2_klein      Mistral 3, Qwen3; batch norm between VAE and transformer; klein_distilled too
     prx                     T5Gemma
 
-A pipeline's `save_pretrained` writes the folder; then the weights are replaced. Positional tables that a file carries as a buffer (SD3's
-`pos_embed.pos_embed`) stay what they are. Text encoders have as many layers as the pipeline's fixed choice of states needs.
+A pipeline's `save_pretrained` writes the folder; then the weights are replaced. Positional tables that a file carries as a
+buffer (SD3's `pos_embed.pos_embed`) stay what they are. Text encoders have as many layers as the pipeline's choice of states needs.
 """
 
 import json
@@ -101,7 +102,8 @@ def gemma2(vocabulary: int):
 
 def qwen3(vocabulary: int, layers: int, head: bool):
     rope = {"rope_theta": 1000000.0, "rope_type": "default"}
-    config = transformers.Qwen3Config(vocab_size=vocabulary, num_hidden_layers=layers, **LLM, rope_parameters=rope, use_sliding_window=False)
+    whole = {"rope_parameters": rope, "use_sliding_window": False}
+    config = transformers.Qwen3Config(vocab_size=vocabulary, num_hidden_layers=layers, **LLM, **whole)
     return (transformers.Qwen3ForCausalLM if head else transformers.Qwen3Model)(config)
 
 
@@ -109,14 +111,16 @@ def qwen_vl(vocabulary: int):
     rope = {"rope_theta": 1000000.0, "rope_type": "default", "mrope_section": [1, 1, 1]}
     wide = {key: value for key, value in LLM.items() if key != "head_dim"} | {"hidden_size": 24}
     text = {"vocab_size": vocabulary, "num_hidden_layers": 3, **wide, "rope_parameters": rope, "use_sliding_window": False}
-    vision = {"depth": 2, "hidden_size": 16, "intermediate_size": 24, "num_heads": 2, "out_hidden_size": 24, "fullatt_block_indexes": [1]}
+    vision = {"depth": 2, "hidden_size": 16, "intermediate_size": 24, "num_heads": 2, "out_hidden_size": 24}
+    vision |= {"fullatt_block_indexes": [1]}
     config = transformers.Qwen2_5_VLConfig(text_config=text, vision_config=vision, tie_word_embeddings=False)
     return transformers.Qwen2_5_VLForConditionalGeneration(config)
 
 
 def mistral3(vocabulary: int):
     rope = {"rope_theta": 1000000000.0, "rope_type": "default"}
-    text = {"model_type": "mistral", "vocab_size": vocabulary, "num_hidden_layers": 32, **LLM, "rope_parameters": rope, "sliding_window": None}
+    text = {"model_type": "mistral", "vocab_size": vocabulary, "num_hidden_layers": 32, **LLM}
+    text |= {"rope_parameters": rope, "sliding_window": None}
     vision = {"model_type": "pixtral", "hidden_size": 16, "intermediate_size": 24, "num_attention_heads": 2, "num_hidden_layers": 2}
     vision |= {"image_size": 32, "patch_size": 8, "head_dim": 8}
     config = transformers.Mistral3Config(text_config=text, vision_config=vision, image_token_index=7, tie_word_embeddings=False)
@@ -146,7 +150,8 @@ def pixart(folder: Path, sigma: bool, sample: int, patch: int, conditions: bool)
     )  # fmt: skip
     scheduler = DPMSolverMultistepScheduler(**LINEAR)
     kind = diffusers.PixArtSigmaPipeline if sigma else diffusers.PixArtAlphaPipeline
-    return kind(tokenizer, t5(tokenizers.length(folder / "tokenizer") + 6), vae(models.EIGHTH, 0.13025 if sigma else 0.18215), net, scheduler)
+    encoder = t5(tokenizers.length(folder / "tokenizer") + 6)
+    return kind(tokenizer, encoder, vae(models.EIGHTH, 0.13025 if sigma else 0.18215), net, scheduler)
 
 
 def sd3(folder: Path, dual: tuple = (), norm=None, with_t5: bool = True):
@@ -184,7 +189,8 @@ def redux(folder: Path):
     config = transformers.SiglipVisionConfig(
         hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2, image_size=32, patch_size=8,
     )  # fmt: skip
-    processor = transformers.SiglipImageProcessor(size={"height": 32, "width": 32}, resample=3, image_mean=[0.5] * 3, image_std=[0.5] * 3)
+    half = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+    processor = transformers.SiglipImageProcessor(size={"height": 32, "width": 32}, resample=3, **half)
     encoder = transformers.SiglipVisionModel(config)
     return diffusers.FluxPriorReduxPipeline(encoder, processor, ReduxImageEncoder(redux_dim=16, txt_in_features=32))
 

@@ -7,8 +7,9 @@
 
 `models` writes complete pipelines and adapters (`generate_models.py`, `generate_adapters.py`; transformers:
 `generate_transformers.py`, `generate_tokenizers.py`); `cases` runs diffusers on each case (`generate_cases.py`,
-`generate_run.py`; `generate_transformer_cases.py`, `generate_transformer_run.py`) and writes case.json, noise.safetensors, expected.safetensors (f32),
-exact.safetensors (the same pipeline in f64) and picture-N.png; `fixture` keeps what CI needs (`generate_fixture.py`, `generate_transformer_fixture.py`);
+`generate_run.py`; `generate_transformer_cases.py`, `generate_transformer_run.py`) and writes case.json, noise.safetensors,
+expected.safetensors (f32), exact.safetensors (the same pipeline in f64) and picture-N.png; `fixture` keeps what CI needs
+(`generate_fixture.py`, `generate_transformer_fixture.py`);
 `compare` runs the program with each case's arguments in OUT_DIR and prints one row a case. PATTERN is a shell pattern
 on names (`sdxl-*`).
 

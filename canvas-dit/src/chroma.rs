@@ -140,7 +140,7 @@ impl Chroma {
         match self.config.mask {
             ChromaMask::Hides => Scores::seen(Some(seen)),
             ChromaMask::Favours => {
-                let seen = seen.float();
+                let seen = seen.float().cast(self.text_in.weight.val().dtype());
                 let pairs = seen.clone().unsqueeze_dim::<3>(2) * seen.unsqueeze_dim::<3>(1); // [B, L, L]
                 Scores { bias: Some(pairs.unsqueeze_dim(1)), ..Scores::default() }
             }

@@ -8,7 +8,7 @@ use burn::tensor::{activation::silu, module::layer_norm};
 /// Layer norm over the last axis without learned parameters, `eps` 1e-6 as in DiT.
 pub fn norm(x: Tensor<3>) -> Tensor<3> {
     let width = x.dims()[2];
-    let ones = Tensor::ones([width], &x.device());
+    let ones = Tensor::<1>::ones([width], &x.device()).cast(x.dtype());
     layer_norm(x, ones, None, 1e-6)
 }
 

@@ -1,4 +1,4 @@
-use super::{equals, named_as_published, rows_are_alone, text, times, tracked};
+use super::{equals, half_text, named_as_published, rows_are_alone, runs_in_half, text, times, tracked};
 use burn::prelude::*;
 use burn::tensor::Gradients;
 use canvas_core::memo::{Remembering, Tagged};
@@ -79,4 +79,14 @@ fn remembering_changes_nothing() {
         assert_eq!(distance(found, expected), 0.0);
     }
     assert_eq!(remembering.kept(), 3); // modulation, text and positions
+}
+
+#[test]
+fn runs_in_16_bits() {
+    let device = Device::flex();
+    let x = pattern([2, 4, 4, 6], 1.0, &device);
+    for mask in [ChromaMask::Hides, ChromaMask::Favours] {
+        let model = chirped(config().with_mask(mask).init(&device));
+        runs_in_half(model, &x, &text([5, 2], &device), half_text);
+    }
 }

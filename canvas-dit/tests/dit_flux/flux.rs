@@ -1,4 +1,6 @@
-use super::{equals, fixture, named_as_published, rows_are_alone, text, times, tracked};
+use super::{
+    equals, fixture, half_prompt, named_as_published, rows_are_alone, runs_in_half, text, times, tracked,
+};
 use burn::prelude::*;
 use canvas_core::memo::{Remembering, Tagged};
 use canvas_core::{Backbone, Concatenated, Text, trace};
@@ -195,4 +197,11 @@ fn sizes_that_disagree_are_named() {
     assert_eq!(says, "the prompt holds a guidance scale, and the network has no embedding for it");
     let says = config().with_axes([4, 5, 8]).validate().unwrap_err().to_string();
     assert_eq!(says, "2 (2) must divide an axis of rotary positions (5)");
+}
+
+#[test]
+fn runs_in_16_bits() {
+    let device = Device::flex();
+    let cond = prompt(&device).with_reference(pattern([2, 4, 6, 2], 5.0, &device));
+    runs_in_half(flux(&device), &pattern([2, 4, 4, 6], 1.0, &device), &cond, half_prompt);
 }

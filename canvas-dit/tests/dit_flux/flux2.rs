@@ -1,4 +1,4 @@
-use super::{equals, named_as_published, rows_are_alone, text, tracked};
+use super::{equals, half_prompt, named_as_published, rows_are_alone, runs_in_half, text, tracked};
 use burn::prelude::*;
 use burn::tensor::Gradients;
 use canvas_dit::{Flux2, Flux2Config, Prompt};
@@ -57,4 +57,11 @@ fn samples_do_not_see_each_other() {
     let device = Device::flex();
     let cond = prompt(&device).with_reference(pattern([2, 6, 3, 1], 5.0, &device));
     rows_are_alone(&flux2(&device), &pattern([2, 6, 2, 3], 1.0, &device), &cond);
+}
+
+#[test]
+fn runs_in_16_bits() {
+    let device = Device::flex();
+    let cond = prompt(&device).with_reference(pattern([2, 6, 3, 1], 5.0, &device));
+    runs_in_half(flux2(&device), &pattern([2, 6, 2, 3], 1.0, &device), &cond, half_prompt);
 }

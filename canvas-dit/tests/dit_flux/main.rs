@@ -7,8 +7,9 @@ mod flux;
 mod flux2;
 mod qwen;
 
-use burn::module::Module;
+use burn::module::{Module, ModuleMapper, Param};
 use burn::prelude::*;
+use burn::tensor::{DType, FloatDType};
 use canvas_core::weights::{Rules, published_shapes};
 use canvas_core::{Backbone, Condition, Text};
 use canvas_dit::Prompt;
@@ -102,4 +103,41 @@ fn prompts_join_and_part() {
     assert_eq!(says, "1 of 2 prompts hold a guidance scale");
     let says = canvas_testkit::panic_text(|| Prompt::cat(&[prompt, plain.with_guidance(1.0)]));
     assert_eq!(says, "prompts with [1, 0] references do not make a batch");
+}
+
+/// Every parameter in 16 bits.
+struct Half;
+
+impl ModuleMapper for Half {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        param.map(|value| value.cast(FloatDType::BF16))
+    }
+}
+
+/// In 16 bits, told time and guidance in 32, a network answers the same but for roundings.
+fn runs_in_half<M: Module + Backbone<4>>(
+    model: M,
+    x: &Tensor<4>,
+    cond: &M::Cond,
+    half: impl FnOnce(&M::Cond) -> M::Cond,
+) {
+    let time = times(&x.device());
+    let expected = model.forward(x.clone(), time.clone(), cond);
+    let found = model.map(&mut Half).forward(x.clone().cast(FloatDType::BF16), time, &half(cond));
+    assert_eq!(found.dtype(), DType::BF16);
+    let off =
+        distance(found.cast(FloatDType::F32), expected.clone()) / expected.abs().max().into_scalar::<f32>();
+    println!("off by {off:.1e}");
+    assert!(off < 0.05, "off by {off:e}");
+}
+
+fn half_text(text: &Text) -> Text {
+    let (tokens, pooled) = (text.tokens.clone(), text.pooled.clone());
+    let mask = text.mask.clone();
+    Text { tokens: tokens.cast(FloatDType::BF16), mask, pooled: pooled.cast(FloatDType::BF16) }
+}
+
+fn half_prompt(prompt: &Prompt) -> Prompt {
+    let references = prompt.references.iter().map(|x| x.clone().cast(FloatDType::BF16)).collect();
+    Prompt { text: half_text(&prompt.text), references, ..prompt.clone() }
 }

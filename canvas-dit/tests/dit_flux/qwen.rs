@@ -1,4 +1,4 @@
-use super::{equals, named_as_published, rows_are_alone, text, times, tracked};
+use super::{equals, half_prompt, named_as_published, rows_are_alone, runs_in_half, text, times, tracked};
 use burn::prelude::*;
 use burn::tensor::Gradients;
 use canvas_core::memo::{Remembering, Tagged};
@@ -103,4 +103,12 @@ fn a_guidance_scale_is_refused() {
     let says =
         panic_text(|| qwen(&device).forward(pattern([2, 4, 6, 10], 1.0, &device), times(&device), &cond));
     assert_eq!(says, "the prompt holds a guidance scale, and the network has no embedding for it");
+}
+
+#[test]
+fn runs_in_16_bits() {
+    let device = Device::flex();
+    let cond = Prompt::from(text([5, 3], &device)).with_reference(pattern([2, 4, 4, 4], 5.0, &device));
+    let model = chirped(config().with_clean_references(true).init(&device));
+    runs_in_half(model, &pattern([2, 4, 6, 10], 1.0, &device), &cond, half_prompt);
 }

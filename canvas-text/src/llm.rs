@@ -10,7 +10,7 @@
 //! | Lumina 2 | Gemma 2 | `depth - 1` | [`LUMINA2_SYSTEM`] in front, but not of the negative prompt | right-padded to 256 | all, with the mask |
 //! | Z-Image | Qwen 3 | `depth - 1` | chat: user; generation prompt, thinking | padded to 512 | real tokens only |
 //! | Qwen-Image | Qwen 2.5 VL | `depth` | [`QWEN_IMAGE`] around | padded to the longest, at most 1024 + 34 | real tokens from the 35th on, at most 512; right-padded with zeros, with a mask unless all are real |
-//! | Flux.2 | Mistral 3 | 10, 20, 30 side by side | chat: [`FLUX2_SYSTEM`], user (`[IMG]` removed); no generation prompt | padded to 512, where the tokenizer says | all, padding too, and no mask |
+//! | Flux.2 | Mistral 3 | 10, 20, 30 side by side | chat: [`FLUX2_SYSTEM`], user (`[IMG]` removed), both as [parts](crate::Message::part); no generation prompt | padded to 512, without special tokens, which the template writes | all, padding too, and no mask |
 //! | Flux.2 klein | Qwen 3 | 9, 18, 27 side by side | chat: user; generation prompt, no thinking | padded to 512 | all, padding too, and no mask |
 //! | PRX | T5Gemma encoder | `depth` | cleaned as DeepFloyd's | padded to the tokenizer's `model_max_length` | all, with the mask |
 //! | HiDream | Llama 3.1 | each from 1 to `depth` | the prompt | padded to 128 | all, padding too, and no mask |
@@ -75,7 +75,7 @@ use canvas_core::{ConfigError, Text, TextEncoder, Tokens, trace};
 pub struct Llm {
     embedding: Embedding,
     blocks: Vec<Block>,
-    norm: RmsNorm,
+    norm: Option<RmsNorm>,
     #[module(skip)]
     layers: Vec<usize>,
     #[module(skip)]
@@ -109,20 +109,20 @@ impl Llm {
     /// # Errors
     /// If there is none, or one is beyond the last.
     pub fn with_layers(mut self, layers: &[usize]) -> Result<Self, ConfigError> {
-        let depth = self.depth();
         if layers.is_empty() {
             return Err(ConfigError::new("an encoder without a state to answer"));
         }
-        if let Some(layer) = layers.iter().find(|layer| **layer > depth) {
-            return Err(ConfigError::new(format!("state {layer} of a language model of {depth} blocks")));
+        let last = self.blocks.len();
+        if let Some(layer) = layers.iter().find(|layer| **layer > last) {
+            return Err(ConfigError::new(format!("state {layer} of a language model of {last} blocks")));
         }
         self.layers = layers.to_vec();
         Ok(self)
     }
 
-    /// Blocks.
+    /// Blocks, be they [kept](LlmConfig::kept) or not: the number of the state behind the final norm.
     pub fn depth(&self) -> usize {
-        self.blocks.len()
+        self.config.depth
     }
 
     /// Width of a state.
@@ -148,8 +148,8 @@ impl Llm {
     /// state beyond the last.
     pub fn states(&self, tokens: &Tokens, layers: &[usize]) -> Vec<Tensor<3>> {
         self.check(tokens);
-        let (last, depth) = (layers.iter().max().copied().unwrap_or_default(), self.depth());
-        assert!(last <= depth, "state {last} of a language model of {depth} blocks");
+        let (last, made) = (layers.iter().max().copied().unwrap_or_default(), self.blocks.len());
+        assert!(last <= made, "state {last} of a language model of {made} blocks");
         let (ids, _) = tokens.tensors(&self.embedding.weight.val().device());
         let mut x = self.embedding.forward(ids); // [B, T, W]
         if self.config.scaled_embedding {
@@ -171,7 +171,10 @@ impl Llm {
                 sights.iter().find(|(known, _)| *known == window).and_then(|(_, sight)| sight.as_ref());
             x = trace::block(|| format!("text.blocks.{i}"), x, |x| block.forward(x, &rotation, sight));
         }
-        found[last] = Some(if last == depth { self.norm.forward(x) } else { x });
+        found[last] = Some(match &self.norm {
+            Some(norm) if last == made => norm.forward(x),
+            _ => x,
+        });
         layers.iter().map(|layer| found[*layer].clone().expect("every state up to the last")).collect()
     }
 

@@ -22,6 +22,9 @@ pub struct LlmConfig {
     pub heads: usize,
     /// Tokens it knows.
     pub vocabulary: usize,
+    /// How many blocks are made: those behind the last state that is read need not be. Without all of them there is no
+    /// final norm either.
+    pub kept: Option<usize>,
     /// Heads of keys and values, which must divide those of queries; as many, if not said.
     pub groups: Option<usize>,
     /// Width of a head, an even number; `width / heads`, if not said.
@@ -75,6 +78,11 @@ pub struct LlmConfig {
 }
 
 impl LlmConfig {
+    /// Blocks that are made.
+    pub fn kept(&self) -> usize {
+        self.kept.unwrap_or(self.depth)
+    }
+
     /// Heads of keys and values.
     pub fn groups(&self) -> usize {
         self.groups.unwrap_or(self.heads)
@@ -92,6 +100,7 @@ impl LlmConfig {
             ("width", self.width),
             ("hidden", self.hidden),
             ("depth", self.depth),
+            ("kept", self.kept()),
             ("heads", self.heads),
             ("vocabulary", self.vocabulary),
             ("context", self.context),
@@ -104,9 +113,10 @@ impl LlmConfig {
             check::divides(("heads", self.heads), ("width", self.width))?;
         }
         check::divides(("the 2 elements that a position turns", 2), ("head_width", self.head_width()))?;
-        if self.windows.len() > self.depth {
-            let (windows, depth) = (self.windows.len(), self.depth);
-            return Err(ConfigError::new(format!("windows for {windows} blocks of {depth}")));
+        for (name, blocks) in [("windows for", self.windows.len()), ("kept are", self.kept())] {
+            if blocks > self.depth {
+                return Err(ConfigError::new(format!("{name} {blocks} blocks of {}", self.depth)));
+            }
         }
         let window = |window: &Option<usize>| check::positive(("a window", window.unwrap_or(1)));
         self.windows.iter().try_for_each(window)?;
@@ -132,9 +142,9 @@ impl LlmConfig {
         self.validate().unwrap_or_else(|error| panic!("{error}"));
         Llm {
             embedding: normal_embedding(0.02, self.vocabulary, self.width, device),
-            blocks: (0..self.depth).map(|_| self.block(device)).collect(),
-            norm: self.norm(self.width, device),
-            layers: vec![self.depth],
+            blocks: (0..self.kept()).map(|_| self.block(device)).collect(),
+            norm: (self.kept() == self.depth).then(|| self.norm(self.width, device)),
+            layers: vec![self.kept()],
             config: self.clone(),
         }
     }

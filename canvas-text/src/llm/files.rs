@@ -90,6 +90,10 @@ fn read(fields: &Fields) -> Result<LlmConfig, ConfigFileError> {
             return text(fields, Kind::Qwen25Vl, &BESIDE_TEXT);
         }
         Some("qwen2_5_vl") => (Kind::Qwen25Vl, "text_config", &BESIDE_TEXT),
+        // Of an encoder that was read as a whole model and saved again, the whole's fields are the encoder's.
+        Some("t5gemma") if fields.has("hidden_size") => {
+            return text(fields, Kind::T5Gemma, &["encoder", "decoder"]);
+        }
         Some("t5gemma") => (Kind::T5Gemma, "encoder", &BESIDE_ENCODER),
         Some(name) => match Kind::named(name) {
             Some(kind) => return text(fields, kind, &[]),
@@ -183,7 +187,6 @@ fn switches(fields: &Fields, kind: Kind, config: LlmConfig) -> Result<LlmConfig,
         return Ok(config.with_head_norm(kind == Kind::Qwen3));
     }
     fields.only("use_bidirectional_attention", &[false.into()])?;
-    fields.only("is_decoder", &[false.into()])?;
     for field in ["dropout_rate", "classifier_dropout_rate"] {
         fields.only(field, &[0.into()])?;
     }

@@ -4,6 +4,7 @@ use super::LlmConfig;
 use canvas_core::weights::Rules;
 
 const WHY_HEAD: &str = "makes words of states, which no picture needs";
+const WHY_KEPT: &str = "lies behind the last state that is read";
 const WHY_VISION: &str = "reads pictures, and prompts are text";
 
 /// Where the classes of transformers keep the model: `Gemma2Model` itself, `Qwen3ForCausalLM`,
@@ -19,12 +20,13 @@ impl LlmConfig {
     /// Files of the bare model (`Gemma2Model`, `Qwen3Model`, `T5GemmaEncoder`) load, and those of every class that
     /// holds one: with `model.`, `model.language_model.` or `language_model.model.` in front, or `encoder.` and
     /// `model.encoder.`. Saved are the bare model's names, which every one of these classes reads. What is not of
-    /// the text model is ignored: the vision tower, the head that predicts words, T5Gemma's decoder.
+    /// the text model is ignored: the vision tower, the head that predicts words, T5Gemma's decoder, and blocks that
+    /// are not [kept](Self::kept).
     pub fn published(&self) -> Rules {
         let places: &[&str] = if self.causal { &PLACES } else { &ENCODER_PLACES };
         let rules = [("embed_tokens", "embedding"), ("layers", "blocks"), ("norm", "norm")]
             .into_iter()
-            .fold(ignored(), |rules, (part, ours)| placed(rules, places, part).prefix(part, ours));
+            .fold(self.ignored(places), |rules, (part, ours)| placed(rules, places, part).prefix(part, ours));
         let names = if !self.causal {
             ["pre_self_attn", "post_self_attn", "pre_feedforward", "post_feedforward"]
         } else if self.sandwich {
@@ -47,6 +49,23 @@ impl LlmConfig {
             .into_iter()
             .fold(rules, |rules, name| rules.segments(&format!("mlp.{name}_proj"), &format!("mlp.{name}")))
     }
+
+    /// What no parameter takes.
+    fn ignored(&self, places: &[&str]) -> Rules {
+        if self.kept() == self.depth {
+            return ignored();
+        }
+        let blocks = (self.kept()..self.depth).map(|i| format!("layers.{i}"));
+        let behind: Vec<String> = blocks.chain(["norm".to_owned()]).collect();
+        places.iter().fold(ignored(), |rules, place| {
+            behind.iter().fold(rules, |rules, part| rules.ignore_prefix(&at(place, part), WHY_KEPT))
+        })
+    }
+}
+
+/// A part at its place.
+fn at(place: &str, part: &str) -> String {
+    if place.is_empty() { part.to_owned() } else { format!("{place}.{part}") }
 }
 
 fn ignored() -> Rules {
@@ -65,7 +84,6 @@ fn ignored() -> Rules {
 /// Takes a part of the model out of wherever it lies. Each place becomes the next and the last one the first, so
 /// that on the way back nothing is left but the first.
 fn placed(rules: Rules, places: &[&str], part: &str) -> Rules {
-    let whole = |place: &str| if place.is_empty() { part.to_owned() } else { format!("{place}.{part}") };
     let next = places.iter().cycle().skip(1);
-    places.iter().zip(next).fold(rules, |rules, (from, to)| rules.prefix(&whole(from), &whole(to)))
+    places.iter().zip(next).fold(rules, |rules, (from, to)| rules.prefix(&at(from, part), &at(to, part)))
 }

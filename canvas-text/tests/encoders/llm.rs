@@ -114,6 +114,12 @@ fn equals_transformers() {
             let error = off(found, expected);
             worst = if error > worst.0 { (error, path) } else { worst };
         }
+        // Without gradients attention is another: in blocks, and on the CPU without a map.
+        let plain = filled(&config, &Device::flex()).states(&tokens(), &[2, 3]);
+        for (state, plain) in states.iter().zip(&plain) {
+            let error = off(&host(plain), &host(state));
+            assert!(error < 1e-5, "{label}: without gradients off by {error:e}");
+        }
         println!("{label}: states {middle:.1e} and {last:.1e}, gradients {:.1e} at {}", worst.0, worst.1);
         assert!(middle < 1e-5 && last < 1e-5, "{label}: {middle:e} {last:e}");
         assert!(worst.0 < 1e-4, "{label}: {} is off by {:e}", worst.1, worst.0);
@@ -337,6 +343,52 @@ fn chosen_states_stand_side_by_side() {
     let error = model.clone().with_layers(&[1, 4]).unwrap_err().to_string();
     assert_eq!(error, "state 4 of a language model of 3 blocks");
     assert_eq!(model.with_layers(&[]).unwrap_err().to_string(), "an encoder without a state to answer");
+}
+
+#[test]
+fn blocks_behind_the_last_state_need_not_be_made() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("whole.safetensors");
+    let config = config("Qwen3Model");
+    let whole = filled(&config, &Device::flex());
+    weights::save_published(&whole, &path, &config.published()).unwrap();
+    let config = config.with_kept(Some(2));
+    let source = weights::Source::open(&path, None).unwrap();
+    let (part, report) =
+        weights::load_published(config.init(&Device::flex()), &source, &config.published()).unwrap();
+    assert_eq!(report.ignored.len(), 11 + 1); // a block and the final norm
+    assert_eq!(host(&part.states(&tokens(), &[2])[0]), host(&whole.states(&tokens(), &[2])[0]));
+    assert_eq!((part.depth(), part.clone().with_layers(&[2]).is_ok()), (3, true));
+    let error = part.with_layers(&[3]).unwrap_err().to_string();
+    assert_eq!(error, "state 3 of a language model of 2 blocks");
+    let error = config.with_kept(Some(4)).validate().unwrap_err().to_string();
+    assert_eq!(error, "kept are 4 blocks of 3");
+}
+
+#[test]
+fn configurations_of_whole_pipelines_are_read() {
+    let models =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/tests/fixtures/generate_transformers/models");
+    for (name, width) in [
+        ("lumina2", None),
+        ("sana", None),
+        ("z_image", None),
+        ("qwen_image", None),
+        ("flux2", None),
+        ("flux2_klein", None),
+        ("prx", Some(16)),
+    ] {
+        let path = models.join(name).join("text_encoder/config.json");
+        let config = LlmConfig::from_transformers_file(&path).unwrap();
+        assert!(
+            width.is_none_or(|width| config.width == width) && !config.causal == (name == "prx"),
+            "{name}"
+        );
+    }
+    // As transformers saves a T5Gemma's encoder that it has read: fields of the whole, and defaults within.
+    let saved = r#"{"model_type": "t5gemma", "hidden_size": 24, "num_hidden_layers": 2, "encoder": {}, "decoder": {},
+        "classifier_dropout_rate": 0.0, "dropout_rate": 0.0, "is_encoder_decoder": true, "vocab_size": 7}"#;
+    assert_eq!(LlmConfig::from_transformers(saved).unwrap().width, 24);
 }
 
 fn encode(tokens: &Tokens) {

@@ -5,6 +5,7 @@ mod chat;
 mod chirp;
 mod file_tokenizer;
 mod llm;
+mod llm_prompts;
 mod llm_tokens;
 mod reference;
 mod siglip;

@@ -25,6 +25,7 @@ pub(super) const NOTES: [&str; 67] = [
     "forced_eos_token_id",
     "id2label",
     "initializer_range",
+    "is_decoder", // the class decides that
     "is_encoder_decoder",
     "label2id",
     "length_penalty",
@@ -69,11 +70,10 @@ pub(super) const NOTES: [&str; 67] = [
     "vision_end_token_id",
     "vision_token_id",
     "image_token_index",
-    "is_causal",
 ];
 
 /// What a configuration with a text model in it says of the rest.
-pub(super) const BESIDE_TEXT: [&str; 8] = [
+pub(super) const BESIDE_TEXT: [&str; 7] = [
     "vision_config",
     "text_config",
     "multimodal_projector_bias",
@@ -81,7 +81,6 @@ pub(super) const BESIDE_TEXT: [&str; 8] = [
     "spatial_merge_size",
     "vision_feature_layer",
     "tie_word_embeddings",
-    "rope_deltas",
 ];
 
 /// What a T5Gemma's configuration says beside its encoder's.
@@ -89,7 +88,7 @@ pub(super) const BESIDE_ENCODER: [&str; 4] =
     ["decoder", "dropout_rate", "classifier_dropout_rate", "attention_dropout"];
 
 /// Fields of a text model that files of version 4 repeat outside of it.
-pub(super) const READ: [&str; 19] = [
+pub(super) const READ: [&str; 18] = [
     "attention_dropout",
     "head_dim",
     "hidden_act",
@@ -108,5 +107,4 @@ pub(super) const READ: [&str; 19] = [
     "sliding_window",
     "use_sliding_window",
     "vocab_size",
-    "encoder",
 ];

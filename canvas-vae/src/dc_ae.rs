@@ -221,6 +221,7 @@ impl Ends {
 }
 
 #[derive(Module, Debug)]
+#[allow(clippy::large_enum_variant, reason = "a few of them, and a box is no module")]
 enum Block {
     Res(ResBlock),
     Attends(VitBlock),

@@ -9,7 +9,7 @@ use std::path::Path;
 
 impl AutoencoderKlFlux2Config {
     /// Reads a `vae/config.json` of class `AutoencoderKLFlux2`. The scale of its latents is in the weights:
-    /// [`AutoencoderKlFlux2::scale`].
+    /// [`AutoencoderKlFlux2::scale`](crate::AutoencoderKlFlux2::scale).
     ///
     /// Not part of the network are `force_upcast`, `sample_size`, and `batch_norm_momentum`, by which the statistics
     /// were measured.

@@ -110,7 +110,7 @@ fn sketch(grad: &TensorData) -> [f64; 3] {
     let values: Vec<f64> = grad.iter::<f64>().collect();
     let product = |other: &TensorData| values.iter().zip(other.iter::<f64>()).map(|(a, b)| a * b).sum();
     let length = values.iter().map(|value| value * value).sum::<f64>().sqrt();
-    [length, product(&wave(&grad.shape(), 5.0)), product(&wave(&grad.shape(), 6.0))]
+    [length, product(&wave(grad.shape(), 5.0)), product(&wave(grad.shape(), 6.0))]
 }
 
 fn compare_values(name: &str, what: &str, found: &TensorData, expected: &TensorData) {

@@ -148,7 +148,7 @@ impl<E: Embed> Ddt<E> {
         let rope = self.rope(0, [height, width], &x.device());
         // The blocks apply their own SiLU to this one's result, in the authors' code as well.
         let c = silu(time.clone() + self.cond.vector(cond)).unsqueeze_dim::<3>(1); // [B, 1, W]
-        let mut s = patches::tokens(&self.embed, x) + self.position.clone(); // [B, N, W]
+        let mut s = patches::placed(patches::tokens(&self.embed, x), &self.position); // [B, N, W]
         for (i, block) in self.blocks[..self.encoder].iter().enumerate() {
             s = trace::block(|| format!("blocks.{i}"), s, |s| block.forward(s, c.clone(), &rope));
         }

@@ -155,7 +155,7 @@ impl<E: Embed> Dit<E> {
         let [_, _, height, width] = x.dims();
         let time = keep(|| "time".into(), Constant::Time, || self.time.forward(time)); // [B, W]
         let c = time + self.cond.vector(cond); // [B, W]
-        let mut h = patches::tokens(&self.embed, x) + self.position.clone(); // [B, N, W]
+        let mut h = patches::placed(patches::tokens(&self.embed, x), &self.position); // [B, N, W]
         for (i, block) in self.blocks.iter().enumerate() {
             h = trace::block(|| format!("blocks.{i}"), h, |h| block.forward(h, c.clone())); // [B, N, W]
         }
@@ -211,7 +211,7 @@ impl DitBlock {
     }
 
     fn mlp_norm(&self, h: Tensor<3>) -> Tensor<3> {
-        let ones = Tensor::ones([h.dims()[2]], &h.device());
+        let ones = Tensor::<1>::ones([h.dims()[2]], &h.device()).cast(h.dtype());
         layer_norm(h, ones, None, self.mlp_norm_eps)
     }
 }

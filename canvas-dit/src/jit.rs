@@ -177,7 +177,8 @@ impl<E: Embed> Backbone<4> for Jit<E> {
         let tokens = self.places.as_ref().map_or(0, |places| places.val().dims()[1]);
         let ropes = [0, tokens].map(|before| patches::rope(before, grid, self.head, &device));
 
-        let mut h = dense(&self.embed, patches::tokens(&self.squeeze, x)) + self.position.clone(); // [B, N, W]
+        let h = dense(&self.embed, patches::tokens(&self.squeeze, x));
+        let mut h = patches::placed(h, &self.position); // [B, N, W]
         for (i, block) in self.blocks.iter().enumerate() {
             if i == self.start {
                 h = self.joined(&class, h); // [B, T + N, W]

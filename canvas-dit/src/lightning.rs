@@ -132,7 +132,7 @@ impl<E: Embed> Backbone<4> for LightningDit<E> {
         let time = keep(|| "time".into(), Constant::Time, || self.time.forward(1.0 - time)); // [B, W]
         let c = (time + self.cond.vector(cond)).unsqueeze_dim::<3>(1); // [B, 1, W]
         let rope = patches::rope(0, [height, width].map(|side| side / self.patch), self.head, &device);
-        let mut h = patches::tokens(&self.embed, x) + self.position.clone(); // [B, N, W]
+        let mut h = patches::placed(patches::tokens(&self.embed, x), &self.position); // [B, N, W]
         for (i, block) in self.blocks.iter().enumerate() {
             h = trace::block(|| format!("blocks.{i}"), h, |h| block.forward(h, c.clone(), &rope)); // [B, N, W]
         }

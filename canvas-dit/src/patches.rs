@@ -23,6 +23,12 @@ pub(crate) fn tokens(layer: &Conv2d, x: Tensor<4>) -> Tensor<3> {
     conv2d(layer, x).flatten::<3>(2, 3).swap_dims(1, 2)
 }
 
+/// Patches with their places of a table: `[B, N, W]` and `[1, N, W]`.
+pub(crate) fn placed(h: Tensor<3>, table: &Tensor<3>) -> Tensor<3> {
+    let table = table.clone().cast(h.dtype()); // a network in 16 bits keeps its table in 32
+    h + table
+}
+
 /// One of several layers that the authors hold and draw as one: its Xavier bound is that of all `outputs` together.
 pub(crate) fn xavier_of(outputs: usize, from: usize, to: usize, device: &Device) -> Linear {
     let weight = Initializer::XavierUniform { gain: 1.0 };

@@ -159,3 +159,14 @@ fn the_others_compute_what_the_paper_counts() {
         assert_eq!(format!("{found:.2}"), expected);
     }
 }
+
+#[test]
+fn it_is_a_backbone() {
+    let device = Device::flex();
+    let (x, cond) = (pattern([2, 3, 6, 6], 1.0, &device), labels(&device));
+    let net = chirped(diffusers().init(&device));
+    rows_stand_alone(&net, x.clone(), &cond);
+    is_told_both(&net, x.clone(), &cond);
+    runs_in_half(&net, &x, &cond);
+    can_be_remembered(net, &x, &cond);
+}

@@ -41,6 +41,8 @@ fn it_is_a_backbone() {
     let net = chirped(config().init(&device));
     rows_stand_alone(&net, x.clone(), &cond);
     is_told_both(&net, x.clone(), &cond);
+    runs_in_half(&net, &x, &cond);
+    can_be_remembered(net.clone(), &x, &cond);
     starts_at_zero(&config().init(&device), x.clone(), &cond);
     survives_json(&config());
     // Without class tokens, and with them from the first block on.

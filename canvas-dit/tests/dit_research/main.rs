@@ -8,8 +8,10 @@ mod sit;
 mod text;
 mod u_vit;
 
-use burn::module::Module;
+use burn::module::{Module, ModuleMapper, Param};
 use burn::prelude::*;
+use burn::tensor::{DType, FloatDType};
+use canvas_core::memo::{Remembering, Tagged};
 use canvas_core::weights::{self, Rules};
 use canvas_core::{Backbone, Class, Condition, Text};
 use canvas_testkit::{answers, compare, distance, pattern};
@@ -124,4 +126,38 @@ fn survives_its_file<M: Module + Backbone<4>>(
     assert!(report.one_way.is_empty() && report.ignored.is_empty());
     let run = |model: &M| model.forward(x.clone(), times(&x.device()), cond).into_data();
     assert_eq!(run(&loaded), run(&model));
+}
+
+struct Half;
+
+impl ModuleMapper for Half {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        param.map(|value| value.cast(FloatDType::BF16))
+    }
+}
+
+/// In 16 bits, told the time in 32, a network answers the same but for roundings.
+fn runs_in_half<M: Backbone<4> + Module>(model: &M, x: &Tensor<4>, cond: &M::Cond) {
+    let time = times(&x.device());
+    let expected = model.forward(x.clone(), time.clone(), cond);
+    let half = model.clone().map(&mut Half);
+    let found = half.forward(x.clone().cast(FloatDType::BF16), time, cond);
+    assert_eq!(found.dtype(), DType::BF16);
+    let largest = expected.clone().abs().max().into_scalar::<f32>();
+    let off = distance(found.cast(FloatDType::F32), expected) / largest;
+    println!("off by {off:.1e} in 16 bits");
+    assert!(off < 0.05, "off by {off:e}");
+}
+
+/// What is kept of one evaluation for the next is the same bits.
+fn can_be_remembered<M: Backbone<4>>(model: M, x: &Tensor<4>, cond: &M::Cond) {
+    let times = times(&x.device());
+    let expected = model.forward(x.clone(), times.clone(), cond).into_data();
+    let (net, cond) = (Remembering::new(model), Tagged::new(cond.clone(), 0));
+    for _ in 0..2 {
+        assert_eq!(net.forward(x.clone(), times.clone(), &cond).into_data(), expected);
+        assert_eq!(net.kept(), 1);
+    }
+    let other = Tensor::from_floats([0.5, 0.6], &x.device());
+    assert_ne!(net.forward(x.clone(), other, &cond).into_data(), expected);
 }

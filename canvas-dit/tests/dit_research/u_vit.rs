@@ -72,6 +72,7 @@ fn it_is_a_backbone() {
     let net = chirped(config().init(&device));
     rows_stand_alone(&net, x.clone(), &class);
     is_told_both(&net, x.clone(), &class);
+    runs_in_half(&net, &x, &class);
     let net = chirped(of_text().init_text(12, 5, &device));
     rows_stand_alone(&net, x.clone(), &text);
     is_told_both(&net, x, &text);

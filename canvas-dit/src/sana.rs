@@ -88,6 +88,10 @@ impl SanaConfig {
     }
 
     /// This network as Sana-Sprint has it: with normalised queries and keys, and told time from 0 to 1 and guidance.
+    ///
+    /// It answers the velocity of a flow like the others, of latents over their standard deviation (`sigma_data`, 0.5):
+    /// its sampler's TrigFlow, `x = cos(t) x0 + sin(t) noise`, is that flow at the noise fraction
+    /// `sin(t) / (sin(t) + cos(t))`, scaled.
     pub fn sprint(self) -> Self {
         self.with_qk_norm(true).with_time_scale(1.0).with_guidance_scale(Some(0.1))
     }
@@ -241,7 +245,7 @@ impl SanaBlock {
     ) -> Tensor<3> {
         let [shift_a, scale_a, gate_a, shift_m, scale_m, gate_m] = tabled(&self.table, shared);
         let a = modulate::apply(modulate::norm(h.clone()), shift_a, scale_a);
-        let own = trace::scope(|| "attention".into(), || self.attention.forward(a));
+        let own = trace::scope(|| "attention".into(), || self.attention.forward(&a));
         let h = h + gate_a * own;
         let read = trace::scope(|| "cross".into(), || self.cross.forward(h.clone(), text, mask));
         let h = h + read;

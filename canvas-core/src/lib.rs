@@ -61,6 +61,7 @@ mod noise;
 pub mod params;
 pub mod picture;
 mod prediction;
+pub mod recompute;
 mod run;
 mod sampler;
 mod text;

@@ -1,6 +1,7 @@
 //! A module's parameters by name: made real, listed, checked.
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
+use burn::optim::GradientsParams;
 use burn::prelude::*;
 use burn::tensor::FloatDType;
 
@@ -57,7 +58,7 @@ impl ModuleMapper for Realise {
     }
 }
 
-/// One named parameter on the host.
+/// One named parameter, or its gradient, on the host.
 #[derive(Clone, Debug)]
 pub struct Named {
     /// Path from the module's root, joined by dots.
@@ -90,6 +91,33 @@ impl ModuleVisitor for List {
     }
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         self.found.push(Named { name: self.path.joined(), id: param.id, data: param.val().into_data() });
+    }
+}
+
+/// The gradients of all float parameters that have one, in the module's own order.
+pub fn named_gradients<M: Module>(module: &M, gradients: &GradientsParams) -> Vec<Named> {
+    let mut list = Gradients { path: Path::default(), gradients, found: Vec::new() };
+    module.visit(&mut list);
+    list.found
+}
+
+struct Gradients<'a> {
+    path: Path,
+    gradients: &'a GradientsParams,
+    found: Vec<Named>,
+}
+
+impl ModuleVisitor for Gradients<'_> {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.path.0.push(name.to_owned());
+    }
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.0.pop();
+    }
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if let Some(gradient) = self.gradients.get::<D>(param.id) {
+            self.found.push(Named { name: self.path.joined(), id: param.id, data: gradient.into_data() });
+        }
     }
 }
 

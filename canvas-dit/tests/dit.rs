@@ -1,8 +1,10 @@
 //! The DiT family: parity with PyTorch (fixtures by `tools/fixtures_dit.py`), sizes, invariances, errors.
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::optim::GradientsParams;
 use burn::prelude::*;
 use burn::tensor::Gradients;
+use canvas_core::recompute::Forward;
 use canvas_core::trace::{self, IdentityMaps, Perturbation, SkippedBlocks};
 use canvas_core::{Backbone, Class, Condition, Text, params, weights};
 use canvas_dit::{Dit, DitConfig, TextDit, TextDitConfig};
@@ -341,7 +343,7 @@ fn inputs_that_do_not_fit_name_their_sizes() {
     let x = pattern([3, 3, 4, 10], 0.0, &device);
     let class = Class::new(&[0], &device);
     let message = panic_text(|| by_class.forward(x.clone(), times(&device), &class));
-    assert_eq!(message, "2 times and 1 labels for a batch of 3");
+    assert_eq!(message, "2 times and 1 conditions for a batch of 3");
     let message = panic_text(|| by_text.forward(x.clone(), times(&device), &text(&device)));
     assert_eq!(message, "2 times and 2 texts for a batch of 3");
     let wide = Text { tokens: Tensor::ones([2, 5, 13], &device), ..text(&device) };
@@ -367,12 +369,14 @@ fn attention_maps_and_blocks_have_names() {
     let class = Class::new(&[0, 1], &device);
     let run = || by_class.forward(x.clone(), times(&device), &class);
     let attention = |name: &str| ["query", "map", "heads"].map(|part| format!("{name}.{part}"));
-    let block = |i: usize, parts: &[&str]| {
+    let block = |i: usize, first: &[&str], parts: &[&str]| {
+        let first = first.iter().map(|name| format!("blocks.{i}.{name}"));
         let inside = parts.iter().flat_map(|part| attention(&format!("blocks.{i}.{part}")));
-        inside.chain([format!("blocks.{i}")]).collect::<Vec<_>>()
+        first.chain(inside).chain([format!("blocks.{i}")]).collect::<Vec<_>>()
     };
-    let expected = |parts: &[&str]| [block(0, parts), block(1, parts)].concat();
-    assert_eq!(trace::names(|| drop(run())), expected(&["attention"]));
+    let of_class = [0, 1].map(|i| block(i, &["modulation"], &["attention"])).concat();
+    assert_eq!(trace::names(|| drop(run())), of_class);
+    let expected = |parts: &[&str]| [block(0, &[], parts), block(1, &[], parts)].concat();
     let read = || by_text.forward(x.clone(), times(&device), &text(&device));
     assert_eq!(trace::names(|| drop(read())), expected(&["attention", "cross"]));
     // A hook that wants nothing changes no bit.
@@ -423,4 +427,43 @@ fn identity_maps_keep_patches_apart() {
     assert!(inside > 1e-3 && outside == 0.0, "{inside} {outside}");
     let [_, outside] = change(run(&x), run(&other));
     assert!(outside > 1e-4, "{outside}");
+}
+
+/// Gradients with blocks run again against those of the whole network.
+fn recomputed_equals_whole<M: Module>(model: &M, output: impl Fn(&M) -> Tensor<4>) {
+    let losses = |model: &M| {
+        let output = output(model);
+        (output.clone() * pattern(output.dims(), 2.0, &output.device())).sum()
+    };
+    let largest = |values: &[f64]| values.iter().fold(0.0, |most: f64, x| most.max(x.abs()));
+    let named = |gradients: &GradientsParams| {
+        let all = params::named_gradients(model, gradients).into_iter();
+        all.map(|each| (each.name, each.data.iter::<f64>().collect())).collect::<BTreeMap<_, Vec<f64>>>()
+    };
+    let whole = named(&GradientsParams::from_grads(losses(model).backward(), model));
+    assert_eq!(whole.len(), params::named(model).len());
+    // Parts of a gradient may cancel: all of them in that of a key's bias, which is rounding and nothing else.
+    let least = 0.01 * whole.values().fold(0.0, |most: f64, values| most.max(largest(values)));
+    for blocks in [1, 2] {
+        let found = named(&Forward::new(model, losses).gradients(blocks));
+        assert!(found.keys().eq(whole.keys()));
+        for (name, whole) in &whole {
+            let off: Vec<f64> = found[name].iter().zip(whole).map(|(a, b)| a - b).collect();
+            let error = largest(&off) / largest(whole).max(least);
+            println!("{blocks} blocks at a time, {name}: {error:.1e}");
+            assert!(error < 1e-6, "{blocks} blocks at a time, {name}: relative error {error:.1e}");
+        }
+    }
+}
+
+#[test]
+fn gradients_are_the_same_with_blocks_run_again() {
+    let device = Device::flex().autodiff();
+    let x = pattern([2, 3, 4, 10], 1.0, &device);
+    let class = Class::new(&[3, 7], &device);
+    recomputed_equals_whole(&dit([4, 10], &device), |dit| {
+        dit.forward_with_variance(x.clone(), times(&device), &class)
+    });
+    let cond = text(&device);
+    recomputed_equals_whole(&text_dit(&device), |dit| dit.forward(x.clone(), times(&device), &cond));
 }

@@ -4,7 +4,7 @@ use crate::{CheckpointError, Ema, ModuleOptimizer, clip_global_norm};
 use burn::module::Module;
 use burn::optim::{GradientsParams, Optimizer};
 use burn::prelude::*;
-use canvas_core::{params, weights};
+use canvas_core::{params, recompute, weights};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -80,16 +80,52 @@ impl<M: Module, O: Optimizer> TrainState<M, O> {
     /// # Errors
     /// If a loss or the gradient is not finite: nothing is changed.
     pub fn step(&mut self, losses: Tensor<1>, options: &StepOptions) -> Result<StepReport, NonFinite> {
-        let broken = |what, rows| NonFinite { images: self.images, rows, what };
-        let values: Vec<f64> = losses.clone().into_data().iter::<f64>().collect();
-        let rows: Vec<usize> = (0..values.len()).filter(|&row| !values[row].is_finite()).collect();
-        if !rows.is_empty() {
-            return Err(broken("loss", rows));
-        }
+        let values = self.finite(&losses)?;
         let grads = GradientsParams::from_grads(losses.mean().backward(), &self.model);
+        self.update(&values, grads, options)
+    }
+
+    /// As [`step`](Self::step), with gradients computed `blocks` blocks of the network at a time: most activations are
+    /// not kept, but computed again. See [`canvas_core::recompute`] for what is asked of `losses`.
+    ///
+    /// # Errors
+    /// If a loss or the gradient is not finite: nothing is changed.
+    ///
+    /// # Panics
+    /// If `blocks` is 0, or `losses` does not do the same each time.
+    pub fn step_recomputed(
+        &mut self,
+        losses: impl Fn(&M) -> Tensor<1>,
+        blocks: usize,
+        options: &StepOptions,
+    ) -> Result<StepReport, NonFinite> {
+        let forward = recompute::Forward::new(&self.model, losses);
+        let values = self.finite(&forward.losses)?;
+        let grads = forward.gradients(blocks);
+        self.update(&values, grads, options)
+    }
+
+    /// The losses on the host.
+    fn finite(&self, losses: &Tensor<1>) -> Result<Vec<f64>, NonFinite> {
+        let values: Vec<f64> = losses.to_data().iter::<f64>().collect();
+        let rows: Vec<usize> = (0..values.len()).filter(|&row| !values[row].is_finite()).collect();
+        if rows.is_empty() { Ok(values) } else { Err(self.broken("loss", rows)) }
+    }
+
+    fn broken(&self, what: &'static str, rows: Vec<usize>) -> NonFinite {
+        NonFinite { images: self.images, rows, what }
+    }
+
+    /// Clip, update, average, count.
+    fn update(
+        &mut self,
+        values: &[f64],
+        grads: GradientsParams,
+        options: &StepOptions,
+    ) -> Result<StepReport, NonFinite> {
         let (grads, grad_norm) = clip_global_norm(&self.model, grads, options.clip);
         if !grad_norm.is_finite() {
-            return Err(broken("gradient norm", Vec::new()));
+            return Err(self.broken("gradient norm", Vec::new()));
         }
         self.model = self.optimizer.step(options.rate, self.model.clone(), grads);
         self.average = options.ema.update(self.average.clone(), &self.model, self.steps);

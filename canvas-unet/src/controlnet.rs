@@ -145,7 +145,7 @@ impl ControlNet {
         let run = || {
             let embedding = embed(self.time.forward(time), self.pooled.as_ref(), &self.extra, cond); // [B, E]
             let h = trace::tap(|| "input".into(), self.input.forward(x)); // [B, C0, H, S]
-            let hint = trace::part(|| "hint".into(), || self.hint.forward(hint, &h)); // [B, C0, H, S]
+            let hint = trace::unit(|| "hint".into(), || self.hint.forward(hint, &h)); // [B, C0, H, S]
             let (h, skips) = Down::all(&self.down, h + hint, &embedding, text, &[]); // [B, Cn, H / 2^n, S / 2^n]
             (trace::block(|| "middle".into(), h, |h| self.middle.forward(h, &embedding, text)), skips)
         };

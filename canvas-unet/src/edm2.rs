@@ -252,11 +252,11 @@ impl Backbone<4> for Edm2 {
         let mut skips = vec![h.clone()];
         for (i, level) in self.down.iter().enumerate() {
             if let Some(resize) = &level.resize {
-                h = trace::part(|| format!("down.{i}.resize"), || resize.forward(h, &embedding)); // [B, W(i-1), H / 2^i, S / 2^i]
+                h = trace::unit(|| format!("down.{i}.resize"), || resize.forward(h, &embedding)); // [B, W(i-1), H / 2^i, S / 2^i]
                 skips.push(h.clone());
             }
             for (j, block) in level.blocks.iter().enumerate() {
-                h = trace::part(|| format!("down.{i}.blocks.{j}"), || block.forward(h, &embedding)); // [B, Wi, H / 2^i, S / 2^i]
+                h = trace::unit(|| format!("down.{i}.blocks.{j}"), || block.forward(h, &embedding)); // [B, Wi, H / 2^i, S / 2^i]
                 skips.push(h.clone());
             }
         }
@@ -265,11 +265,11 @@ impl Backbone<4> for Edm2 {
         }
         for (i, level) in self.up.iter().enumerate() {
             if let Some(resize) = &level.resize {
-                h = trace::part(|| format!("up.{i}.resize"), || resize.forward(h, &embedding));
+                h = trace::unit(|| format!("up.{i}.resize"), || resize.forward(h, &embedding));
             }
             for (j, block) in level.blocks.iter().enumerate() {
                 let joined = mp_cat(h, skips.pop().expect("one for each block up"), HALF);
-                h = trace::part(|| format!("up.{i}.blocks.{j}"), || block.forward(joined, &embedding));
+                h = trace::unit(|| format!("up.{i}.blocks.{j}"), || block.forward(joined, &embedding));
             }
         }
         self.output.forward(h) * self.gain.val().reshape([1, 1, 1, 1]) // [B, C, H, S]

@@ -82,14 +82,14 @@ impl Down {
         let last = self.stages.len() - 1;
         let attends = self.stages[last].transformer.is_some();
         for (i, stage) in self.stages.iter().enumerate() {
-            h = trace::part(|| format!("stages.{i}"), || stage.forward(h, embedding, text)); // [B, O, H, S]
+            h = trace::unit(|| format!("stages.{i}"), || stage.forward(h, embedding, text)); // [B, O, H, S]
             if i == last && (attends || self.downsample.is_none()) {
                 h = plus(h, added);
             }
             skips.push(h.clone());
         }
         if let Some(downsample) = &self.downsample {
-            h = downsample.forward(h); // [B, O, H/2, S/2]
+            h = trace::unit(|| "downsample".into(), || downsample.forward(h)); // [B, O, H/2, S/2]
             if !attends {
                 h = plus(h, added);
             }
@@ -172,10 +172,11 @@ impl Up {
     ) -> Tensor<4> {
         for (i, stage) in self.stages.iter().enumerate() {
             let joined = Tensor::cat(vec![h, skips.pop().expect("one for each block up")], 1);
-            h = trace::part(|| format!("stages.{i}"), || stage.forward(joined, embedding, text)); // [B, O, H, S]
+            h = trace::unit(|| format!("stages.{i}"), || stage.forward(joined, embedding, text)); // [B, O, H, S]
         }
         let Some(conv) = &self.upsample else { return h };
         let [_, _, height, width] = skips.last().expect("the next level's").dims();
-        conv.forward(double(h).narrow(2, 0, height).narrow(3, 0, width)) // [B, O, 2 H, 2 S]
+        let run = || conv.forward(double(h).narrow(2, 0, height).narrow(3, 0, width));
+        trace::unit(|| "upsample".into(), run) // [B, O, 2 H, 2 S]
     }
 }

@@ -141,7 +141,7 @@ impl T2iAdapter {
         }
         let mut levels = Vec::with_capacity(self.blocks.len());
         for (i, part) in self.blocks.iter().enumerate() {
-            h = trace::part(|| format!("adapter.{i}"), || part.forward(h)); // [B, Ci, H / 2^i, S / 2^i]
+            h = trace::unit(|| format!("adapter.{i}"), || part.forward(h)); // [B, Ci, H / 2^i, S / 2^i]
             levels.push(h.clone());
         }
         Residuals { levels, skips: Vec::new(), middle: None }

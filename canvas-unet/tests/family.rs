@@ -3,7 +3,9 @@
 
 mod common;
 
+use burn::optim::GradientsParams;
 use burn::prelude::*;
+use canvas_core::recompute::Forward;
 use canvas_core::trace::{self, SkippedBlocks};
 use canvas_core::{Backbone, Channels, Class, Concatenated, Condition, Text, params};
 use canvas_unet::{
@@ -319,4 +321,32 @@ fn what_is_not_told_is_named() {
     assert_eq!(message(&labelled, &plain, 3), "this UNet reads a class label, found another label or none");
     let missing = xl(4).with_pooled_width(None).validate().unwrap_err().to_string();
     assert_eq!(missing, "pooled_width, which size_features needs, must be at least 1, found 0");
+}
+
+/// The stages are run again, and what skips from the way down to the way up has a gradient from both.
+#[test]
+fn gradients_are_the_same_with_stages_run_again() {
+    let device = Device::flex().autodiff();
+    let unet: Unet = params::fill_by_formula(xl(4).init(&device));
+    let x = pattern([2, 4, 8, 12], 1.0, &device) * 3.0;
+    let losses = |unet: &Unet| {
+        let output = unet.told().forward(x.clone(), times(&device), &sized(true, &device));
+        (output.clone() * pattern(output.dims(), 2.0, &device)).sum()
+    };
+    let largest = |values: &[f64]| values.iter().fold(0.0, |most: f64, x| most.max(x.abs()));
+    let named = |gradients: &GradientsParams| {
+        let all = params::named_gradients(&unet, gradients).into_iter();
+        all.map(|each| (each.name, each.data.iter::<f64>().collect())).collect::<BTreeMap<_, Vec<f64>>>()
+    };
+    let whole = named(&GradientsParams::from_grads(losses(&unet).backward(), &unet));
+    let found = named(&Forward::new(&unet, losses).gradients(3));
+    assert!(found.keys().eq(whole.keys()));
+    // Parts of a gradient may cancel: all of them in that of a key's bias, which is rounding and nothing else.
+    let least = 0.01 * whole.values().fold(0.0, |most: f64, values| most.max(largest(values)));
+    for (name, whole) in &whole {
+        let off: Vec<f64> = found[name].iter().zip(whole).map(|(a, b)| a - b).collect();
+        let error = largest(&off) / largest(whole).max(least);
+        println!("{name}: {error:.1e}");
+        assert!(error < 1e-6, "{name}: relative error {error:.1e}");
+    }
 }

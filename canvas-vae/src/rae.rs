@@ -15,7 +15,7 @@ const STD_EPSILON: f64 = 1e-5;
 /// Added to the variances of the decoder's norms.
 const EPSILON: f64 = 1e-12;
 
-/// Places along which the decoder's positions run, however many there are.
+/// Places of a side that the decoder's table of positions is stretched over, as diffusers' is.
 const TABLE: usize = 16;
 
 /// Sizes of an [`AutoencoderRae`]; the defaults are those of diffusers' class.

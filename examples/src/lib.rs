@@ -1,6 +1,7 @@
 //! What the example programs share: the emoji data set, the two training stages, drawing, measuring, reports.
 
 pub mod autoencoder;
+pub mod backbones;
 pub mod bumps;
 pub mod config;
 pub mod denoiser;

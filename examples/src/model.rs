@@ -6,11 +6,9 @@ use burn::module::{Module, ModuleDisplay};
 use burn::prelude::*;
 use canvas_core::{Autoencoder, Condition, Level, picture};
 use canvas_core::{Backbone, Denoiser, LatentScale, Noise, Process, Run, Seeded, Text, TextEncoder, Tokens};
-use canvas_dit::{TextDit, TextDitConfig};
 use canvas_sched::{Cfg, Timesteps, predict, schedule};
 use canvas_text::TextTransformer;
 use canvas_train::LevelDistribution;
-use canvas_unet::{Unet, UnetConfig};
 use canvas_vae::AutoencoderTiny;
 use image::RgbImage;
 
@@ -29,19 +27,6 @@ pub struct TextToImage<B: Module> {
     pub backbone: B,
 }
 
-/// A backbone chosen at run time.
-#[derive(Module, Debug)]
-#[allow(clippy::large_enum_variant, reason = "one value lives for the whole run")]
-pub enum AnyBackbone {
-    /// `--backbone dit`.
-    Dit(TextDit),
-    /// `--backbone unet`.
-    Unet(Unet),
-}
-
-/// Names that [`AnyBackbone::new`] knows.
-pub const BACKBONES: [&str; 2] = ["dit", "unet"];
-
 /// Sizes a backbone must fit.
 #[derive(Clone, Copy, Debug)]
 pub struct BackboneSizes {
@@ -51,46 +36,6 @@ pub struct BackboneSizes {
     pub text: usize,
     /// Small enough for a test of a few seconds.
     pub smoke: bool,
-}
-
-impl AnyBackbone {
-    /// A new backbone of this name.
-    ///
-    /// # Errors
-    /// For an unknown name.
-    pub fn new(name: &str, sizes: BackboneSizes, device: &Device) -> Result<Self> {
-        match name {
-            "dit" => Ok(Self::Dit(dit(sizes).init(device))),
-            "unet" => Ok(Self::Unet(unet(sizes).init(device))),
-            _ => Err(crate::config::unknown("--backbone", name, &BACKBONES)),
-        }
-    }
-}
-
-fn dit(sizes: BackboneSizes) -> TextDitConfig {
-    let [channels, height, width] = sizes.latent;
-    let (model_width, depth, heads) = if sizes.smoke { (32, 2, 2) } else { (192, 6, 4) };
-    TextDitConfig::new([height, width], channels, model_width, depth, heads, sizes.text, sizes.text)
-        .with_activation(canvas_core::nn::Activation::ReluSquared)
-}
-
-fn unet(sizes: BackboneSizes) -> UnetConfig {
-    let mut config = UnetConfig::small(sizes.latent[0], sizes.text).with_pooled_width(Some(sizes.text));
-    if sizes.smoke {
-        (config.channels, config.heads) = (vec![16, 16], vec![2, 2]);
-    }
-    config
-}
-
-impl Backbone<4> for AnyBackbone {
-    type Cond = Text;
-
-    fn forward(&self, x: Tensor<4>, time: Tensor<1>, cond: &Text) -> Tensor<4> {
-        match self {
-            Self::Dit(net) => net.forward(x, time, cond),
-            Self::Unet(net) => net.forward(x, time, cond),
-        }
-    }
 }
 
 /// Names that [`process`] knows.

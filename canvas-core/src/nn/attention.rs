@@ -1,7 +1,7 @@
 //! Multi-head attention.
 
 use super::{dense, init::xavier_linear};
-use crate::{macs, trace};
+use crate::{macs, recompute, trace};
 use burn::nn::Linear;
 use burn::prelude::*;
 use burn::tensor::activation::softmax;
@@ -136,6 +136,8 @@ pub fn attend_with([query, key, value]: [Tensor<4>; 3], scores: &Scores) -> Tens
     let [key, value] = [key, value].map(|x| repeat_heads(x, heads));
     let hidden = scores.seen.clone().map(Tensor::bool_not);
     let tracked = query.is_tracked() || key.is_tracked() || value.is_tracked();
+    // What will be run again with gradients must come out the same without them.
+    let tracked = tracked || (query.is_autodiff() && recompute::is_on());
     if tracked || trace::is_wanted(|| "map".into()) {
         whole([query, key, value], hidden, scores)
     } else {

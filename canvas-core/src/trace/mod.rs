@@ -37,16 +37,20 @@
 //! ```
 
 mod perturb;
+mod streams;
 
 pub use perturb::{IdentityMaps, Perturbation, SkippedBlocks};
+pub use streams::Streams;
+pub(crate) use streams::{Flat, sealed};
 
+use crate::recompute;
 use burn::prelude::*;
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 thread_local! {
-    /// Hooks and searches that are on. While there are none, nothing else here is touched.
+    /// Hooks, searches and recomputations that are on. While there are none, nothing else here is touched.
     static ON: Cell<usize> = const { Cell::new(0) };
     /// Innermost last.
     static HOOKS: RefCell<Vec<Rc<dyn Hook>>> = const { RefCell::new(Vec::new()) };
@@ -65,8 +69,8 @@ impl<F: FnMut()> Drop for Undo<F> {
     }
 }
 
-/// Notes that a hook or a search is on, until dropped.
-fn switch_on() -> Undo<impl FnMut()> {
+/// Notes that a hook, a search or a [recomputation](crate::recompute) is on, until dropped.
+pub(crate) fn switch_on() -> Undo<impl FnMut()> {
     ON.set(ON.get() + 1);
     Undo(|| ON.set(ON.get() - 1))
 }
@@ -201,15 +205,24 @@ pub fn part<const D: usize>(name: impl Fn() -> String, run: impl FnOnce() -> Ten
     tap(name, x)
 }
 
-/// Runs a part of a network that a hook may leave out: a [`part`] with an input of its output's shape.
+/// Runs a part of a network whose output is all it does: a [`part`] that may be [run again](crate::recompute).
+pub fn unit<const D: usize>(name: impl Fn() -> String, run: impl FnOnce() -> Tensor<D>) -> Tensor<D> {
+    if !is_on() {
+        return run();
+    }
+    let path = path(name());
+    let x = scope(&name, || recompute::unit(&path, run));
+    tap(name, x)
+}
+
+/// Runs a part of a network that a hook may leave out: a [`unit()`] with an input of its output's shape.
+///
+/// Whatever `run` leaves behind other than its output is lost where the block is left out or [run
+/// again](crate::recompute): a second stream goes through the block beside the first, as a pair.
 ///
 /// # Shapes
 /// `x` and the output of `run` are alike.
-pub fn block<const D: usize>(
-    name: impl Fn() -> String,
-    x: Tensor<D>,
-    run: impl FnOnce(Tensor<D>) -> Tensor<D>,
-) -> Tensor<D> {
+pub fn block<S: Streams>(name: impl Fn() -> String, x: S, run: impl FnOnce(S) -> S) -> S {
     if !is_on() {
         return run(x);
     }
@@ -220,8 +233,8 @@ pub fn block<const D: usize>(
     for hook in hooks.iter().rev() {
         skipped |= hook.skip(&path);
     }
-    let x = if skipped { x } else { scope(&name, || run(x)) };
-    tap(name, x)
+    let x = if skipped { x } else { scope(&name, || recompute::unit(&path, || run(x))) };
+    x.tapped(&name)
 }
 
 /// Runs `forward` with a hook on this thread. Hooks nest: the innermost sees an activation first, and the next

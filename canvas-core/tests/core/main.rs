@@ -12,6 +12,7 @@ mod noise;
 mod params;
 mod picture;
 mod published;
+mod recompute;
 mod sampler;
 mod single_file;
 mod text;

@@ -127,6 +127,22 @@ fn a_skipped_block_passes_its_input_on() {
 }
 
 #[test]
+fn two_streams_go_through_a_block_together() {
+    let net = |x: Tensor<1>| {
+        let both = (x.clone(), x.unsqueeze::<2>());
+        let (x, y) = trace::block(|| "blocks.0".into(), both, |(x, y)| (x + 1.0, y * 5.0));
+        let y: Tensor<1> =
+            trace::unit(|| "end".into(), || trace::tap(|| "half".into(), y.reshape([1]) / 2.0));
+        x + y
+    };
+    let x = tensor::<1>(&[2.0], [1]);
+    assert_eq!(value(net(x.clone())), 8.0);
+    assert_eq!(trace::names(|| drop(net(x.clone()))), ["blocks.0", "blocks.0.1", "end.half", "end"]);
+    let hook = Rc::new(SkippedBlocks::new(&["blocks.0"]));
+    assert_eq!(value(trace::with_hook(hook, || net(x))), 3.0);
+}
+
+#[test]
 fn a_replacement_must_fit() {
     struct Wrong;
     impl Hook for Wrong {

@@ -57,6 +57,17 @@ fn equals_transformers() {
     compare("t5.safetensors", &cases, "none");
 }
 
+/// Where no gradient is asked for, attention goes another way.
+#[test]
+fn states_are_the_same_without_gradients() {
+    for (config, masked) in [(t5(), true), (t5(), false), (umt5(), true)] {
+        let encode = |device: &Device| filled(&config, device).with_mask(masked).encode(&tokens()).tokens;
+        let (found, expected) = (encode(&Device::flex()), encode(&Device::flex().autodiff()));
+        let off = host(&found).iter().zip(host(&expected)).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+        assert!(off < 1e-5, "off by {off:e}");
+    }
+}
+
 #[test]
 fn masks_are_kept_or_all_true() {
     let t5 = filled(&t5(), &Device::flex());

@@ -1,7 +1,7 @@
 use crate::{Net, Ranks, bits, close, tensor};
 use burn::optim::{AdamW, AdamWConfig};
 use burn::prelude::*;
-use canvas_core::{Noise, Process, Seeded, Unconditional, generator, params, weights};
+use canvas_core::{Noise, Process, Seeded, Unconditional, generator, params, trace, weights};
 use canvas_sched::{predict, schedule};
 use canvas_train::{
     CheckpointError, Ema, LevelDistribution, Objective, StepOptions, StepReport, TrainState, Weighting,
@@ -38,6 +38,25 @@ fn losses(model: &Net, first: u64) -> Tensor<1> {
 fn step(state: &mut TrainState<Net, AdamW>) -> StepReport {
     let losses = losses(&state.model, state.images);
     state.step(losses, &OPTIONS).unwrap()
+}
+
+/// The network is one block, and run again.
+#[test]
+fn a_step_with_blocks_run_again_is_the_same_step() {
+    let (mut whole, mut recomputed) = (state(16), state(16));
+    recomputed.model = whole.model.clone();
+    recomputed.average = whole.average.clone();
+    for _ in 0..3 {
+        let report = step(&mut whole);
+        let first = recomputed.images;
+        let losses = |model: &Net| trace::unit(|| "net".into(), || losses(model, first));
+        assert_eq!(recomputed.step_recomputed(losses, 1, &OPTIONS).unwrap(), report);
+    }
+    assert_eq!(saved(&recomputed), saved(&whole));
+    // A broken loss changes nothing, and no gradient is computed.
+    let error = recomputed.step_recomputed(|model| losses(model, 0) / 0.0, 1, &OPTIONS).unwrap_err();
+    assert_eq!((error.what, error.images, error.rows.len()), ("loss", 3 * BATCH, BATCH as usize));
+    assert_eq!(saved(&recomputed), saved(&whole));
 }
 
 fn steps(state: &mut TrainState<Net, AdamW>, count: usize) {

@@ -71,15 +71,15 @@ impl Down {
         skips: &mut Vec<Tensor<4>>,
     ) -> Tensor<4> {
         for (i, stage) in self.stages.iter().enumerate() {
-            h = trace::part(|| format!("stages.{i}"), || stage.forward(h, embedding)); // [B, O, H, S]
+            h = trace::unit(|| format!("stages.{i}"), || stage.forward(h, embedding)); // [B, O, H, S]
             skips.push(h.clone());
         }
         if let Some(conv) = &self.downsample {
-            h = conv.forward(h); // [B, O, H/2, S/2]
+            h = trace::unit(|| "downsample".into(), || conv.forward(h)); // [B, O, H/2, S/2]
             skips.push(h.clone());
         }
         if let Some(block) = &self.down_res {
-            h = trace::part(|| "down_res".into(), || block.forward(h, embedding.clone())); // [B, O, H/2, S/2]
+            h = trace::unit(|| "down_res".into(), || block.forward(h, embedding.clone())); // [B, O, H/2, S/2]
             skips.push(h.clone());
         }
         h
@@ -146,12 +146,12 @@ impl Up {
     ) -> Tensor<4> {
         for (i, stage) in self.stages.iter().enumerate() {
             let joined = Tensor::cat(vec![h, skips.pop().expect("one for each block up")], 1);
-            h = trace::part(|| format!("stages.{i}"), || stage.forward(joined, embedding)); // [B, O, H, S]
+            h = trace::unit(|| format!("stages.{i}"), || stage.forward(joined, embedding)); // [B, O, H, S]
         }
         match (&self.upsample, &self.up_res) {
-            (Some(conv), _) => conv.forward(double(h)), // [B, O, 2 H, 2 S]
+            (Some(conv), _) => trace::unit(|| "upsample".into(), || conv.forward(double(h))), // [B, O, 2 H, 2 S]
             (None, Some(block)) => {
-                trace::part(|| "up_res".into(), || block.forward(h, embedding.clone())) // [B, O, 2 H, 2 S]
+                trace::unit(|| "up_res".into(), || block.forward(h, embedding.clone())) // [B, O, 2 H, 2 S]
             }
             (None, None) => h,
         }

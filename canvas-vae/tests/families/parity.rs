@@ -22,11 +22,12 @@ const NOTHING: f64 = 1e-12;
 /// As far may ours be from 0 then, in parts of the largest length: in f32.
 const ROUNDINGS: f64 = 1e-7;
 
-/// Published names with their shapes, and the names whose gradients a fixture holds.
+/// Published names with their shapes, the names whose gradients a fixture holds, and the seed of its images.
 #[derive(serde::Deserialize)]
 struct Case {
     shapes: BTreeMap<String, Vec<usize>>,
     gradients: Vec<String>,
+    seed: f64,
 }
 
 fn wave(dims: &[usize], seed: f64) -> TensorData {
@@ -91,13 +92,14 @@ fn loaded<M: Module>(case: &Case, name: &str, module: M, rules: &Rules) -> M {
     module
 }
 
-/// Every parameter by its gradient, zero where there is none.
+/// Every parameter by its gradient, zero where there is none: of statistics, which are not trained.
 struct Grads<'a>(&'a Gradients);
 
 impl ModuleMapper for Grads<'_> {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         param.map(|value| {
             let data = value.grad(self.0).map(|grad| grad.into_data());
+            assert_eq!(data.is_some(), value.is_require_grad());
             data.map_or_else(|| value.zeros_like(), |data| Tensor::from_data(data, &value.device()))
         })
     }
@@ -158,7 +160,7 @@ fn parity<M: Module + Autoencoder>(
     let model = loaded(&case, name, make(&device), rules);
     let input = |dims: [usize; 4], seed| Tensor::<4>::from_data(wave(&dims, seed), &device);
 
-    let images = input([2, 3, height, width], 0.0).require_grad();
+    let images = input([2, 3, height, width], case.seed).require_grad();
     let posterior = model.encode(images.clone());
     let image = model.decode(posterior.sample(input(posterior.mean.dims(), 2.0)));
     let grads = (image.clone() * input(image.dims(), 1.0)).sum().backward();

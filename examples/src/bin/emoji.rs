@@ -3,8 +3,9 @@
 //! Without arguments: about 15 minutes on two CPU cores, then look at `runs/emoji/report.html`.
 
 use anyhow::{Context, Result, bail};
+use canvas_examples::backbones::{AnyBackbone, BACKBONES};
 use canvas_examples::config::RunConfig;
-use canvas_examples::model::{AnyBackbone, BACKBONES, DrawOptions, PREDICTIONS};
+use canvas_examples::model::{DrawOptions, PREDICTIONS};
 use canvas_examples::run::{self, Folder};
 use canvas_examples::scheduler::Scheduler;
 use canvas_examples::{config, device, draw};
@@ -31,7 +32,7 @@ struct Args {
     #[arg(long, default_value = "simple")]
     set: String,
 
-    /// Denoising network: dit or unet
+    /// Denoising network: dit, unet, adaln, u-vit, lightning or mmdit
     #[arg(long, default_value = "dit")]
     backbone: String,
 

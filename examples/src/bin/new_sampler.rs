@@ -18,10 +18,11 @@
 use anyhow::Result;
 use burn::prelude::*;
 use canvas_core::{Hop, Level, Run, Sampler, Seeded, Step};
+use canvas_examples::backbones::AnyBackbone;
 use canvas_examples::bumps;
 use canvas_examples::config::RunConfig;
 use canvas_examples::draw::{Request, draw};
-use canvas_examples::model::{AnyBackbone, DrawOptions};
+use canvas_examples::model::DrawOptions;
 use canvas_examples::run::Folder;
 use canvas_examples::scheduler::Scheduler;
 use canvas_sched::{DpmPp, Euler, Heun, Timesteps, schedule};

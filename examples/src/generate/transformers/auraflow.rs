@@ -6,7 +6,6 @@ use crate::generate::args::Args;
 use crate::generate::draws::Draws;
 use crate::generate::model::Vae;
 use anyhow::Result;
-use burn::prelude::*;
 use burn::tensor::FloatDType;
 use canvas_core::{Backbone, Text, params};
 use canvas_dit::{AuraFlow, AuraFlowConfig};

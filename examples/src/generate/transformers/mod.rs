@@ -3,15 +3,20 @@
 //! A pipeline is one file here and one implementation of [`Pipeline`]: its components, its defaults, how it reads prompts.
 //! [`draw`] does the rest, alike for all.
 
+mod auraflow;
 mod bin_tables;
 mod bins;
 mod chroma;
+mod class_cond;
 pub mod draw;
 mod flux;
 mod flux2;
 mod flux_fill;
+mod pixart;
 mod qwen_image;
 mod redux;
+mod sana;
+mod sd3;
 pub mod text;
 
 use super::args::Args;
@@ -30,6 +35,12 @@ use canvas_core::{Backbone, Condition, Level};
 
 /// Classes of diffusers' pipelines whose folders are read.
 pub const CLASSES: &[&str] = &[
+    "DiTPipeline",
+    "PixArtAlphaPipeline",
+    "PixArtSigmaPipeline",
+    "SanaPipeline",
+    "StableDiffusion3Pipeline",
+    "AuraFlowPipeline",
     "FluxPipeline",
     "FluxKontextPipeline",
     "FluxFillPipeline",
@@ -46,6 +57,11 @@ pub const CLASSES: &[&str] = &[
 pub fn run(args: &Args, device: &Device) -> Option<Result<()>> {
     let mut folder = Folder::open(args, device).ok()?;
     Some(match folder.class() {
+        "DiTPipeline" => draw::run::<class_cond::ClassCond>(&mut folder),
+        "PixArtAlphaPipeline" | "PixArtSigmaPipeline" => draw::run::<pixart::PixArtPipeline>(&mut folder),
+        "SanaPipeline" => draw::run::<sana::SanaPipeline>(&mut folder),
+        "StableDiffusion3Pipeline" => draw::run::<sd3::StableDiffusion3>(&mut folder),
+        "AuraFlowPipeline" => draw::run::<auraflow::AuraFlowPipeline>(&mut folder),
         "FluxPipeline" | "FluxKontextPipeline" => draw::run::<flux::FluxPipeline>(&mut folder),
         "FluxFillPipeline" => draw::run::<flux_fill::FluxFill>(&mut folder),
         "ChromaPipeline" => draw::run::<chroma::ChromaPipeline>(&mut folder),

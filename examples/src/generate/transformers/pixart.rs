@@ -1,13 +1,12 @@
 //! `PixArtAlphaPipeline` and `PixArtSigmaPipeline`: T5, and the largest of the alpha models are told sizes.
 
-use super::text::T5;
 use super::bin_tables::Bin;
+use super::text::T5;
 use super::{Defaults, Folder, Given, Guidance, Pipeline, Request, Sizes, bins};
 use crate::generate::args::Args;
 use crate::generate::draws::Draws;
 use crate::generate::model::Vae;
 use anyhow::{Result, bail};
-use burn::prelude::*;
 use burn::tensor::FloatDType;
 use canvas_core::{Backbone, params};
 use canvas_dit::{PixArt, PixArtCondition, PixArtConfig};
@@ -34,8 +33,13 @@ impl Pipeline for PixArtPipeline {
         let config = PixArtConfig::from_diffusers_file(&path.join("config.json"))?;
         let network = folder.network(config.init(folder.device), &config.published())?;
         let [sample, _] = folder.sample("transformer")?;
-        let Some(bins) = bins::pixart(sample, sigma) else {
-            bail!("{}: sample_size {sample}: expected 32, 64, 128 or, of Sigma, 256", path.display());
+        let bins = match bins::pixart(sample, sigma) {
+            Some(bins) => bins,
+            None if folder.args.exact_size => &[],
+            None => bail!(
+                "{}: sample_size {sample}: sizes are known for 32, 64, 128 and, of Sigma, 256; --exact-size draws any",
+                path.display()
+            ),
         };
         let length = if sigma { 300 } else { 120 };
         Ok(Self { network, config, sample, vae: folder.vae()?, t5, length, bins })
@@ -68,7 +72,8 @@ impl Pipeline for PixArtPipeline {
         let length = ask.length(self.length, None)?;
         let read = |prompts: Vec<String>| -> Result<PixArtCondition> {
             // What diffusers does to captions without the packages that would clean them.
-            let prompts: Vec<String> = prompts.iter().map(|text| text.to_lowercase().trim().to_owned()).collect();
+            let prompts: Vec<String> =
+                prompts.iter().map(|text| text.to_lowercase().trim().to_owned()).collect();
             let text = ask.cast(self.t5.read(&prompts, length, true)?);
             let [height, width] = ask.size;
             Ok(match self.config.micro_conditions {

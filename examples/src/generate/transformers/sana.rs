@@ -35,7 +35,10 @@ impl Pipeline for SanaPipeline {
         let config = SanaConfig::from_diffusers_file(&path.join("config.json"))?;
         reads(&path, text.width(1), config.context)?;
         if config.guidance_scale.is_some() {
-            bail!("{}: guidance_embeds: this network is Sana-Sprint's, whose sampler is not here", path.display());
+            bail!(
+                "{}: guidance_embeds: this network is Sana-Sprint's, whose sampler is not here",
+                path.display()
+            );
         }
         let network = folder.network(config.init(folder.device), &config.published())?;
         let [sample, _] = folder.sample("transformer")?;
@@ -84,7 +87,13 @@ impl Pipeline for SanaPipeline {
 
 impl SanaPipeline {
     /// Of a text behind an instruction the first state and as many of the last as make up the length.
-    fn read(&self, ask: &Request<'_>, prompts: &[String], instruction: &str, length: usize) -> Result<SanaCondition> {
+    fn read(
+        &self,
+        ask: &Request<'_>,
+        prompts: &[String],
+        instruction: &str,
+        length: usize,
+    ) -> Result<SanaCondition> {
         let told: Vec<String> =
             prompts.iter().map(|prompt| format!("{instruction}{}", prompt.to_lowercase().trim())).collect();
         let whole = match instruction {
@@ -93,7 +102,8 @@ impl SanaPipeline {
         };
         let text = self.text.read(&told, RowLength::Exactly(whole))?;
         let kept = length - 1;
-        let cut = |x: Tensor<3>| Tensor::cat(vec![x.clone().narrow(1, 0, 1), x.narrow(1, whole - kept, kept)], 1);
+        let cut =
+            |x: Tensor<3>| Tensor::cat(vec![x.clone().narrow(1, 0, 1), x.narrow(1, whole - kept, kept)], 1);
         let text = match instruction {
             "" => text,
             _ => {

@@ -30,10 +30,8 @@ impl Pipeline for StableDiffusion3 {
     type Cond = Text;
 
     fn open(folder: &mut Folder<'_>) -> Result<Self> {
-        let clips = [
-            folder.clip("text_encoder", "tokenizer")?,
-            folder.clip("text_encoder_2", "tokenizer_2")?,
-        ];
+        let clips =
+            [folder.clip("text_encoder", "tokenizer")?, folder.clip("text_encoder_2", "tokenizer_2")?];
         let t5 = match folder.has("text_encoder_3") {
             true => Some(folder.t5("text_encoder_3", "tokenizer_3")?),
             false => None,
@@ -41,7 +39,8 @@ impl Pipeline for StableDiffusion3 {
         let path = folder.component("transformer")?;
         let config = Sd3Config::from_diffusers_file(&path.join("config.json"))?;
         let network = folder.network(config.init(folder.device), &config.published())?;
-        let pipeline = Self { network, config, sample: folder.sample("transformer")?, vae: folder.vae()?, clips, t5 };
+        let pipeline =
+            Self { network, config, sample: folder.sample("transformer")?, vae: folder.vae()?, clips, t5 };
         let [first, second] = pipeline.clips.each_ref().map(|clip| clip.encoder.width());
         let widest = pipeline.t5.as_ref().map_or(pipeline.config.context, T5::width);
         if first + second > widest || widest != pipeline.config.context {

@@ -36,7 +36,7 @@ impl Folder<'_> {
     /// Names the file and the key.
     pub fn language_model(&mut self, states: impl Fn(usize) -> Vec<usize>) -> Result<LanguageModel> {
         let (path, folder) = (self.component("tokenizer")?, self.component("text_encoder")?);
-        let config = LlmConfig::from_file(&folder.join("config.json"))?;
+        let config = LlmConfig::from_transformers_file(&folder.join("config.json"))?;
         let tokenizer = self.tokenizer("tokenizer", config.vocabulary)?;
         let encoder = self.weights("text_encoder", config.init(self.device), &config.published())?;
         let states = states(encoder.depth());

@@ -15,7 +15,7 @@
 
 mod published;
 
-use crate::latents;
+use crate::{latents, prompt::Expected};
 use burn::module::Param;
 use burn::nn::{Initializer, Linear};
 use burn::prelude::*;
@@ -103,7 +103,9 @@ impl AuraFlowConfig {
             single: (0..self.single).map(|_| Stream::new(self, device)).collect(),
             final_modulation: latents::unbiased(zero_linear(width, 2 * width, device)),
             unembed: latents::unbiased(zero_linear(width, token, device)),
-            sizes: [self.channels, self.patch, self.context],
+            channels: self.channels,
+            patch: self.patch,
+            context: self.context,
             table: self.table,
         }
     }
@@ -121,26 +123,13 @@ pub struct AuraFlow {
     single: Vec<Stream>,
     final_modulation: Linear, // scale first
     unembed: Linear,
-    #[module(skip)]
-    sizes: [usize; 3],
+    channels: usize,
+    patch: usize,
+    context: usize,
     table: usize,
 }
 
 impl AuraFlow {
-    /// The positions of so many rows and columns, cut out of the table's middle: `[1, N, W]`.
-    fn centre(&self, [rows, columns]: [usize; 2]) -> Tensor<3> {
-        let table = self.table;
-        assert!(
-            rows <= table && columns <= table,
-            "{rows} by {columns} patches, the position table holds {table} by {table}"
-        );
-        let [top, left] = [rows, columns].map(|side| table / 2 - side / 2);
-        let all = self.position.val();
-        let width = all.dims()[2];
-        let cut = all.reshape([table, table, width]).narrow(0, top, rows).narrow(1, left, columns);
-        cut.reshape([1, rows * columns, width])
-    }
-
     /// Registers and text: `[B, T, W]`.
     fn context(&self, text: &Text) -> Tensor<3> {
         let [batch, length, _] = text.tokens.dims();
@@ -157,21 +146,20 @@ impl Backbone<4> for AuraFlow {
     /// If `x` or the text is not of the configured size, if the patch does not divide `x` or the position table is too
     /// small for it, or if times or texts are not one a sample.
     fn forward(&self, x: Tensor<4>, time: Tensor<1>, text: &Text) -> Tensor<4> {
-        let grid = latents::grid("AuraFlow", self.sizes, &x, &time, text);
+        Expected { channels: self.channels, text: self.context, pooled: None }.check(&x, &time, text);
+        let grid = latents::grid(&x, self.patch);
         let [_, _, height, width] = x.dims();
         let c = keep(|| "time".into(), Constant::Time, || self.time.forward(time)); // [B, W]
-        let mut h = dense(&self.embed, patch::split(x, self.sizes[1])) + self.centre(grid); // [B, N, W]
+        let positions = latents::cut(&self.position, self.table, grid, |side| self.table / 2 - side / 2);
+        let mut h = dense(&self.embed, patch::split(x, self.patch)) + positions; // [B, N, W]
         let mut context = keep(|| "text".into(), Constant::Condition, || self.context(text)); // [B, T, W]
         for (i, block) in self.joint.iter().enumerate() {
-            h = trace::block(
-                || format!("blocks.{i}"),
-                h,
-                |h| {
-                    let (h, next) = block.forward(h, context.clone(), &c);
-                    context = next;
-                    h // [B, N, W]
-                },
-            );
+            let run = |h| {
+                let (h, next) = block.forward(h, context.clone(), &c);
+                context = next;
+                h
+            };
+            h = trace::block(|| format!("blocks.{i}"), h, run); // [B, N, W]
         }
         let (length, count) = (context.dims()[1], h.dims()[1]);
         let mut all = Tensor::cat(vec![context, h], 1); // [B, T + N, W]
@@ -182,7 +170,7 @@ impl Backbone<4> for AuraFlow {
         let h = all.narrow(1, length, count); // [B, N, W]
         let [scale, shift] = modulate::chunks(&self.final_modulation, c); // 2 x [B, 1, W]
         let h = dense(&self.unembed, modulate::apply(h, shift, scale));
-        patch::join_channels_last(h, self.sizes[1], height, width) // [B, C, H, S]
+        patch::join_channels_last(h, self.patch, height, width) // [B, C, H, S]
     }
 }
 

@@ -1,11 +1,11 @@
-//! What networks that read latents beside text share: the convolution that cuts patches, and checks of what they are given.
+//! What networks that read latents beside text share: patches, positions from a table, projections.
 
+use burn::module::Param;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{Initializer, Linear};
 use burn::prelude::*;
 use canvas_core::nn::init::xavier_linear;
 use canvas_core::nn::{Activation, Mlp, MlpConfig, conv2d};
-use canvas_core::{Condition, Text};
 
 /// A convolution of kernel and stride `patch`: Xavier-uniform weight, zero bias.
 pub(crate) fn embedding(channels: usize, width: usize, patch: usize, device: &Device) -> Conv2d {
@@ -31,26 +31,37 @@ pub(crate) fn unbiased(layer: Linear) -> Linear {
     Linear { bias: None, ..layer }
 }
 
-/// Rows and columns of patches of latents that a network reads together with times and text.
+/// Rows and columns of patches of latents.
 ///
 /// # Panics
-/// If the sizes are not those the network `name` reads: channels, the patch, the width of text tokens, the batch.
-pub(crate) fn grid(
-    name: &str,
-    [channels, patch, context]: [usize; 3],
-    x: &Tensor<4>,
-    time: &Tensor<1>,
-    text: &Text,
-) -> [usize; 2] {
-    let [batch, found, height, width] = x.dims();
-    assert_eq!(found, channels, "x has {found} channels, the {name} reads {channels}");
+/// If the patch does not divide both sides.
+pub(crate) fn grid(x: &Tensor<4>, patch: usize) -> [usize; 2] {
+    let [_, _, height, width] = x.dims();
     assert!(
         height.is_multiple_of(patch) && width.is_multiple_of(patch),
         "patch ({patch}) must divide height ({height}) and width ({width})"
     );
-    let (times, texts) = (time.dims()[0], text.batch());
-    assert!(times == batch && texts == batch, "{times} times and {texts} texts for a batch of {batch}");
-    let found = text.tokens.dims()[2];
-    assert_eq!(found, context, "text tokens are {found} wide, the {name} reads {context}");
     [height / patch, width / patch]
+}
+
+/// What a table of `side` by `side` positions, `[1, side^2, W]`, holds for so many rows and columns, beginning where
+/// `corner` says of each: `[1, rows * columns, W]`.
+///
+/// # Panics
+/// If the table is smaller.
+pub(crate) fn cut(
+    table: &Param<Tensor<3>>,
+    side: usize,
+    [rows, columns]: [usize; 2],
+    corner: impl Fn(usize) -> usize,
+) -> Tensor<3> {
+    assert!(
+        rows <= side && columns <= side,
+        "{rows} by {columns} patches, the position table holds {side} by {side}"
+    );
+    let all = table.val();
+    let width = all.dims()[2];
+    let cut =
+        all.reshape([side, side, width]).narrow(0, corner(rows), rows).narrow(1, corner(columns), columns);
+    cut.reshape([1, rows * columns, width])
 }

@@ -62,7 +62,7 @@ pub use pixart::{PixArt, PixArtCondition, PixArtConfig};
 pub use prompt::Prompt;
 pub use qwen_image::{QwenImage, QwenImageConfig};
 pub use redux::{Redux, ReduxConfig};
-pub use sana::{Sana, SanaCondition, SanaConfig};
+pub use sana::{Sana, SanaConfig};
 pub use sd3::{Sd3, Sd3Config};
 pub use sit::{Sit, SitConfig, SitTarget};
 pub use text_dit::{TextDit, TextDitConfig};

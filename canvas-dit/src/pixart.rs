@@ -12,7 +12,7 @@ mod published;
 
 pub use condition::PixArtCondition;
 
-use crate::{cross::Cross, latents};
+use crate::{cross::Cross, latents, prompt::Expected};
 use burn::module::Param;
 use burn::nn::conv::Conv2d;
 use burn::nn::{Initializer, Linear};
@@ -119,7 +119,9 @@ impl PixArtConfig {
             blocks: (0..self.depth).map(|_| PixArtBlock::new(width, self.heads, device)).collect(),
             final_table: table(2, width, device),
             unembed: zero_linear(width, outputs * self.patch * self.patch, device),
-            sizes: [self.channels, self.patch, self.context],
+            channels: self.channels,
+            patch: self.patch,
+            context: self.context,
             base: self.base,
             interpolation: self.interpolation,
         }
@@ -174,8 +176,9 @@ pub struct PixArt {
     blocks: Vec<PixArtBlock>,
     final_table: Param<Tensor<2>>, // [2, W], shift first
     unembed: Linear,
-    #[module(skip)]
-    sizes: [usize; 3],
+    channels: usize,
+    patch: usize,
+    context: usize,
     base: usize,
     interpolation: f64,
 }
@@ -205,7 +208,8 @@ impl PixArt {
     /// # Panics
     /// As [`Backbone::forward`].
     pub fn forward_with_variance(&self, x: Tensor<4>, time: Tensor<1>, cond: &PixArtCondition) -> Tensor<4> {
-        let grid = latents::grid("PixArt", self.sizes, &x, &time, &cond.text);
+        Expected { channels: self.channels, text: self.context, pooled: None }.check(&x, &time, &cond.text);
+        let grid = latents::grid(&x, self.patch);
         let [_, _, height, width] = x.dims();
         let h = latents::tokens(&self.embed, x); // [B, N, W]
         let mut h = h.clone() + positions(grid, self.base, self.interpolation, &h);
@@ -220,7 +224,7 @@ impl PixArt {
         let c = c.unsqueeze_dim::<3>(1);
         let [shift, scale] = tabled(&self.final_table, Tensor::cat(vec![c.clone(), c], 2)); // 2 x [B, 1, W]
         let h = dense(&self.unembed, modulate::apply(modulate::norm(h), shift, scale));
-        patch::join_channels_last(h, self.sizes[1], height, width) // [B, C or 2C, H, S]
+        patch::join_channels_last(h, self.patch, height, width) // [B, C or 2C, H, S]
     }
 }
 
@@ -231,8 +235,7 @@ impl Backbone<4> for PixArt {
     /// If `x` or the text is not of the configured size, if the patch does not divide `x`, if times or texts are not
     /// one a sample, or if the model is told sizes and the condition has none.
     fn forward(&self, x: Tensor<4>, time: Tensor<1>, cond: &PixArtCondition) -> Tensor<4> {
-        let channels = self.sizes[0];
-        self.forward_with_variance(x, time, cond).narrow(1, 0, channels) // [B, C, H, S]
+        self.forward_with_variance(x, time, cond).narrow(1, 0, self.channels) // [B, C, H, S]
     }
 }
 

@@ -1,21 +1,18 @@
 //! Sana: PixArt's skeleton with linear attention and a convolution in the perceptron, on strongly compressed latents.
 //!
-//! Xie et al., "SANA: Efficient High-Resolution Image Synthesis with Linear Diffusion Transformers", 2024, Figure 5,
+//! Xie et al., "SANA: Efficient High-Resolution Image Synthesis with Linear Diffusion Transformers", 2024, section 2.2,
 //! <https://arxiv.org/abs/2410.10629>; SANA 1.5, 2025, <https://arxiv.org/abs/2501.18427>, and SANA-Sprint, 2025,
-//! <https://arxiv.org/abs/2503.09641>, normalise queries and keys, and Sprint is told the strength of guidance.
+//! <https://arxiv.org/abs/2503.09641>, normalise queries and keys, and Sprint is told the guidance scale.
 //!
 //! Shape letters: `B` batch, `C` channels, `H` and `S` height and width, `N` patches, `T` text tokens, `W` model width,
 //! `D` width of a head.
 
-mod condition;
 mod mix;
 mod published;
 
-pub use condition::SanaCondition;
-
 use crate::cross::Cross;
-use crate::latents;
 use crate::pixart::{caption, positions, table, tabled};
+use crate::{Prompt, latents, prompt::Expected};
 use burn::module::Param;
 use burn::nn::conv::Conv2d;
 use burn::nn::{Initializer, Linear, RmsNorm, RmsNormConfig};
@@ -65,7 +62,7 @@ pub struct SanaConfig {
     /// Factor on the time before its features.
     #[config(default = 1000.0)]
     pub time_scale: f64,
-    /// Factor on the strength of guidance before its features, in networks that are told it.
+    /// Factor on the guidance scale before its features, in networks that are told it.
     pub guidance_scale: Option<f64>,
 }
 
@@ -91,6 +88,10 @@ impl SanaConfig {
     }
 
     /// This network as Sana-Sprint has it: with normalised queries and keys, and told time from 0 to 1 and guidance.
+    ///
+    /// It answers the velocity of a flow like the others, of latents over their standard deviation (`sigma_data`, 0.5):
+    /// its sampler's TrigFlow, `x = cos(t) x0 + sin(t) noise`, is that flow at the noise fraction
+    /// `sin(t) / (sin(t) + cos(t))`, scaled.
     pub fn sprint(self) -> Self {
         self.with_qk_norm(true).with_time_scale(1.0).with_guidance_scale(Some(0.1))
     }
@@ -142,7 +143,9 @@ impl SanaConfig {
             blocks: (0..self.depth).map(|_| SanaBlock::new(self, device)).collect(),
             final_table: table(2, width, device),
             unembed: zero_linear(width, self.channels * self.patch * self.patch, device),
-            sizes: [self.channels, self.patch, self.context],
+            channels: self.channels,
+            patch: self.patch,
+            context: self.context,
             base: self.base,
             interpolation: self.interpolation,
         }
@@ -161,38 +164,43 @@ pub struct Sana {
     blocks: Vec<SanaBlock>,
     final_table: Param<Tensor<2>>, // [2, W], shift first
     unembed: Linear,
-    #[module(skip)]
-    sizes: [usize; 3],
+    channels: usize,
+    patch: usize,
+    context: usize,
     base: usize,
     #[module(skip)]
     interpolation: Option<f64>,
 }
 
 impl Sana {
-    /// What all is modulated by: the time, and where the model is told it, the strength of guidance. Output: `[B, W]`.
-    fn vector(&self, time: Tensor<1>, strength: Option<&Tensor<1>>) -> Tensor<2> {
+    /// What all is modulated by: the time, and where the model is told it, the guidance scale. Output: `[B, W]`.
+    fn vector(&self, time: Tensor<1>, prompt: &Prompt) -> Tensor<2> {
         let c = keep(|| "time".into(), Constant::Time, || self.time.forward(time));
-        let Some(guidance) = &self.guidance else { return c };
-        let strength =
-            strength.expect("this Sana is told the strength of guidance, and the condition has none");
-        c + keep(|| "guidance".into(), Constant::Condition, || guidance.forward(strength.clone()))
+        match (&self.guidance, prompt.guidance_for(self.guidance.is_some())) {
+            (Some(guidance), Some(scale)) => {
+                c + keep(|| "guidance".into(), Constant::Condition, || guidance.forward(scale))
+            }
+            _ => c,
+        }
     }
 }
 
 impl Backbone<4> for Sana {
-    type Cond = SanaCondition;
+    type Cond = Prompt;
 
     /// # Panics
     /// If `x` or the text is not of the configured size, if the patch does not divide `x`, if times or texts are not
-    /// one a sample, or if the model is told the strength of guidance and the condition has none.
-    fn forward(&self, x: Tensor<4>, time: Tensor<1>, cond: &SanaCondition) -> Tensor<4> {
-        let grid = latents::grid("Sana", self.sizes, &x, &time, &cond.text);
+    /// one a sample, if the prompt holds references, or if only one of prompt and model knows a guidance scale.
+    fn forward(&self, x: Tensor<4>, time: Tensor<1>, cond: &Prompt) -> Tensor<4> {
+        Expected { channels: self.channels, text: self.context, pooled: None }.check(&x, &time, &cond.text);
+        assert!(cond.references.is_empty(), "a Sana reads no references, found {}", cond.references.len());
+        let grid = latents::grid(&x, self.patch);
         let [_, _, height, width] = x.dims();
         let mut h = latents::tokens(&self.embed, x); // [B, N, W]
         if let Some(interpolation) = self.interpolation {
             h = h.clone() + positions(grid, self.base, interpolation, &h);
         }
-        let c = self.vector(time, cond.guidance.as_ref()); // [B, W]
+        let c = self.vector(time, cond); // [B, W]
         let shared = linear(&self.modulation, silu(c.clone())).unsqueeze_dim::<3>(1); // [B, 1, 6 W]
         let tokens = || self.caption_norm.forward(self.caption.forward(cond.text.tokens.clone()));
         let text = keep(|| "text".into(), Constant::Condition, tokens); // [B, T, W]
@@ -203,7 +211,7 @@ impl Backbone<4> for Sana {
         let c = c.unsqueeze_dim::<3>(1);
         let [shift, scale] = tabled(&self.final_table, Tensor::cat(vec![c.clone(), c], 2)); // 2 x [B, 1, W]
         let h = dense(&self.unembed, modulate::apply(modulate::norm(h), shift, scale));
-        patch::join_channels_last(h, self.sizes[1], height, width) // [B, C, H, S]
+        patch::join_channels_last(h, self.patch, height, width) // [B, C, H, S]
     }
 }
 
@@ -237,7 +245,7 @@ impl SanaBlock {
     ) -> Tensor<3> {
         let [shift_a, scale_a, gate_a, shift_m, scale_m, gate_m] = tabled(&self.table, shared);
         let a = modulate::apply(modulate::norm(h.clone()), shift_a, scale_a);
-        let own = trace::scope(|| "attention".into(), || self.attention.forward(a));
+        let own = trace::scope(|| "attention".into(), || self.attention.forward(&a));
         let h = h + gate_a * own;
         let read = trace::scope(|| "cross".into(), || self.cross.forward(h.clone(), text, mask));
         let h = h + read;

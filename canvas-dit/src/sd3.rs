@@ -10,7 +10,7 @@
 
 mod published;
 
-use crate::latents;
+use crate::{latents, prompt::Expected};
 use burn::module::{Param, ParamId};
 use burn::nn::Linear;
 use burn::nn::conv::Conv2d;
@@ -92,12 +92,10 @@ impl Sd3Config {
         sizes.into_iter().try_for_each(check::positive)?;
         check::positive(("width", self.width()))?;
         check::divides(("4, of the position table,", 4), ("width", self.width()))?;
-        match self.dual.iter().find(|&&block| block >= self.depth) {
-            None => Ok(()),
-            Some(block) => {
-                Err(ConfigError::new(format!("dual block {block} must be one of depth ({})", self.depth)))
-            }
-        }
+        let outside = self.dual.iter().find(|&&block| block >= self.depth);
+        outside.map_or(Ok(()), |block| {
+            Err(ConfigError::new(format!("dual block {block} must be one of depth ({})", self.depth)))
+        })
     }
 
     /// As the paper's code: Xavier-uniform weights, zero biases, a normal time embedding; modulation and the last layer
@@ -117,7 +115,9 @@ impl Sd3Config {
             blocks: (0..self.depth).map(|i| JointBlock::new(self, i, device)).collect(),
             final_modulation: zero_linear(width, 2 * width, device),
             unembed: zero_linear(width, out * self.patch * self.patch, device),
-            sizes: [self.channels, self.patch, self.context],
+            channels: self.channels,
+            patch: self.patch,
+            context: self.context,
             pooled: self.pooled,
             table: self.table,
         }
@@ -146,34 +146,11 @@ pub struct Sd3 {
     blocks: Vec<JointBlock>,
     final_modulation: Linear, // scale first
     unembed: Linear,
-    #[module(skip)]
-    sizes: [usize; 3],
+    channels: usize,
+    patch: usize,
+    context: usize,
     pooled: usize,
     table: usize,
-}
-
-impl Sd3 {
-    /// The positions of so many rows and columns, cut out of the table's middle.
-    fn centre(&self, [rows, columns]: [usize; 2]) -> Tensor<3> {
-        let (table, width) = (self.table, self.embed.weight.lazy_shape()[0]);
-        assert!(
-            rows <= table && columns <= table,
-            "{rows} by {columns} patches, the position table holds {table} by {table}"
-        );
-        let [top, left] = [rows, columns].map(|side| (table - side) / 2);
-        let all = self.position.val().reshape([table, table, width]);
-        let cut = all.narrow(0, top, rows).narrow(1, left, columns); // [rows, columns, W]
-        cut.reshape([1, rows * columns, width])
-    }
-
-    /// What both streams are modulated by: `[B, W]`.
-    fn vector(&self, time: Tensor<1>, pooled: &Tensor<2>) -> Tensor<2> {
-        let found = pooled.dims()[1];
-        assert_eq!(found, self.pooled, "the pooled prompt is {found} wide, the SD3 reads {}", self.pooled);
-        let prompt = || self.prompt.forward(pooled.clone().unsqueeze_dim(1)).squeeze_dim::<2>(1);
-        keep(|| "time".into(), Constant::Time, || self.time.forward(time))
-            + keep(|| "prompt".into(), Constant::Condition, prompt)
-    }
 }
 
 impl Backbone<4> for Sd3 {
@@ -183,26 +160,28 @@ impl Backbone<4> for Sd3 {
     /// If `x` or the text is not of the configured size, if the patch does not divide `x` or the position table is too
     /// small for it, or if times or texts are not one a sample.
     fn forward(&self, x: Tensor<4>, time: Tensor<1>, text: &Text) -> Tensor<4> {
-        let grid = latents::grid("SD3", self.sizes, &x, &time, text);
+        Expected { channels: self.channels, text: self.context, pooled: Some(self.pooled) }
+            .check(&x, &time, text);
+        let grid = latents::grid(&x, self.patch);
         let [_, _, height, width] = x.dims();
-        let c = self.vector(time, &text.pooled); // [B, W]
-        let mut h = latents::tokens(&self.embed, x) + self.centre(grid); // [B, N, W]
+        let prompt = || self.prompt.forward(text.pooled.clone().unsqueeze_dim(1)).squeeze_dim::<2>(1);
+        let c = keep(|| "time".into(), Constant::Time, || self.time.forward(time))
+            + keep(|| "prompt".into(), Constant::Condition, prompt); // [B, W]
+        let positions = latents::cut(&self.position, self.table, grid, |side| (self.table - side) / 2);
+        let mut h = latents::tokens(&self.embed, x) + positions; // [B, N, W]
         let tokens = || dense(&self.text, text.tokens.clone());
         let mut context = keep(|| "text".into(), Constant::Condition, tokens); // [B, T, W]
         for (i, block) in self.blocks.iter().enumerate() {
-            h = trace::block(
-                || format!("blocks.{i}"),
-                h,
-                |h| {
-                    let (h, next) = block.forward(h, context.clone(), c.clone());
-                    context = next;
-                    h // [B, N, W]
-                },
-            );
+            let run = |h| {
+                let (h, next) = block.forward(h, context.clone(), c.clone());
+                context = next;
+                h
+            };
+            h = trace::block(|| format!("blocks.{i}"), h, run); // [B, N, W]
         }
         let [scale, shift] = modulate::chunks(&self.final_modulation, c); // 2 x [B, 1, W]
         let h = dense(&self.unembed, modulate::apply(modulate::norm(h), shift, scale));
-        patch::join_channels_last(h, self.sizes[1], height, width) // [B, C, H, S]
+        patch::join_channels_last(h, self.patch, height, width) // [B, C, H, S]
     }
 }
 

@@ -46,7 +46,7 @@ impl LinearAttention {
     ///
     /// # Shapes
     /// `[B, N, W]` to `[B, N, W]`.
-    pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+    pub fn forward(&self, x: &Tensor<3>) -> Tensor<3> {
         let dtype = x.dtype();
         let precise = if dtype == DType::F64 { DType::F64 } else { DType::F32 };
         let heads = |layer: &Linear, norm: &Option<RmsNorm>| {

@@ -68,7 +68,7 @@ fn inputs_that_do_not_fit_name_their_sizes() {
     let run =
         |dims: [usize; 4]| panic_text(|| net.forward(pattern(dims, 0.0, &device), times(&device), &fits));
     let cases = [
-        (run([2, 3, 6, 10]), "x has 3 channels, the AuraFlow reads 4"),
+        (run([2, 3, 6, 10]), "channels of x, and those that the network takes"),
         (run([2, 4, 6, 9]), "patch (2) must divide height (6) and width (9)"),
         (run([2, 4, 4, 14]), "2 by 7 patches, the position table holds 6 by 6"),
         (

@@ -159,7 +159,7 @@ fn inputs_that_do_not_fit_name_their_sizes() {
     let fits = sized(text(0, &device));
     let bare = PixArtCondition::from(text(0, &device));
     let cases = [
-        (run([2, 3, 6, 10], &fits), "x has 3 channels, the PixArt reads 4"),
+        (run([2, 3, 6, 10], &fits), "channels of x, and those that the network takes"),
         (run([2, 4, 5, 10], &fits), "patch (2) must divide height (5) and width (10)"),
         (run([2, 4, 6, 10], &bare), "this PixArt is told each picture's size, and the condition has none"),
         (

@@ -1,6 +1,6 @@
 use super::*;
 use canvas_core::trace;
-use canvas_dit::{Sana, SanaCondition, SanaConfig};
+use canvas_dit::{Prompt, Sana, SanaConfig};
 use canvas_testkit::panic_text;
 
 const SIZE: [usize; 2] = [6, 10];
@@ -18,9 +18,9 @@ fn net(config: &SanaConfig) -> Sana {
 }
 
 /// Two strengths.
-fn guided(text: Text) -> SanaCondition {
+fn guided(text: Text) -> Prompt {
     let guidance = Tensor::from_floats([4.5, 2.0], &text.tokens.device());
-    SanaCondition { text, guidance: Some(guidance) }
+    Prompt { guidance: Some(guidance), ..Prompt::from(text) }
 }
 
 #[test]
@@ -87,7 +87,7 @@ fn configurations_and_counts_are_the_published_ones() {
 #[test]
 fn rows_and_runs_are_independent() {
     let device = Device::flex();
-    let half = |cond: &SanaCondition| SanaCondition { text: half_text(&cond.text), ..cond.clone() };
+    let half = |cond: &Prompt| Prompt { text: half_text(&cond.text), ..cond.clone() };
     for (config, cond) in [(config(), text(0, &device).into()), (sprint(), guided(text(0, &device)))] {
         rows_alone(&net(&config), SIZE, &cond);
         remembers(net(&config), SIZE, &cond);
@@ -111,7 +111,7 @@ fn padding_is_not_read() {
 #[test]
 fn the_convolution_knows_rows_from_columns() {
     let device = Device::flex();
-    let (net, cond) = (net(&config()), SanaCondition::from(text(0, &device)));
+    let (net, cond) = (net(&config()), Prompt::from(text(0, &device)));
     let x = latents(SIZE, &device);
     let turned = net.forward(x.clone().swap_dims(2, 3), times(&device), &cond).swap_dims(2, 3);
     assert!(distance(net.forward(x, times(&device), &cond), turned) > 1e-3);
@@ -121,18 +121,18 @@ fn the_convolution_knows_rows_from_columns() {
 fn inputs_that_do_not_fit_name_their_sizes() {
     let device = Device::flex();
     let net = net(&sprint());
-    let run = |dims: [usize; 4], cond: &SanaCondition| {
+    let run = |dims: [usize; 4], cond: &Prompt| {
         panic_text(|| net.forward(pattern(dims, 0.0, &device), times(&device), cond))
     };
     let fits = guided(text(0, &device));
-    let bare = SanaCondition::from(text(0, &device));
+    let bare = Prompt::from(text(0, &device));
     let cases = [
-        (run([2, 3, 6, 10], &fits), "x has 3 channels, the Sana reads 4"),
+        (run([2, 3, 6, 10], &fits), "channels of x, and those that the network takes"),
         (run([2, 4, 5, 10], &fits), "patch (2) must divide height (5) and width (10)"),
-        (run([2, 4, 6, 10], &bare), "this Sana is told the strength of guidance, and the condition has none"),
+        (run([2, 4, 6, 10], &bare), "the network embeds a guidance scale, and the prompt holds none"),
         (
-            panic_text(|| SanaCondition::cat(&[fits.clone(), bare.clone()])),
-            "1 of 2 conditions have a strength of guidance",
+            run([2, 4, 6, 10], &fits.clone().with_reference(latents(SIZE, &device))),
+            "a Sana reads no references, found 1",
         ),
         (
             panic_text(|| SanaConfig::new(2, 2, 3).with_head(8).init(&device)),
@@ -142,8 +142,6 @@ fn inputs_that_do_not_fit_name_their_sizes() {
     for (found, expected) in cases {
         assert!(found.contains(expected), "{found}");
     }
-    let one = SanaCondition::new(text(0, &device), 4.5);
-    assert_eq!(one.guidance.unwrap().into_data(), TensorData::from([4.5f32, 4.5]));
 }
 
 #[test]

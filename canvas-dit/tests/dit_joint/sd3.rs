@@ -20,7 +20,7 @@ fn config_35() -> Sd3Config {
     config().with_qk_norm(true).with_dual(vec![0, 1])
 }
 
-fn net(config: Sd3Config) -> Sd3 {
+fn net(config: &Sd3Config) -> Sd3 {
     chirped(config.init(&Device::flex()))
 }
 
@@ -81,9 +81,9 @@ fn configurations_and_counts_are_the_published_ones() {
 fn rows_and_runs_are_independent() {
     let cond = text(10, &Device::flex());
     for config in [config(), config_35()] {
-        rows_alone(&net(config.clone()), SIZE, &cond);
-        remembers(net(config.clone()), SIZE, &cond);
-        halves(net(config), SIZE, &cond, half_text);
+        rows_alone(&net(&config), SIZE, &cond);
+        remembers(net(&config), SIZE, &cond);
+        halves(net(&config), SIZE, &cond, half_text);
     }
 }
 
@@ -91,7 +91,7 @@ fn rows_and_runs_are_independent() {
 #[test]
 fn padding_is_read_like_text() {
     let device = Device::flex();
-    let (net, text) = (net(config()), text(10, &device));
+    let (net, text) = (net(&config()), text(10, &device));
     let run = |text: &Text| net.forward(latents(SIZE, &device), times(&device), text);
     let expected = run(&text);
     let all = Text { mask: text.mask.clone().bool_not(), ..text.clone() };
@@ -102,7 +102,7 @@ fn padding_is_read_like_text() {
 #[test]
 fn inputs_that_do_not_fit_name_their_sizes() {
     let device = Device::flex();
-    let (net, fits) = (net(config()), text(10, &device));
+    let (net, fits) = (net(&config()), text(10, &device));
     let run = |dims: [usize; 4], time: Tensor<1>, text: &Text| {
         panic_text(|| net.forward(pattern(dims, 0.0, &device), time, text))
     };
@@ -110,12 +110,12 @@ fn inputs_that_do_not_fit_name_their_sizes() {
     let wide = Text { tokens: pattern([2, 5, 13], 0.0, &device), ..fits.clone() };
     let pooled = text(9, &device);
     let cases = [
-        (run([2, 3, 6, 10], time(), &fits), "x has 3 channels, the SD3 reads 4"),
+        (run([2, 3, 6, 10], time(), &fits), "channels of x, and those that the network takes"),
         (run([2, 4, 6, 9], time(), &fits), "patch (2) must divide height (6) and width (9)"),
         (run([2, 4, 14, 4], time(), &fits), "7 by 2 patches, the position table holds 6 by 6"),
         (run([3, 4, 6, 10], time(), &fits), "2 times and 2 texts for a batch of 3"),
-        (run([2, 4, 6, 10], time(), &wide), "text tokens are 13 wide, the SD3 reads 12"),
-        (run([2, 4, 6, 10], time(), &pooled), "the pooled prompt is 9 wide, the SD3 reads 10"),
+        (run([2, 4, 6, 10], time(), &wide), "width of the text's tokens, and what the network reads"),
+        (run([2, 4, 6, 10], time(), &pooled), "width of the pooled text, and what the network reads"),
     ];
     for (found, expected) in cases {
         assert!(found.contains(expected), "{found}");
@@ -127,7 +127,7 @@ fn inputs_that_do_not_fit_name_their_sizes() {
 #[test]
 fn parts_have_names_and_blocks_can_be_left_out() {
     let device = Device::flex();
-    let (net, text) = (net(config_35()), text(10, &device));
+    let (net, text) = (net(&config_35()), text(10, &device));
     let run = || net.forward(latents(SIZE, &device), times(&device), &text);
     let names = trace::names(|| drop(run()));
     let of = |i: usize, parts: &[&str]| {

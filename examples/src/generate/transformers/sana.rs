@@ -10,7 +10,7 @@ use anyhow::{Result, bail};
 use burn::prelude::*;
 use burn::tensor::FloatDType;
 use canvas_core::{Backbone, Text, params};
-use canvas_dit::{Sana, SanaCondition, SanaConfig};
+use canvas_dit::{Prompt, Sana, SanaConfig};
 use canvas_text::templates::SANA_INSTRUCTION;
 use canvas_text::{RowLength, Side};
 
@@ -26,7 +26,7 @@ pub struct SanaPipeline {
 }
 
 impl Pipeline for SanaPipeline {
-    type Cond = SanaCondition;
+    type Cond = Prompt;
 
     fn open(folder: &mut Folder<'_>) -> Result<Self> {
         let mut text = folder.language_model(|depth| vec![depth])?;
@@ -64,7 +64,7 @@ impl Pipeline for SanaPipeline {
         }
     }
 
-    fn network(&self) -> &impl Backbone<4, Cond = SanaCondition> {
+    fn network(&self) -> &impl Backbone<4, Cond = Prompt> {
         &self.network
     }
 
@@ -76,7 +76,7 @@ impl Pipeline for SanaPipeline {
         Some(&self.vae)
     }
 
-    fn conditions(&self, ask: &Request<'_>, _draws: &mut Draws) -> Result<Given<SanaCondition>> {
+    fn conditions(&self, ask: &Request<'_>, _draws: &mut Draws) -> Result<Given<Prompt>> {
         let length = ask.length(LENGTH, None)?;
         let instruction = if ask.args.instruction.is_some() { "" } else { SANA_INSTRUCTION };
         let positive = self.read(ask, &ask.prompts(), instruction, length)?;
@@ -93,7 +93,7 @@ impl SanaPipeline {
         prompts: &[String],
         instruction: &str,
         length: usize,
-    ) -> Result<SanaCondition> {
+    ) -> Result<Prompt> {
         let told: Vec<String> =
             prompts.iter().map(|prompt| format!("{instruction}{}", prompt.to_lowercase().trim())).collect();
         let whole = match instruction {

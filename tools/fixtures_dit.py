@@ -130,7 +130,7 @@ def of_diffusers(name):
     for old, new in [
         ("transformer_blocks.0.norm1.emb.timestep_embedder.linear_1", "time.input"),
         ("transformer_blocks.0.norm1.emb.timestep_embedder.linear_2", "time.output"),
-        ("transformer_blocks.0.norm1.emb.class_embedder.embedding_table", "class"),
+        ("transformer_blocks.0.norm1.emb.class_embedder.embedding_table", "cond"),
         ("transformer_blocks.", "blocks."),
         ("norm1.linear", "modulation"),
         ("attn1.to_q", "attention.query"),
@@ -148,23 +148,27 @@ def of_diffusers(name):
 
 
 def of_network(name):
-    return re.sub(r"^labels\.", "class.", name)
+    return re.sub(r"^labels\.", "cond.", name)
 
 
-def is_matrix(name, value):
-    """Burn holds these as `[in, out]`: linear layers and the convolution that cuts the patches."""
-    return value.dim() > 1 and name != "class.weight"
+def of_text(name):
+    return name
 
 
-def to_ours(name, value):
-    return value.flatten(1).T if is_matrix(name, value) else value
+def is_matrix(rename, name, value):
+    """Burn holds these as `[in, out]`: linear layers, and where text is read the convolution that cuts the patches."""
+    return value.dim() == 2 and name != "cond.weight" or value.dim() == 4 and rename is of_text
+
+
+def to_ours(rename, name, value):
+    return value.flatten(1).T if is_matrix(rename, name, value) else value
 
 
 def fill(model, rename):
     for name, param in model.named_parameters():
         ours = rename(name)
-        values = torch.from_numpy(formula.fill(ours, to_ours(ours, param.data).shape))
-        param.data = values.T.reshape(param.shape) if is_matrix(ours, param) else values
+        values = torch.from_numpy(formula.fill(ours, to_ours(rename, ours, param.data).shape))
+        param.data = values.T.reshape(param.shape) if is_matrix(rename, ours, param) else values
     return model.double().eval()
 
 
@@ -199,7 +203,7 @@ def write(file, model, rename, run, inputs, watch):
     output = run(**inputs)
     (output * pattern(output.shape, 2.0)).sum().backward()
     tensors = {"output": output} | {"grad." + name: value.grad for name, value in inputs.items()}
-    found = {rename(name): to_ours(rename(name), param.grad) for name, param in model.named_parameters()}
+    found = {rename(name): to_ours(rename, rename(name), param.grad) for name, param in model.named_parameters()}
     tensors |= {"grad." + name: found[name] for name in watch}
     with torch.no_grad():
         for param in model.parameters():
@@ -221,20 +225,20 @@ def main():
     print(f"Network against diffusers: {off:.1e}")
     assert off < 1e-12
 
-    watch = ["embed.weight", "time.input.bias", "class.weight", "blocks.0.modulation.bias",
+    watch = ["embed.weight", "time.input.bias", "cond.weight", "blocks.0.modulation.bias",
              "blocks.1.attention.key.weight", "blocks.1.mlp.down.bias", "final_modulation.bias"]
     run = lambda x: model(x, TIME * 1000, LABELS).sample
     write("dit.safetensors", model, of_diffusers, run, {"x": square}, watch)
     run = lambda x: ours(x, TIME, LABELS)
     write("dit_wide.safetensors", ours, of_network, run, {"x": pattern((2, 3, 4, 10), 1.0)}, watch[:3])
 
-    text = fill(Network(3, 3, 16, 2, 2, context=12, pooled=7), of_network)
+    text = fill(Network(3, 3, 16, 2, 2, context=12, pooled=7), of_text)
     mask = torch.tensor([[True] * 5, [True] * 3 + [False] * 2])
     run = lambda x, tokens, pooled: text(x, TIME, tokens=tokens, mask=mask, pooled=pooled)
     inputs = {"x": pattern((2, 3, 4, 10), 1.0), "tokens": pattern((2, 5, 12), 1.0), "pooled": pattern((2, 7), 3.0)}
     watch = ["prompt.weight", "blocks.0.cross.key.weight", "blocks.1.cross.output.bias", "blocks.1.mlp.up.bias",
              "blocks.0.modulation.bias"]
-    write("text_dit.safetensors", text, of_network, run, inputs, watch)
+    write("text_dit.safetensors", text, of_text, run, inputs, watch)
 
 
 if __name__ == "__main__":

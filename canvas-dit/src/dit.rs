@@ -3,14 +3,23 @@
 //! Peebles and Xie, "Scalable Diffusion Models with Transformers", 2022, Figure 3,
 //! <https://arxiv.org/abs/2212.09748>.
 //!
+//! The condition is a class, as in the paper, or whatever a layer can read as one vector ([`Embed`]): a pooled prompt, say.
+//!
 //! Shape letters: `B` batch, `C` channels, `H` and `S` height and width, `N` patches, `W` model width.
 
+mod published;
+
+use crate::{Embed, patches};
+use burn::nn::conv::Conv2d;
 use burn::nn::{Embedding, Linear};
 use burn::prelude::*;
+use burn::tensor::activation::silu;
+use burn::tensor::module::layer_norm;
+use canvas_core::memo::{Constant, keep};
 use canvas_core::nn::init::{normal_embedding, xavier_linear, zero_linear};
 use canvas_core::nn::{Activation, Attention, AttentionConfig, Mlp, MlpConfig, TimeEmbed, TimeEmbedConfig};
-use canvas_core::nn::{dense, modulate, patch, position};
-use canvas_core::{Backbone, Class, Condition, ConfigError, check, trace};
+use canvas_core::nn::{dense, linear, modulate, patch, position};
+use canvas_core::{Backbone, Condition, ConfigError, check, trace};
 
 /// Sizes of a [`Dit`].
 #[derive(Config, Debug)]
@@ -36,6 +45,16 @@ pub struct DitConfig {
     /// [`Dit::forward_with_variance`] returns it.
     #[config(default = true)]
     pub learn_variance: bool,
+    /// Factor on the time before its features: 1000 for what the paper tells in steps, 1 for SiT.
+    #[config(default = 1000.0)]
+    pub time_scale: f64,
+    /// The time's frequencies are `time_period^(-i / 128)`: 10000 in the paper's code. diffusers ends at 1/10000 itself,
+    /// which is a period of `10000^(128 / 127)`; published weights were trained with the paper's.
+    #[config(default = 10000.0)]
+    pub time_period: f64,
+    /// Epsilon of the norm before the MLP, where diffusers' published configurations have another.
+    #[config(default = 1e-6)]
+    pub mlp_norm_eps: f64,
 }
 
 impl DitConfig {
@@ -62,25 +81,44 @@ impl DitConfig {
     /// # Errors
     /// Names the two sizes that disagree.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        check::divides(("heads", self.heads), ("width", self.width))?;
-        check::divides(("4, of the position table,", 4), ("width", self.width))?;
-        check::divides(("patch", self.patch), ("height", self.size[0]))?;
-        check::divides(("patch", self.patch), ("width of the input", self.size[1]))
+        check::positive(("channels", self.channels))?;
+        patches::divide(self.size, self.patch, [self.width, self.heads])
     }
 
+    /// A network that is told classes, drawn as the paper's: what changes a block's input starts at zero.
+    ///
     /// # Panics
     /// If [`validate`](Self::validate) fails.
     pub fn init(&self, device: &Device) -> Dit {
+        self.init_with(normal_embedding(0.02, self.classes + 1, self.width, device), device)
+    }
+
+    /// A network that is told pooled prompts of this width.
+    ///
+    /// # Panics
+    /// If [`validate`](Self::validate) fails.
+    pub fn init_text(&self, pooled: usize, device: &Device) -> Dit<Linear> {
+        self.init_with(xavier_linear(pooled, self.width, device), device)
+    }
+
+    /// A network whose conditions this layer reads.
+    ///
+    /// # Panics
+    /// If [`validate`](Self::validate) fails.
+    pub fn init_with<E: Embed>(&self, cond: E, device: &Device) -> Dit<E> {
         self.validate().unwrap_or_else(|error| panic!("DitConfig: {error}"));
         let [rows, columns] = self.size.map(|side| side / self.patch);
         let token = self.channels * self.patch * self.patch;
         let outputs = if self.learn_variance { 2 } else { 1 };
         Dit {
-            embed: xavier_linear(token, self.width, device),
+            embed: patches::embedding(self.channels, self.width, self.patch, true, device),
             position: position::sincos_2d(rows, columns, self.width, device),
-            time: TimeEmbedConfig::new(self.width).init(device),
-            class: normal_embedding(0.02, self.classes + 1, self.width, device),
-            blocks: (0..self.depth).map(|_| DitBlock::new(self.width, self.heads, device)).collect(),
+            time: TimeEmbedConfig::new(self.width)
+                .with_scale(self.time_scale)
+                .with_period(self.time_period)
+                .init(device),
+            cond,
+            blocks: (0..self.depth).map(|_| DitBlock::new(self, device)).collect(),
             final_modulation: zero_linear(self.width, 2 * self.width, device),
             unembed: zero_linear(self.width, outputs * token, device),
             patch: self.patch,
@@ -89,13 +127,13 @@ impl DitConfig {
     }
 }
 
-/// Class-conditional diffusion transformer.
+/// Diffusion transformer, told a [`Class`](canvas_core::Class) or what else `E` reads.
 #[derive(Module, Debug)]
-pub struct Dit {
-    embed: Linear,
+pub struct Dit<E: Module = Embedding> {
+    embed: Conv2d,
     position: Tensor<3>, // fixed, so not a parameter
     time: TimeEmbed,
-    class: Embedding,
+    cond: E,
     blocks: Vec<DitBlock>,
     final_modulation: Linear,
     unembed: Linear,
@@ -104,30 +142,20 @@ pub struct Dit {
     input: [usize; 3],
 }
 
-impl Dit {
-    fn check_shapes(&self, x: &Tensor<4>, time: &Tensor<1>, cond: &Class) {
-        let [batch, channels, height, width] = x.dims();
-        let found = [channels, height, width];
-        // A turned image has as many patches, and would be given the positions of another.
-        assert_eq!(found, self.input, "x is [C, H, S] = {found:?}, the DiT takes {:?}", self.input);
-        let (times, labels) = (time.dims()[0], cond.batch());
-        let fit = times == batch && labels == batch;
-        assert!(fit, "{times} times and {labels} labels for a batch of {batch}");
-    }
-
+impl<E: Embed> Dit<E> {
     /// All output channels: the prediction and, with `learn_variance`, as many again for the variance.
     ///
     /// # Shapes
     /// As [`Backbone::forward`]; output `[B, C or 2C, H, S]`.
     ///
     /// # Panics
-    /// If `x` is not of the configured size, or times or labels are not one a sample.
-    pub fn forward_with_variance(&self, x: Tensor<4>, time: Tensor<1>, cond: &Class) -> Tensor<4> {
-        self.check_shapes(&x, &time, cond);
+    /// If `x` is not of the configured size, or times or conditions are not one a sample.
+    pub fn forward_with_variance(&self, x: Tensor<4>, time: Tensor<1>, cond: &E::Cond) -> Tensor<4> {
+        patches::check_input("DiT", self.input, &x, &time, cond.batch());
         let [_, _, height, width] = x.dims();
-        let class = self.class.forward(cond.labels.clone().unsqueeze_dim::<2>(1)).squeeze_dim::<2>(1);
-        let c = self.time.forward(time) + class; // [B, W]
-        let mut h = dense(&self.embed, patch::split(x, self.patch)) + self.position.clone(); // [B, N, W]
+        let time = keep(|| "time".into(), Constant::Time, || self.time.forward(time)); // [B, W]
+        let c = time + self.cond.vector(cond); // [B, W]
+        let mut h = patches::tokens(&self.embed, x) + self.position.clone(); // [B, N, W]
         for (i, block) in self.blocks.iter().enumerate() {
             h = trace::block(|| format!("blocks.{i}"), h, |h| block.forward(h, c.clone())); // [B, N, W]
         }
@@ -137,10 +165,10 @@ impl Dit {
     }
 }
 
-impl Backbone<4> for Dit {
-    type Cond = Class;
+impl<E: Embed> Backbone<4> for Dit<E> {
+    type Cond = E::Cond;
 
-    fn forward(&self, x: Tensor<4>, time: Tensor<1>, cond: &Class) -> Tensor<4> {
+    fn forward(&self, x: Tensor<4>, time: Tensor<1>, cond: &E::Cond) -> Tensor<4> {
         let channels = x.dims()[1];
         self.forward_with_variance(x, time, cond).narrow(1, 0, channels) // [B, C, H, S]
     }
@@ -152,25 +180,38 @@ struct DitBlock {
     attention: Attention,
     mlp: Mlp,
     modulation: Linear,
+    mlp_norm_eps: f64,
 }
 
 impl DitBlock {
-    fn new(width: usize, heads: usize, device: &Device) -> Self {
+    fn new(config: &DitConfig, device: &Device) -> Self {
+        let width = config.width;
         let mlp = MlpConfig::new(width, 4 * width).with_activation(Activation::GeluTanh);
+        let third = || patches::xavier_of(3 * width, width, width, device);
+        let mut attention = AttentionConfig::new(width, config.heads).init(device);
+        (attention.query, attention.key, attention.value) = (third(), third(), third());
         Self {
-            attention: AttentionConfig::new(width, heads).init(device),
+            attention,
             mlp: mlp.init(device),
             modulation: zero_linear(width, 6 * width, device),
+            mlp_norm_eps: config.mlp_norm_eps,
         }
     }
 
     /// `h`: `[B, N, W]`, `c`: `[B, W]`, output: `[B, N, W]`.
     fn forward(&self, h: Tensor<3>, c: Tensor<2>) -> Tensor<3> {
-        let [shift_a, scale_a, gate_a, shift_m, scale_m, gate_m] = modulate::chunks(&self.modulation, c);
+        let all = linear(&self.modulation, silu(c)).unsqueeze_dim::<3>(1); // [B, 1, 6 W]
+        let all = trace::tap(|| "modulation".into(), all);
+        let [shift_a, scale_a, gate_a, shift_m, scale_m, gate_m] = modulate::cut(all);
         let a = modulate::apply(modulate::norm(h.clone()), shift_a, scale_a);
         let own = trace::scope(|| "attention".into(), || self.attention.forward(a.clone(), a, None));
         let h = h + gate_a * own;
-        let m = modulate::apply(modulate::norm(h.clone()), shift_m, scale_m);
+        let m = modulate::apply(self.mlp_norm(h.clone()), shift_m, scale_m);
         h + gate_m * self.mlp.forward(m)
+    }
+
+    fn mlp_norm(&self, h: Tensor<3>) -> Tensor<3> {
+        let ones = Tensor::ones([h.dims()[2]], &h.device());
+        layer_norm(h, ones, None, self.mlp_norm_eps)
     }
 }

@@ -341,7 +341,7 @@ fn inputs_that_do_not_fit_name_their_sizes() {
     let x = pattern([3, 3, 4, 10], 0.0, &device);
     let class = Class::new(&[0], &device);
     let message = panic_text(|| by_class.forward(x.clone(), times(&device), &class));
-    assert_eq!(message, "2 times and 1 labels for a batch of 3");
+    assert_eq!(message, "2 times and 1 conditions for a batch of 3");
     let message = panic_text(|| by_text.forward(x.clone(), times(&device), &text(&device)));
     assert_eq!(message, "2 times and 2 texts for a batch of 3");
     let wide = Text { tokens: Tensor::ones([2, 5, 13], &device), ..text(&device) };
@@ -367,12 +367,14 @@ fn attention_maps_and_blocks_have_names() {
     let class = Class::new(&[0, 1], &device);
     let run = || by_class.forward(x.clone(), times(&device), &class);
     let attention = |name: &str| ["query", "map", "heads"].map(|part| format!("{name}.{part}"));
-    let block = |i: usize, parts: &[&str]| {
+    let block = |i: usize, first: &[&str], parts: &[&str]| {
+        let first = first.iter().map(|name| format!("blocks.{i}.{name}"));
         let inside = parts.iter().flat_map(|part| attention(&format!("blocks.{i}.{part}")));
-        inside.chain([format!("blocks.{i}")]).collect::<Vec<_>>()
+        first.chain(inside).chain([format!("blocks.{i}")]).collect::<Vec<_>>()
     };
-    let expected = |parts: &[&str]| [block(0, parts), block(1, parts)].concat();
-    assert_eq!(trace::names(|| drop(run())), expected(&["attention"]));
+    let of_class = [0, 1].map(|i| block(i, &["modulation"], &["attention"])).concat();
+    assert_eq!(trace::names(|| drop(run())), of_class);
+    let expected = |parts: &[&str]| [block(0, &[], parts), block(1, &[], parts)].concat();
     let read = || by_text.forward(x.clone(), times(&device), &text(&device));
     assert_eq!(trace::names(|| drop(read())), expected(&["attention", "cross"]));
     // A hook that wants nothing changes no bit.

@@ -8,7 +8,7 @@
 //! |---|---|
 //! | schedules: VP tables, VP, sub-VP and VE SDEs, flow, EDM, cosine, Laplace, shifted | [`schedule`] |
 //! | grids: spacings, Karras, exponential, beta, Align Your Steps, lists of one's own; image-to-image | [`Timesteps`], [`start`] |
-//! | predictions: epsilon, sample, velocity, flow, EDM, consistency, TrigFlow | [`predict`] |
+//! | predictions: epsilon, sample, velocity, flow, EDM, consistency, TrigFlow, SiT's, JiT's | [`predict`] |
 //! | solvers of the ODE | [`Euler`], [`Heun`], [`EdmHeun`], [`Midpoint`], [`Dpm2`], [`DpmPp`], [`DpmSolver`], [`DpmSingle`], [`UniPc`], [`Deis`], [`Lms`], [`Pndm`], [`Ipndm`], [`Dopri5`] |
 //! | ancestral and SDE samplers | [`Ddpm`], [`Ddim`], [`EulerAncestral`], [`Dpm2Ancestral`], [`DpmPp2sAncestral`], [`DpmPpSde`], [`DpmPp2mSde`], [`DpmPp3mSde`], [`DpmSingleSde`], [`SdeDpmSolver`], [`SaSolver`], [`SitEuler`], [`SitHeun`] |
 //! | samplers of distilled networks | [`Lcm`], [`Tcd`], [`ConsistencyModel`]; networks of two times: [`flow_map`] |

@@ -9,13 +9,20 @@
 //! | [`Velocity`] | `alpha/n^2` | `-sigma/n` | `1/n` | `(alpha eps - sigma x0)/n` | the level's |
 //! | [`Flow`] | `1/(alpha+sigma)` | `-sigma/(alpha+sigma)` | `1/(alpha+sigma)` | `eps - x0` | `sigma/(alpha+sigma)` |
 //! | [`Edm`] | `alpha d^2/v` | `sigma d/sqrt(v)` | `1/sqrt(v)` | `(sigma/d x0 - alpha d eps)/sqrt(v)` | `ln(sigma/alpha)/4` |
+//! | [`PathVelocity`], of slopes `a'`, `s'` | `s'/(alpha s' - sigma a')` | `-sigma/(alpha s' - sigma a')` | `1` | `a' x0 + s' eps` | the level's |
+//! | [`Score`] | `1/alpha` | `sigma^2/alpha` | `1` | `-eps/sigma` | the level's |
+//! | [`JustImage`], `r = sigma/max(sigma, least)` | `1 - r` | `r` | `1` | `x0` | `sigma` |
 //!
 //! `1/out^2` is the weight that turns a squared error of the raw output into one of the clean estimate's.
 
 mod boundary;
+mod interpolant;
+mod just_image;
 mod trigflow;
 
 pub use boundary::{Boundary, Consistency};
+pub use interpolant::{PathVelocity, Raw, Score};
+pub use just_image::JustImage;
 pub use trigflow::TrigFlow;
 
 use canvas_core::{Coefficients, Level, Prediction};

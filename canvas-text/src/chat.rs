@@ -84,7 +84,8 @@ impl Message {
 /// with `tokenize=False`.
 ///
 /// # Differs from transformers
-/// Templates are run by minijinja: what prints `True` or `None` there prints `true` or `none` here. The clock is UTC's.
+/// Templates are run by minijinja: what prints `True` or `None` there prints `true` or `none` here, and of Python's methods
+/// of strings and lists there are those that minijinja-contrib has. The clock is UTC's.
 ///
 /// # Example
 /// ```

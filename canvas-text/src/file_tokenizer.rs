@@ -1,6 +1,7 @@
 //! Tokenizers of published models, from the files that come with them.
 
 mod byte_level;
+mod characters;
 mod folder;
 mod sentencepiece;
 
@@ -50,7 +51,26 @@ pub struct Tokenized {
 ///
 /// # Differs from transformers
 /// A `tokenizer.json` is followed to the letter. transformers 5 rebuilds the tokenizers of some classes from its
-/// vocabulary alone, which differs in how a few of the older files treat white space.
+/// vocabulary alone, which differs in how a few of the older files treat white space: a `LlamaTokenizer` of version 4
+/// has a token for a space that a prompt begins with, and one of version 5 has not.
+///
+/// # Example
+/// ```
+/// use canvas_text::{FileTokenizer, RowLength};
+///
+/// let folder = std::env::temp_dir().join(format!("canvas-text-tokenizer-{}", std::process::id()));
+/// std::fs::create_dir_all(&folder)?;
+/// let words = r#"{"version": "1.0", "added_tokens": [], "pre_tokenizer": {"type": "Whitespace"},
+///     "model": {"type": "WordLevel", "vocab": {"[pad]": 0, "?": 1, "a": 2, "red": 3, "cat": 4}, "unk_token": "?"}}"#;
+/// std::fs::write(folder.join("tokenizer.json"), words)?;
+/// std::fs::write(folder.join("tokenizer_config.json"), r#"{"pad_token": "[pad]"}"#)?;
+///
+/// let found = FileTokenizer::from_folder(&folder)?.tokenize(&["a cat", "a red blue cat"], RowLength::Exactly(3))?;
+/// assert_eq!(found.tokens.ids, [2, 4, 0, 2, 3, 1]);
+/// assert_eq!(found.warnings[0].cut, "cat");
+/// # std::fs::remove_dir_all(&folder)?;
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct FileTokenizer {
     tokenizer: Tokenizer,

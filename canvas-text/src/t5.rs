@@ -15,6 +15,17 @@ use canvas_core::{Text, TextEncoder, Tokens, trace};
 /// mean square. There are no positions but a learned number for each head and bucket of distances, which is added to
 /// the scores; those are not scaled: `softmax(q k^T + bias) v`.
 ///
+/// How diffusers' pipelines call it; all pad to the number of tokens, and take these states:
+///
+/// | pipeline | tokens | mask | and then |
+/// |---|---|---|---|
+/// | Stable Diffusion 3 | 256 | none | behind CLIP's tokens |
+/// | Flux | 512, schnell 256 | none | |
+/// | Chroma | 512 | yes | the network sees one token of padding more than the mask says |
+/// | PixArt alpha, sigma | 120, 300 | yes | the mask goes to the network; prompts are lowercased and stripped first |
+/// | AuraFlow (UMT5) | 256 | yes | padding's states become 0 |
+/// | HiDream | 128 | yes | |
+///
 /// # Reference
 /// Raffel et al., "Exploring the Limits of Transfer Learning with a Unified Text-to-Text Transformer", 2019, section 2.1,
 /// <https://arxiv.org/abs/1910.10683>; UMT5, with positions in every block: Chung et al., "UniMax", 2023,
@@ -93,6 +104,12 @@ impl T5Encoder {
         let largest = tokens.ids.iter().max().map_or(0, |&id| id as usize);
         let vocabulary = self.vocabulary();
         assert!(largest < vocabulary, "token id {largest} for a vocabulary of {vocabulary}");
+        let empty = tokens.mask.chunks(tokens.length).position(|row| !row.contains(&true));
+        assert!(
+            !self.masked || empty.is_none(),
+            "row {} of the tokens is all padding: it could see nothing",
+            empty.unwrap_or_default()
+        );
     }
 
     /// What the positions of keys add to the scores: `[1, H, T, T]`.
@@ -107,10 +124,10 @@ impl T5Encoder {
 impl TextEncoder for T5Encoder {
     /// The states of the last block, after the final norm. T5 has no vector for a whole prompt: `pooled` is `[B, 0]`.
     ///
-    /// Blocks are tapped as `text.blocks.N`. With a mask, a row of nothing but padding reads all of it evenly.
+    /// Blocks are tapped as `text.blocks.N`.
     ///
     /// # Panics
-    /// If there is no prompt, or an id is outside the vocabulary.
+    /// If there is no prompt, or an id is outside the vocabulary; with a mask, if a row is all padding.
     fn encode(&self, tokens: &Tokens) -> Text {
         self.check(tokens);
         let (ids, mask) = tokens.tensors(&self.embedding.weight.val().device()); // [B, T], [B, T]

@@ -64,6 +64,15 @@ pub enum Weighting {
         /// Largest weight in x0 space; 5 in the paper.
         gamma: f64,
     },
+    /// As if the noise were predicted: `(alpha / sigma)^2` in x0 space. SiT weights its score so, by `sigma^2`.
+    ///
+    /// Ma et al., "SiT", 2024, equation 7, <https://arxiv.org/abs/2401.08740>.
+    Noise,
+    /// As if a flow's velocity were predicted: `((alpha + sigma) / sigma)^2` in x0 space. JiT weights its image so, with the
+    /// noise fraction held above 0.05 by its prediction.
+    ///
+    /// Li & He, "Back to Basics", 2025, algorithm 1, <https://arxiv.org/abs/2511.13720>.
+    Velocity,
 }
 
 impl Weighting {
@@ -74,8 +83,16 @@ impl Weighting {
         match *self {
             Self::Uniform => 1.0,
             Self::MinSnr { gamma } => level.snr().min(gamma) * prediction.coefficients(level).out.powi(2),
+            Self::Noise => relative(prediction, level, |level| level.alpha),
+            Self::Velocity => relative(prediction, level, |level| level.alpha + level.sigma),
         }
     }
+}
+
+/// `(out * scale / sigma)^2`, and its limit at clean data.
+fn relative(prediction: &dyn Prediction, level: Level, scale: fn(Level) -> f64) -> f64 {
+    let level = Level { sigma: level.sigma.max(1e-9 * level.alpha), ..level };
+    (prediction.coefficients(level).out * scale(level) / level.sigma).powi(2)
 }
 
 /// A regression objective: which levels, and what weight each has.

@@ -1,12 +1,11 @@
 //! Blocks of the deep compression autoencoder.
 
 use crate::halves::{conv3, doubled};
-use crate::norms::{ChannelRms, FrozenBatchNorm};
+use crate::norms::{ChannelRms, FrozenBatchNorm, wide};
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{Linear, LinearConfig, PaddingConfig2d, PixelShuffleConfig, PixelUnshuffleConfig};
 use burn::prelude::*;
 use burn::tensor::activation::{relu, silu};
-use burn::tensor::{DType, FloatDType};
 use canvas_core::nn::{Activation, dense};
 use serde::{Deserialize, Serialize};
 
@@ -263,15 +262,13 @@ fn attend(query: Tensor<4>, key: Tensor<4>, value: Tensor<4>) -> Tensor<4> {
         return value.matmul(map); // [B, A, D, N]
     }
     let dtype = value.dtype();
-    // Sums over thousands of places overflow halves.
-    let wide = |x: Tensor<4>| if dtype == DType::F64 { x } else { x.cast(FloatDType::F32) };
-    let (query, key, value) = (wide(query), wide(key), wide(value));
+    let (query, key, value) = (wide(query), wide(key), wide(value)); // sums over thousands of places
     let ones = Tensor::ones([batch, heads, 1, places], (&value.device(), value.dtype()));
     let sums = Tensor::cat(vec![value, ones], 2).matmul(key.swap_dims(2, 3)); // [B, A, D + 1, D]
     let read = sums.matmul(query); // [B, A, D + 1, N]
     let weight = read.clone().narrow(2, width, 1) + NO_WEIGHT; // [B, A, 1, N]
     let read = read.narrow(2, 0, width) / weight; // [B, A, D, N]
-    if read.dtype() == dtype { read } else { read.cast(dtype) }
+    read.cast(dtype)
 }
 
 /// A 1x1 convolution to eight times the channels, one of each channel over 3x3 places, half of them gated by the

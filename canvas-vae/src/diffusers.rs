@@ -7,6 +7,7 @@
 mod dc_ae;
 mod flux2;
 mod qwen_image;
+mod rae;
 
 use crate::{AutoencoderKlConfig, AutoencoderTinyConfig, VqConfig};
 use canvas_core::LatentScale;

@@ -7,6 +7,7 @@
 //! | the one of Flux.2, whose latents are patches of 2x2 with measured statistics | [`AutoencoderKlFlux2`] |
 //! | the one of Sana, 32 times smaller without a spread | [`AutoencoderDc`] |
 //! | the one of Qwen-Image (and of Wan's videos, by their first frame) | [`AutoencoderKlQwenImage`] |
+//! | latents of a network that was trained to see: DINOv2, SigLIP 2, MAE | [`AutoencoderRae`] |
 //! | latents from a list of vectors: the first latent diffusion's | [`VqModel`] |
 //! | images that do not fit into the memory, or whole batches of them | [`Tiled`], [`Sliced`] |
 //!
@@ -44,9 +45,12 @@ mod norms;
 mod original;
 mod published;
 mod qwen_image;
+mod rae;
+mod resample;
 mod shape;
 mod tiled;
 mod tiny;
+mod vit;
 mod vq;
 
 pub use dc_ae::{AutoencoderDc, AutoencoderDcConfig, DcLevel};
@@ -54,6 +58,8 @@ pub use dc_blocks::{DcDown, DcNorm, DcUp};
 pub use flux2::{AutoencoderKlFlux2, AutoencoderKlFlux2Config};
 pub use kl::{AutoencoderKl, AutoencoderKlConfig};
 pub use qwen_image::{AutoencoderKlQwenImage, AutoencoderKlQwenImageConfig};
+pub use rae::{AutoencoderRae, AutoencoderRaeConfig};
 pub use tiled::{Sliced, Tiled};
 pub use tiny::{AutoencoderTiny, AutoencoderTinyConfig};
+pub use vit::RaeEncoder;
 pub use vq::{Quantised, VqConfig, VqModel};

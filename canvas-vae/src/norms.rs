@@ -3,6 +3,12 @@
 use burn::module::Param;
 use burn::nn::Initializer;
 use burn::prelude::*;
+use burn::tensor::DType;
+
+/// Halves as f32, which their sums of squares need; others as they are.
+pub(crate) fn wide(x: Tensor<4>) -> Tensor<4> {
+    if matches!(x.dtype(), DType::F16 | DType::BF16) { x.cast(DType::F32) } else { x }
+}
 
 /// Each place divided by the root of its channels' mean square: `x / sqrt(mean(x^2) + epsilon) * weight + bias`.
 #[derive(Module, Debug)]
@@ -23,8 +29,9 @@ impl ChannelRms {
 
     /// `[B, C, H, W]` to the same.
     pub(crate) fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let mean = x.clone().square().mean_dim(1); // [B, 1, H, W]
-        x / (mean + self.epsilon).sqrt() * row(&self.weight) + row(&self.bias)
+        let mean = wide(x.clone()).square().mean_dim(1); // [B, 1, H, W]
+        let factor = (mean + self.epsilon).sqrt().recip().cast(x.dtype());
+        x * factor * row(&self.weight) + row(&self.bias)
     }
 }
 
@@ -66,4 +73,20 @@ fn row(param: &Param<Tensor<1>>) -> Tensor<4> {
     let value = param.val();
     let count = value.dims()[0];
     value.reshape([1, count, 1, 1])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The sum of their squares is above the largest half.
+    #[test]
+    fn halves_do_not_overflow() {
+        let device = Device::flex();
+        let norm = ChannelRms::new(8, 1e-5, &device);
+        let norm = canvas_core::params::cast(norm, burn::tensor::FloatDType::F16);
+        let x = Tensor::<4>::full([1, 8, 2, 2], 300.0, &device).cast(DType::F16);
+        let found = norm.forward(x).cast(DType::F32);
+        assert!((found - 1.0).abs().max().into_scalar::<f32>() < 2e-3);
+    }
 }

@@ -1,6 +1,7 @@
 //! The autoencoder of Qwen-Image, which is one of videos, for their first frame.
 
 use crate::halves::{apply, conv3, doubled, halve};
+use crate::norms::wide;
 use crate::shape::{check_channels, latent_size};
 use burn::module::Param;
 use burn::nn::Initializer;
@@ -150,8 +151,9 @@ impl Norm {
 
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let scale = (x.dims()[1] as f64).sqrt();
-        let length = x.clone().square().sum_dim(1).sqrt().clamp_min(1e-12); // [B, 1, H, W]
-        x / length * (self.gamma.val() * scale).unsqueeze()
+        let length = wide(x.clone()).square().sum_dim(1).sqrt().clamp_min(1e-12); // [B, 1, H, W]
+        let factor = (length.recip() * scale).cast(x.dtype());
+        x * factor * self.gamma.val().unsqueeze()
     }
 }
 

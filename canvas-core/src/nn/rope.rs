@@ -6,9 +6,9 @@ use burn::tensor::DType;
 /// Which features make up a pair that is rotated together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pairs {
-    /// Features `2i` and `2i + 1`: Flux, Lumina, Qwen-Image and most image transformers.
+    /// Features `2i` and `2i + 1`: Flux, Lumina, Qwen-Image, LightningDiT and most image transformers.
     Neighbours,
-    /// Features `i` and `i + D/2`: language models, LightningDiT.
+    /// Features `i` and `i + D/2`: language models.
     Halves,
 }
 

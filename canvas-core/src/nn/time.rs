@@ -39,6 +39,9 @@ pub struct TimeEmbedConfig {
     /// Factor on the time before the features: 1000 for times in `[0, 1]`, 1 for step indices.
     #[config(default = 1000.0)]
     pub scale: f64,
+    /// Frequencies are `period^(-i / (features / 2))`.
+    #[config(default = 10000.0)]
+    pub period: f64,
 }
 
 impl TimeEmbedConfig {
@@ -49,6 +52,7 @@ impl TimeEmbedConfig {
             output: normal_linear(0.02, self.width, self.width, device),
             features: self.features,
             scale: self.scale,
+            period: self.period,
         }
     }
 }
@@ -62,13 +66,14 @@ pub struct TimeEmbed {
     pub output: Linear,
     features: usize,
     scale: f64,
+    period: f64,
 }
 
 impl TimeEmbed {
     /// # Shapes
     /// `[B]` to `[B, W]`.
     pub fn forward(&self, time: Tensor<1>) -> Tensor<2> {
-        let features = sinusoidal(time * self.scale, self.features, 10000.0);
+        let features = sinusoidal(time * self.scale, self.features, self.period);
         // A network in 16 bits is told its time in 32, and from here on computes in its own.
         let features = features.cast(self.input.weight.val().dtype());
         linear(&self.output, silu(linear(&self.input, features)))

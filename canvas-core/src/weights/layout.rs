@@ -33,13 +33,9 @@ impl Walk {
 
     /// The path as PyTorch would have it.
     pub fn name(&self) -> String {
-        let mut names: Vec<&str> = self
-            .0
-            .iter()
-            .filter(|(_, container)| !container.starts_with("Enum:"))
-            .map(|(name, _)| name.as_str())
-            .collect();
-        if let (Some((field, container)), Some(last)) = (self.0.last(), names.last_mut()) {
+        let kept = || self.0.iter().filter(|(_, container)| !container.starts_with("Enum:"));
+        let mut names: Vec<&str> = kept().map(|(name, _)| name.as_str()).collect();
+        if let (Some((field, container)), Some(last)) = (kept().next_back(), names.last_mut()) {
             *last = match (container.as_str(), field.as_str()) {
                 (
                     "Struct:LayerNorm"

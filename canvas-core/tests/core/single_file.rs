@@ -2,8 +2,8 @@
 
 use crate::host;
 use burn::module::Module;
-use burn::nn::{Linear, LinearConfig, LinearLayout};
 use burn::nn::conv::Conv2dConfig;
+use burn::nn::{Linear, LinearConfig, LinearLayout};
 use burn::prelude::*;
 use canvas_core::params;
 use canvas_core::weights::{

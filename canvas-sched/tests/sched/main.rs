@@ -26,6 +26,7 @@ mod replay;
 mod runs;
 mod schedules;
 mod sde;
+mod sit;
 mod stochastic;
 
 /// Asserts that two numbers differ by at most a tolerance, and says by how much they do.

@@ -30,7 +30,7 @@ fn moments(x: &Tensor<2>) -> (f64, f64) {
 }
 
 /// Errors of mean and standard deviation at the clean end.
-fn errors(
+pub fn errors(
     sampler: &dyn Sampler<2>,
     schedule: &dyn NoiseSchedule,
     prediction: &dyn Prediction,

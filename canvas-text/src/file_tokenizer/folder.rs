@@ -1,13 +1,14 @@
 //! The folder of a tokenizer: which of its files is read, and what the settings beside it say.
 
-use super::{FileTokenizer, Named, Side, byte_level, sentencepiece};
+use super::{FileTokenizer, Named, Side, byte_level, characters, sentencepiece};
 use crate::TokenizerError;
 use crate::clip_tokenizer::files::{check_merge, special};
+use base64::prelude::{BASE64_STANDARD, Engine};
 use serde_json::Value;
 use std::collections::HashMap;
+use std::error::Error;
 use std::fs;
 use std::path::{Path, PathBuf};
-use tokenizers::normalizers::precompiled::Precompiled;
 use tokenizers::processors::template::TemplateProcessing;
 use tokenizers::{AddedToken, Tokenizer};
 
@@ -25,8 +26,8 @@ pub(super) struct Settings {
     default_class: Option<&'static str>,
 }
 
-pub(super) fn wrong(path: &Path, message: impl ToString) -> TokenizerError {
-    TokenizerError::File { path: path.to_owned(), message: message.to_string() }
+pub(super) fn wrong(path: &Path, message: impl Into<Box<dyn Error + Send + Sync>>) -> TokenizerError {
+    TokenizerError::File { path: path.to_owned(), message: message.into().to_string() }
 }
 
 pub(super) fn read_text(path: &Path) -> Result<String, TokenizerError> {
@@ -83,14 +84,22 @@ fn check_normalizer(json: &Value) -> Result<(), String> {
         check_normalizer(part)?;
     }
     if json["type"] == "Precompiled" {
-        let read: Result<Precompiled, _> = serde_json::from_str(&json.to_string());
-        read.map_err(|error| format!("normalizer.precompiled_charsmap: {error}"))?;
+        let wrong = |message: String| format!("normalizer.precompiled_charsmap: {message}");
+        let text = json["precompiled_charsmap"].as_str();
+        let text =
+            text.ok_or_else(|| wrong(format!("expected base64, found {}", json["precompiled_charsmap"])))?;
+        let table = BASE64_STANDARD.decode(text).map_err(|error| wrong(error.to_string()))?;
+        characters::check(&table).map_err(wrong)?;
     }
     Ok(())
 }
 
-/// The library reads past a buffer's end where a merge of byte-pair encoding makes no known token.
+/// Refuses dropped merges, which differ from call to call; and merges that make no known token, where the library would
+/// read past a buffer's end.
 fn check_model(model: &Value) -> Result<(), String> {
+    if model["dropout"].as_f64().is_some_and(|rate| rate > 0.0) {
+        return Err(format!("model.dropout: expected none, found {}", model["dropout"]));
+    }
     if model["merges"].is_null() {
         return Ok(());
     }

@@ -1,5 +1,6 @@
 //! SentencePiece's own files: `spiece.model`, `tokenizer.model`.
 
+use super::characters;
 use super::folder::{Settings, add, with_ends, wrong};
 use crate::TokenizerError;
 use prost::Message;
@@ -105,8 +106,9 @@ fn t5(model: Model, settings: &Settings, path: &Path) -> Result<Tokenizer, Token
     let unigrams = Unigram::from(vocabulary, usize::try_from(unknown).ok(), false).map_err(failed)?;
     let mut tokenizer = Tokenizer::new(unigrams);
     if let Some(characters) = normalizer.characters.filter(|bytes| !bytes.is_empty()) {
-        let table = Precompiled::from(&characters)
-            .map_err(|error| wrong(path, format!("normalizer_spec.precompiled_charsmap: {error}")))?;
+        let unusable = |message| wrong(path, format!("normalizer_spec.precompiled_charsmap: {message}"));
+        characters::check(&characters).map_err(unusable)?;
+        let table = Precompiled::from(&characters).map_err(|error| unusable(error.to_string()))?;
         tokenizer.with_normalizer(Some(table)).map_err(failed)?;
     }
     let spaces = Metaspace::new(SPACE, PrependScheme::Always, true);

@@ -9,7 +9,7 @@ use canvas_core::nn::{Activation, GatedMlpConfig};
 use canvas_core::{ConfigError, check};
 
 /// Sizes and switches of an [`Llm`]. Without a switch it is Llama; the published ones are read
-/// [from their files](Self::from_file).
+/// [from their files](Self::from_transformers_file).
 #[derive(Config, Debug, PartialEq)]
 pub struct LlmConfig {
     /// Width of the token states.

@@ -69,15 +69,15 @@ impl LlmConfig {
     ///
     /// # Errors
     /// Names the file and the field.
-    pub fn from_file(path: &Path) -> Result<Self, ConfigFileError> {
+    pub fn from_transformers_file(path: &Path) -> Result<Self, ConfigFileError> {
         read(&Fields::open(path, CLASS)?)
     }
 
-    /// As [`from_file`](Self::from_file), from the text.
+    /// As [`from_transformers_file`](Self::from_transformers_file), from the text.
     ///
     /// # Errors
     /// Names the field.
-    pub fn from_json(json: &str) -> Result<Self, ConfigFileError> {
+    pub fn from_transformers(json: &str) -> Result<Self, ConfigFileError> {
         read(&Fields::parse(json, CLASS)?)
     }
 }

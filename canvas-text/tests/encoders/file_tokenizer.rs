@@ -197,10 +197,18 @@ fn broken_files_are_named() {
     assert!(refusal("t5", config, r#"{"pad_token": 3}"#).contains("pad_token: expected a token, found 3"));
     let listed = r#"{"added_tokens_decoder": {"7": {"content": "<new>"}}}"#;
     assert!(refusal("t5_old", config, listed).contains("\"<new>\" has the id"));
-    let mut json = read_json(&folder("t5_old").join("tokenizer.json"));
-    json["normalizer"]["normalizers"][0]["precompiled_charsmap"] = json!("&");
-    assert!(refusal("t5_old", "tokenizer.json", &json.to_string()).contains("precompiled_charsmap"));
+    // Of one unit only; of ways that lead nowhere.
+    for table in ["&", "BAAAAAAAAAA=", "CAAAAAEAAAAAAAAA"] {
+        let mut json = read_json(&folder("t5_old").join("tokenizer.json"));
+        json["normalizer"]["normalizers"][0]["precompiled_charsmap"] = json!(table);
+        let says = refusal("t5_old", "tokenizer.json", &json.to_string());
+        assert!(says.contains("normalizer.precompiled_charsmap: "), "{says}");
+    }
     let mut json = read_json(&folder("llama_old").join("tokenizer.json"));
+    json["model"]["dropout"] = json!(0.1);
+    let says = refusal("llama_old", "tokenizer.json", &json.to_string());
+    assert!(says.contains("model.dropout: expected none, found 0.1"), "{says}");
+    json["model"]["dropout"] = Value::Null;
     json["model"]["merges"] = json!([["a", "\u{10ffff}"]]);
     assert!(refusal("llama_old", "tokenizer.json", &json.to_string()).contains("is not in the vocabulary"));
     let empty = tempfile::tempdir().unwrap();

@@ -57,6 +57,17 @@ fn equals_transformers() {
     compare("t5.safetensors", &cases, "none");
 }
 
+/// Where no gradient is asked for, attention goes another way.
+#[test]
+fn states_are_the_same_without_gradients() {
+    for (config, masked) in [(t5(), true), (t5(), false), (umt5(), true)] {
+        let encode = |device: &Device| filled(&config, device).with_mask(masked).encode(&tokens()).tokens;
+        let (found, expected) = (encode(&Device::flex()), encode(&Device::flex().autodiff()));
+        let off = host(&found).iter().zip(host(&expected)).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+        assert!(off < 1e-5, "off by {off:e}");
+    }
+}
+
 #[test]
 fn masks_are_kept_or_all_true() {
     let t5 = filled(&t5(), &Device::flex());
@@ -208,4 +219,14 @@ fn token_embeddings_may_be_there_twice_or_under_either_name() {
 fn a_token_outside_of_the_vocabulary_is_refused() {
     let tokens = Tokens { ids: vec![99], mask: vec![true], length: 1 };
     filled(&t5(), &Device::flex()).encode(&tokens);
+}
+
+#[test]
+#[should_panic(expected = "row 1 of the tokens is all padding: it could see nothing")]
+fn a_row_of_padding_is_refused() {
+    let mask = [true, true, false, false].to_vec();
+    let t5 = filled(&t5(), &Device::flex());
+    let tokens = Tokens { ids: vec![5, 1, 0, 0], mask, length: 2 };
+    t5.clone().with_mask(false).encode(&tokens); // which is what it could not have without a mask
+    t5.encode(&tokens);
 }

@@ -287,3 +287,24 @@ fn losses_of_images_are_means_over_channels_and_pixels() {
         close(found, square / 24.0, 1e-6);
     }
 }
+
+/// A weight says whose error counts, whatever the network predicts.
+#[test]
+fn errors_of_noise_and_of_velocity_can_be_weighted() {
+    let line = |sigma: f64| Level { time: sigma, alpha: 1.0 - sigma, sigma };
+    for sigma in [0.0, 0.01, 0.05, 0.3, 0.9] {
+        let level = line(sigma);
+        let noise = |prediction: &dyn Prediction| Weighting::Noise.at(prediction, level);
+        let velocity = |prediction: &dyn Prediction| Weighting::Velocity.at(prediction, level);
+        let close = |found: f64, expected: f64| {
+            assert!((found - expected).abs() < 1e-6 * expected.max(1e-6), "{sigma}: {found}, not {expected}");
+        };
+        close(noise(&predict::Epsilon), 1.0);
+        close(noise(&predict::Score), sigma.powi(2)); // the score's loss in SiT
+        close(velocity(&predict::Flow), 1.0);
+        close(velocity(&predict::JustImage::default()), sigma.max(0.05).powi(-2)); // JiT's
+    }
+    let pure = line(1.0);
+    assert_eq!(Weighting::Noise.at(&predict::Epsilon, pure), 0.0); // an estimate of 0 whatever the network says
+    assert_eq!(Weighting::Velocity.at(&predict::Flow, pure), 1.0);
+}

@@ -5,7 +5,8 @@ use burn::prelude::*;
 use canvas_core::LatentScale;
 use canvas_core::config_file::ConfigFileError;
 use canvas_core::weights::{Rules, published_shapes};
-use canvas_vae::{AutoencoderDcConfig, AutoencoderKlFlux2Config, AutoencoderKlQwenImageConfig, DcNorm};
+use canvas_vae::{AutoencoderDcConfig, AutoencoderKlFlux2Config, AutoencoderKlQwenImageConfig};
+use canvas_vae::{AutoencoderRaeConfig, DcNorm, RaeEncoder};
 use serde_json::{Map, Value, json};
 
 fn all() -> Value {
@@ -41,6 +42,10 @@ fn qwen(json: &str) -> Result<(AutoencoderKlQwenImageConfig, LatentScale), Confi
     AutoencoderKlQwenImageConfig::from_diffusers(json)
 }
 
+fn rae(json: &str) -> Result<(AutoencoderRaeConfig, LatentScale), ConfigFileError> {
+    AutoencoderRaeConfig::from_diffusers(json)
+}
+
 #[test]
 fn published_models_have_diffusers_names_and_shapes() {
     let device = Device::flex();
@@ -57,6 +62,11 @@ fn published_models_have_diffusers_names_and_shapes() {
     let (config, scale) = qwen(&text(&published("qwen"))).unwrap();
     same_names("qwen", &config.init(&device), &config.published());
     assert_eq!(scale, AutoencoderKlQwenImageConfig::qwen_scale());
+    for name in ["rae_dinov2", "rae_siglip2", "rae_mae"] {
+        let (config, scale) = rae(&text(&published(name))).unwrap();
+        same_names(name, &config.init(&device), &config.published());
+        assert_eq!(scale, LatentScale::uniform(768, 0.0, 1.0));
+    }
     assert_eq!((scale.shift[1], scale.scale[1]), (-0.7089, 1.0 / 1.4541));
 }
 
@@ -76,6 +86,9 @@ fn presets_are_the_published_ones_and_absent_fields_the_defaults() {
     let (bare, _) = dc("{}").unwrap();
     assert_eq!((bare.encoder[3].blocks, bare.decoder[0].blocks, bare.encoder[3].attends), (3, 3, false));
     assert_eq!((bare.encoder[2].scales.len(), bare.decoder[5].scales[0]), (0, 5));
+    let dino = rae(&text(&published("rae_dinov2"))).unwrap().0;
+    same(format!("{dino:?}"), format!("{:?}", AutoencoderRaeConfig::dinov2_base()));
+    same(format!("{:?}", rae("{}").unwrap().0), format!("{:?}", AutoencoderRaeConfig::new()));
     let (f64, _) = dc(&text(&published("f64"))).unwrap();
     assert_eq!((f64.decoder[2].norm, f64.decoder[3].norm), (DcNorm::Batch, DcNorm::Rms));
     assert_eq!((f64.downsampling(), f64.latent), (64, 128));
@@ -85,10 +98,11 @@ fn presets_are_the_published_ones_and_absent_fields_the_defaults() {
 #[test]
 fn no_field_is_passed_over() {
     type Reads = fn(&str) -> Option<String>;
-    let cases: [(&str, Reads); 3] = [
+    let cases: [(&str, Reads); 4] = [
         ("sana", |json| dc(json).err().map(|error| error.to_string())),
         ("flux2", |json| flux2(json).err().map(|error| error.to_string())),
         ("qwen", |json| qwen(json).err().map(|error| error.to_string())),
+        ("rae_mae", |json| rae(json).err().map(|error| error.to_string())),
     ];
     for (name, read) in cases {
         let fields = published(name);
@@ -139,6 +153,34 @@ fn refusals_name_the_field_and_what_was_found() {
         ("qwen", "latents_std", json!([0.0]), "expected 16 numbers, one a channel of the latents, above 0"),
         ("qwen", "latents_mean", json!([0.0]), "expected 16 numbers, one a channel of the latents, found"),
         ("qwen", "z_dim", json!(4), "latents_mean: expected 4 numbers"),
+        (
+            "rae_mae",
+            "encoder_type",
+            json!("clip"),
+            "expected \"dinov2\" or \"siglip2\" or \"mae\", found \"clip\"",
+        ),
+        (
+            "rae_mae",
+            "encoder_norm_std",
+            json!([1]),
+            "encoder_norm_std: expected 3 numbers, one a colour, found [1]",
+        ),
+        (
+            "rae_mae",
+            "image_size",
+            json!(224),
+            "image_size: expected 256, as patch_size and the encoder's make it",
+        ),
+        ("rae_mae", "encoder_input_size", json!(250), "encoder_patch (16) must divide input_side (250)"),
+        ("rae_mae", "latents_mean", json!([[1, 2], [3]]), "latents_mean: expected nested lists of numbers"),
+        ("rae_mae", "latents_mean", json!([1, 2]), "mean_shape must be [1], or [768, 16, 16] with 1 for any"),
+        (
+            "rae_mae",
+            "latents_std",
+            json!([[[1, 2]]]),
+            "std_shape must be [1], or [768, 16, 16] with 1 for any",
+        ),
+        ("rae_mae", "reshape_to_2d", json!(false), "reshape_to_2d: expected true, found false"),
     ];
     for (name, key, value, expected) in cases {
         let mut fields = published(name);
@@ -147,8 +189,33 @@ fn refusals_name_the_field_and_what_was_found() {
         let error = match name {
             "sana" => dc(&json).unwrap_err(),
             "flux2" => flux2(&json).unwrap_err(),
+            "rae_mae" => rae(&json).unwrap_err(),
             _ => qwen(&json).unwrap_err(),
         };
         assert!(error.to_string().contains(expected), "{name} {key}: {error}");
+    }
+}
+
+/// transformers renamed the parts of its networks; files of both ages are read.
+#[test]
+fn encoders_by_their_older_names_are_the_same() {
+    let rules = |kind| AutoencoderRaeConfig::new().with_encoder(kind).published();
+    let layer = "encoder.encoder.layer.3";
+    let cases = [
+        (RaeEncoder::Dinov2, format!("{layer}.attention.attention.query.bias"), "attention.query.bias"),
+        (RaeEncoder::Dinov2, format!("{layer}.attention.output.dense.weight"), "attention.output.weight"),
+        (RaeEncoder::Mae, format!("{layer}.attention.attention.value.weight"), "attention.value.weight"),
+        (RaeEncoder::Mae, format!("{layer}.attention.output.dense.bias"), "attention.output.bias"),
+        (RaeEncoder::Mae, format!("{layer}.intermediate.dense.weight"), "mlp.up.weight"),
+        (RaeEncoder::Mae, format!("{layer}.output.dense.weight"), "mlp.down.weight"),
+        (RaeEncoder::Mae, format!("{layer}.layernorm_after.bias"), "norm2.bias"),
+        (RaeEncoder::Siglip2, "encoder.encoder.layers.3.mlp.fc1.bias".to_owned(), "mlp.up.bias"),
+    ];
+    for (kind, old, ours) in cases {
+        let ours = format!("encoder.blocks.3.{ours}");
+        assert_eq!(rules(kind).ours(&old), ours, "{kind:?}");
+        let new = rules(kind).published(&ours);
+        assert_ne!(new, old, "{kind:?}");
+        assert_eq!(rules(kind).ours(&new), ours, "{kind:?}");
     }
 }

@@ -3,7 +3,7 @@
 use burn::prelude::*;
 use canvas_core::Autoencoder;
 use canvas_vae::{AutoencoderDcConfig, AutoencoderKlConfig, AutoencoderKlFlux2Config};
-use canvas_vae::{AutoencoderKlQwenImageConfig, DcLevel};
+use canvas_vae::{AutoencoderKlQwenImageConfig, AutoencoderRaeConfig, DcLevel, RaeEncoder};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 fn panic_text<T>(run: impl FnOnce() -> T) -> String {
@@ -48,6 +48,27 @@ fn wrong_images_and_latents_name_both_numbers() {
         let latents = panic_text(|| model.decode(zeros([1, channels + 1, 2, 2])));
         assert_eq!(latents, format!("latents have {} channels, but the autoencoder's {field}", channels + 1));
     }
+}
+
+/// Its images are of one size, and so are its latents.
+#[test]
+fn a_representation_autoencoder_has_one_size() {
+    let device = Device::flex();
+    let config = AutoencoderRaeConfig::new().with_encoder(RaeEncoder::Mae).with_width(8).with_head(8);
+    let config = config.with_layers(0).with_encoder_patch(56).with_input_side(112).with_patch(2);
+    let config = config.with_decoder_width(8).with_decoder_heads(2).with_decoder_layers(0);
+    let model = config.init(&device);
+    let zeros = |dims: [usize; 4]| Tensor::<4>::zeros(dims, &device);
+    assert_eq!(model.decode(model.encode(zeros([2, 3, 4, 4])).mode()).dims(), [2, 3, 4, 4]);
+    assert_eq!(model.latent_shape(4, 4), [8, 2, 2]);
+    let size = panic_text(|| model.encode(zeros([1, 3, 4, 6])));
+    assert_eq!(size, "images are 4 by 6, but the autoencoder's are 4 by 4");
+    let places = panic_text(|| model.decode(zeros([1, 8, 2, 3])));
+    assert_eq!(places, "latents have 2 by 3 places, but the autoencoder's are 2 by 2");
+    let channels = panic_text(|| model.decode(zeros([1, 3, 2, 2])));
+    assert_eq!(channels, "latents have 3 channels, but the autoencoder's width is 8");
+    let colours = panic_text(|| model.encode(zeros([1, 1, 4, 4])));
+    assert_eq!(colours, "images have 1 channels, but the autoencoder's image_channels is 3");
 }
 
 #[test]

@@ -7,7 +7,9 @@ use canvas_core::nn::Activation;
 use canvas_core::weights::{self, Rules, Source, load_published, read_tensors, save_published};
 use canvas_core::{Autoencoder, Posterior};
 use canvas_vae::{AutoencoderDcConfig, AutoencoderKlConfig, AutoencoderKlFlux2Config};
-use canvas_vae::{AutoencoderKlQwenImageConfig, DcDown, DcLevel, DcNorm, DcUp};
+use canvas_vae::{
+    AutoencoderKlQwenImageConfig, AutoencoderRaeConfig, DcDown, DcLevel, DcNorm, DcUp, RaeEncoder,
+};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -20,11 +22,12 @@ const NOTHING: f64 = 1e-12;
 /// As far may ours be from 0 then, in parts of the largest length: in f32.
 const ROUNDINGS: f64 = 1e-7;
 
-/// Published names with their shapes, and the names whose gradients a fixture holds.
+/// Published names with their shapes, the names whose gradients a fixture holds, and the seed of its images.
 #[derive(serde::Deserialize)]
 struct Case {
     shapes: BTreeMap<String, Vec<usize>>,
     gradients: Vec<String>,
+    seed: f64,
 }
 
 fn wave(dims: &[usize], seed: f64) -> TensorData {
@@ -89,13 +92,14 @@ fn loaded<M: Module>(case: &Case, name: &str, module: M, rules: &Rules) -> M {
     module
 }
 
-/// Every parameter by its gradient, zero where there is none.
+/// Every parameter by its gradient, zero where there is none: of statistics, which are not trained.
 struct Grads<'a>(&'a Gradients);
 
 impl ModuleMapper for Grads<'_> {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         param.map(|value| {
             let data = value.grad(self.0).map(|grad| grad.into_data());
+            assert_eq!(data.is_some(), value.is_require_grad());
             data.map_or_else(|| value.zeros_like(), |data| Tensor::from_data(data, &value.device()))
         })
     }
@@ -156,7 +160,7 @@ fn parity<M: Module + Autoencoder>(
     let model = loaded(&case, name, make(&device), rules);
     let input = |dims: [usize; 4], seed| Tensor::<4>::from_data(wave(&dims, seed), &device);
 
-    let images = input([2, 3, height, width], 0.0).require_grad();
+    let images = input([2, 3, height, width], case.seed).require_grad();
     let posterior = model.encode(images.clone());
     let image = model.decode(posterior.sample(input(posterior.mean.dims(), 2.0)));
     let grads = (image.clone() * input(image.dims(), 1.0)).sum().backward();
@@ -167,7 +171,7 @@ fn parity<M: Module + Autoencoder>(
     found.insert("image", image.into_data());
     let mut expected = read_tensors(&fixture(&format!("{name}.safetensors"))).unwrap();
     let sketches = expected.remove("gradients").unwrap();
-    for (what, expected) in &expected {
+    for (what, expected) in expected.iter().rev() {
         compare_values(name, what, &found[what.as_str()], expected);
     }
 
@@ -227,4 +231,23 @@ fn qwen_image_equals_diffusers() {
     let config = AutoencoderKlQwenImageConfig::new().with_width(4).with_latent(3);
     let config = config.with_multiples(vec![1, 2, 2]).with_layers(1);
     parity("qwen", [8, 12], |device| config.init(device), &config.published(), |_, _| vec![]);
+}
+
+/// Of each encoder, with tables of positions for more places and images of another side, or statistics for each place.
+#[test]
+fn rae_equals_diffusers() {
+    let small = AutoencoderRaeConfig::new().with_width(8).with_head(4).with_layers(2).with_decoder_width(12);
+    let small = small.with_decoder_layers(2).with_decoder_heads(3).with_decoder_hidden(20);
+    let with = |kind, [encoder_patch, side, patch]: [usize; 3]| {
+        let config = small.clone().with_encoder(kind).with_encoder_patch(encoder_patch);
+        config.with_input_side(side).with_patch(patch)
+    };
+    let dino =
+        with(RaeEncoder::Dinov2, [14, 28, 9]).with_mean_shape(vec![8, 2, 2]).with_std_shape(vec![8, 1, 1]);
+    let siglip = with(RaeEncoder::Siglip2, [4, 16, 4]);
+    let mae = with(RaeEncoder::Mae, [4, 12, 6]).with_mean_shape(vec![1, 8, 1, 1]);
+    for (name, config) in [("rae_dinov2", dino), ("rae_siglip2", siglip), ("rae_mae", mae)] {
+        let side = config.image_side();
+        parity(name, [side, side], |device| config.init(device), &config.published(), |_, _| vec![]);
+    }
 }

@@ -6,7 +6,8 @@ use clap::Parser;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-/// Draws with a published Stable Diffusion: 1.x, 2.x, XL, their inpainting variants and refiner.
+/// Draws with a published model: Stable Diffusion 1.x, 2.x, XL, their inpainting variants and refiner, and the diffusion
+/// transformers from DiT to Flux.
 ///
 /// With --image it starts from a picture, with --mask it paints inside of one. ControlNets, T2I-Adapters and IP-Adapters are
 /// given in groups: the first --control-image belongs to the first --controlnet, and so on. The same noise gives
@@ -35,8 +36,11 @@ pub struct Args {
     pub prediction_type: Option<String>,
 
     /// What to draw; repeat for a batch
-    #[arg(long, value_name = "TEXT", required = true, allow_hyphen_values = true)]
+    #[arg(long, value_name = "TEXT", required_unless_present_any = ["classes", "redux"], allow_hyphen_values = true)]
     pub prompt: Vec<String>,
+    /// For class-conditional models: the classes to draw, one picture each
+    #[arg(long, value_name = "N,N", value_delimiter = ',', conflicts_with = "prompt")]
+    pub classes: Vec<usize>,
     /// What the second text encoder reads [default: the prompt]
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub prompt_2: Vec<String>,
@@ -49,6 +53,27 @@ pub struct Args {
     /// The same for the second text encoder [default: the negative prompt]
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub negative_prompt_2: Vec<String>,
+    /// The same for the third text encoder
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    pub negative_prompt_3: Vec<String>,
+    /// The most tokens of a prompt [default: the pipeline's own]
+    #[arg(long, value_name = "N")]
+    pub max_sequence_length: Option<usize>,
+    /// Scale of guidance by a negative prompt, for models that are told another: diffusers' true_cfg_scale
+    #[arg(long, value_name = "G")]
+    pub true_cfg: Option<f64>,
+    /// none leaves out the instruction that Sana puts before prompts
+    #[arg(long, value_name = "none", value_parser = ["none"])]
+    pub instruction: Option<String>,
+    /// Draw the size that was asked for, where models were trained at others of like proportions (PixArt, Sana, PRX)
+    #[arg(long)]
+    pub exact_size: bool,
+    /// Flux Redux: the folder that makes words of --image, which are put behind the prompt's
+    #[arg(long, value_name = "DIR", requires = "image")]
+    pub redux: Option<PathBuf>,
+    /// How much they count, and the pooled prompt beside them [default: 1:1]
+    #[arg(long, value_name = "PROMPT:POOLED", requires = "redux")]
+    pub redux_scale: Option<Scales>,
     /// What to do with prompts of more tokens than the encoder reads: truncate or chunk
     #[arg(long, default_value = "truncate", value_parser = ["truncate", "chunk"])]
     pub long_prompt: String,
@@ -59,10 +84,10 @@ pub struct Args {
     #[arg(long, value_name = "FILE[:WORD]")]
     pub embedding: Vec<String>,
 
-    /// Steps of the scheduler
-    #[arg(long, default_value_t = 50)]
-    pub steps: usize,
-    /// Guidance scale; 1 or less is off [default: 7.5, SDXL 5]
+    /// Steps of the scheduler [default: 50, or the pipeline's own]
+    #[arg(long)]
+    pub steps: Option<usize>,
+    /// Guidance scale; 1 or less is off [default: 7.5, SDXL 5, or the pipeline's own]
     #[arg(long)]
     pub guidance: Option<f64>,
     /// How far the guided noise is brought back to the conditional one's deviation, 0 to 1
@@ -103,9 +128,9 @@ pub struct Args {
     #[arg(long, default_value_t = 2.5)]
     pub negative_aesthetic_score: f64,
 
-    /// The picture to start from
+    /// The picture to start from, or to look at; Flux.2 looks at several
     #[arg(long, value_name = "PNG")]
-    pub image: Option<PathBuf>,
+    pub image: Vec<PathBuf>,
     /// How much of it is drawn anew, 0 to 1 [default: 0.8, SDXL 0.3; with a mask 1, SDXL 0.9999]
     #[arg(long)]
     pub strength: Option<f64>,
@@ -187,6 +212,38 @@ pub struct Args {
 }
 
 impl Args {
+    /// The picture to start from.
+    pub fn start(&self) -> Option<&PathBuf> {
+        self.image.first()
+    }
+
+    /// An error for what models with a UNet have not got.
+    ///
+    /// # Errors
+    /// Names the argument.
+    pub fn check_for_unet(&self) -> Result<()> {
+        let third = "no model of the Stable Diffusion family has a third text encoder before version 3";
+        let others = [
+            ("--prompt-3", !self.prompt_3.is_empty(), third),
+            ("--negative-prompt-3", !self.negative_prompt_3.is_empty(), third),
+            ("--classes", !self.classes.is_empty(), "this model draws what prompts say: --prompt TEXT"),
+            (
+                "--max-sequence-length",
+                self.max_sequence_length.is_some(),
+                "this model's text encoder has one length",
+            ),
+            ("--true-cfg", self.true_cfg.is_some(), "this model is guided by --guidance"),
+            ("--instruction", self.instruction.is_some(), "only Sana has one"),
+            ("--exact-size", self.exact_size, "this model draws any size"),
+            ("--redux", self.redux.is_some(), "only Flux reads its words"),
+            ("--image", self.image.len() > 1, "this model starts from one picture"),
+        ];
+        match others.iter().find(|(_, given, _)| *given) {
+            Some((flag, _, why)) => bail!("{flag}: {why}"),
+            None => Ok(()),
+        }
+    }
+
     /// # Errors
     /// If a group is incomplete, a number is out of its range, or arguments do not belong together.
     pub fn check(&self) -> Result<()> {
@@ -194,16 +251,13 @@ impl Args {
         for (flag, found) in [
             ("--prompt-2", self.prompt_2.len()),
             ("--negative-prompt", self.negative_prompt.len()),
+            ("--prompt-3", self.prompt_3.len()),
             ("--negative-prompt-2", self.negative_prompt_2.len()),
+            ("--negative-prompt-3", self.negative_prompt_3.len()),
         ] {
             if found > 1 && found != batch {
                 bail!("{flag} is given {found} times for {batch} prompts: expected once, or once for each");
             }
-        }
-        if !self.prompt_3.is_empty() {
-            bail!(
-                "--prompt-3: no model of the Stable Diffusion family has a third text encoder before version 3"
-            );
         }
         group("--controlnet", self.controlnet.len(), ("--control-image", self.control_image.len(), true))?;
         group("--controlnet", self.controlnet.len(), ("--control-scale", self.control_scale.len(), false))?;
@@ -216,11 +270,11 @@ impl Args {
             if !(0.0..=1.0).contains(&strength) || strength == 0.0 {
                 bail!("--strength {strength}: expected more than 0 and at most 1");
             }
-            if self.image.is_none() {
+            if self.image.is_empty() {
                 bail!("--strength needs a picture to start from: --image PNG");
             }
         }
-        if self.steps == 0 {
+        if self.steps == Some(0) {
             bail!("--steps 0: expected at least 1");
         }
         if !(0.0..=1.0).contains(&self.guidance_rescale) {
@@ -305,6 +359,22 @@ impl FromStr for Window {
     }
 }
 
+/// Two scales: `1:0.5`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Scales(pub f64, pub f64);
+
+impl FromStr for Scales {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let read = || {
+            let (first, second) = text.split_once(':')?;
+            Some(Self(first.trim().parse().ok()?, second.trim().parse().ok()?))
+        };
+        read().with_context(|| format!("expected two numbers as in 1:0.5, found {text:?}"))
+    }
+}
+
 /// A file with a weight: `style.safetensors:0.7`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Weighed {
@@ -365,7 +435,6 @@ mod tests {
         says(&["--image", "a", "--strength", "1.5"], "1.5");
         says(&["--steps", "0"], "--steps 0");
         says(&["--negative-prompt", "a", "--negative-prompt", "b"], "2 times for 1 prompts");
-        says(&["--prompt-3", "a"], "third");
         says(&["--mask", "a"], "--image");
     }
 }

@@ -7,10 +7,13 @@ use super::text::Reader;
 use anyhow::{Context, Result, bail};
 use burn::module::Module;
 use burn::prelude::*;
-use canvas_core::Autoencoder;
 use canvas_core::weights::{Report, Rules, Source, load_published_with};
+use canvas_core::{Autoencoder, LatentScale};
 use canvas_text::{ClipTextConfig, ClipTokenizer};
-use canvas_vae::{AutoencoderKlConfig, AutoencoderTinyConfig};
+use canvas_vae::{
+    AutoencoderDcConfig, AutoencoderKlConfig, AutoencoderKlFlux2Config, AutoencoderKlQwenImageConfig,
+    AutoencoderTinyConfig,
+};
 use std::path::Path;
 
 /// Loads components, with a bar for each.
@@ -69,13 +72,32 @@ impl Loader<'_> {
     pub fn vae(&mut self, folder: &Path) -> Result<Vae> {
         let path = folder.join("config.json");
         let source = Source::open(folder, self.variant())?;
-        match json(&path)?["_class_name"].as_str() {
-            Some("AutoencoderTiny") => {
+        let class = json(&path)?["_class_name"].as_str().unwrap_or("AutoencoderKL").to_owned();
+        let plain = |network: Box<dyn Autoencoder>, scale: LatentScale, factor: usize, spread: bool| {
+            let channels = network.latent_shape(factor, factor)[0];
+            Vae { network, scale, factor, channels, spread, config: None }
+        };
+        match class.as_str() {
+            "AutoencoderTiny" => {
                 let (config, scale) = AutoencoderTinyConfig::from_diffusers_file(&path)?;
                 let network = self.load("vae", config.init(self.device), &source, &config.published())?;
-                let factor = config.downsampling();
-                let channels = network.latent_shape(factor, factor)[0];
-                Ok(Vae { network: Box::new(network), scale, factor, channels, spread: false, config: None })
+                Ok(plain(Box::new(network), scale, config.downsampling(), false))
+            }
+            "AutoencoderDC" => {
+                let (config, scale) = AutoencoderDcConfig::from_diffusers_file(&path)?;
+                let network = self.load("vae", config.init(self.device), &source, &config.published())?;
+                Ok(plain(Box::new(network), scale, config.downsampling(), false))
+            }
+            "AutoencoderKLFlux2" => {
+                let config = AutoencoderKlFlux2Config::from_diffusers_file(&path)?;
+                let network = self.load("vae", config.init(self.device), &source, &config.published())?;
+                let scale = network.scale();
+                Ok(plain(Box::new(network), scale, config.downsampling(), true))
+            }
+            "AutoencoderKLQwenImage" => {
+                let (config, scale) = AutoencoderKlQwenImageConfig::from_diffusers_file(&path)?;
+                let network = self.load("vae", config.init(self.device), &source, &config.published())?;
+                Ok(plain(Box::new(network), scale, config.downsampling(), true))
             }
             _ => {
                 let (config, scale) = AutoencoderKlConfig::from_diffusers_file(&path)?;

@@ -30,6 +30,14 @@ fn check(what: &str, advice: &str, bytes: u64, args: &Args) -> Result<()> {
     )
 }
 
+/// Before a component's weights are read.
+///
+/// # Errors
+/// If they do not fit.
+pub fn component(name: &str, bytes: u64, args: &Args) -> Result<()> {
+    check(name, "take a smaller model", bytes, args)
+}
+
 /// Before the UNet's weights are read.
 ///
 /// # Errors

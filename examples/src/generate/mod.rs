@@ -1,4 +1,4 @@
-//! The program `generate`: pictures from published models of the Stable Diffusion family.
+//! The program `generate`: pictures from published models.
 //!
 //! The way of a picture, which is also the order in which to read:
 //! [`args`] what is asked; [`model`] the networks and their weights, from a folder or
@@ -24,3 +24,5 @@ pub mod show;
 mod single;
 pub mod start;
 pub mod text;
+pub mod transformers;
+mod unet_folder;

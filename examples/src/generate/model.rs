@@ -1,7 +1,6 @@
 //! A published model, taken apart: its networks with their weights, its tokenizers, what its pipeline says.
 
 use super::args::Args;
-use super::hub;
 use super::loader::Loader;
 use super::text::Reader;
 use anyhow::{Context, Result, bail};
@@ -79,8 +78,6 @@ impl Model {
     /// # Errors
     /// Names the folder, file or key, what was expected and what was found.
     pub fn open(args: &Args, device: &Device) -> Result<Self> {
-        // From here on it is a path.
-        let args = &Args { model: hub::folder(&args.model, args.variant.as_deref())?, ..args.clone() };
         let mut model = match args.model.is_dir() {
             true => Self::folder(args, device)?,
             false => Self::file(args, device)?,

@@ -9,7 +9,7 @@ use super::scheduler::{Plan, Scheduler, Task};
 use super::show::Steps;
 use super::start::Start;
 use super::text::{self, Prompts};
-use super::{lora, memory, picture, save};
+use super::{hub, lora, memory, picture, save, transformers};
 use anyhow::{Context, Result, bail};
 use burn::prelude::*;
 use canvas_core::picture::from_tensor;
@@ -38,6 +38,9 @@ fn defaults(kind: Kind, task: Task) -> Defaults {
     Defaults { guidance, strength, control }
 }
 
+/// Steps of the scheduler where nothing is said.
+const STEPS: usize = 50;
+
 /// Does what was asked.
 ///
 /// # Errors
@@ -45,8 +48,14 @@ fn defaults(kind: Kind, task: Task) -> Defaults {
 pub fn run(args: &Args) -> Result<()> {
     args.check()?;
     let device = crate::device::open(&args.device)?;
+    // From here on the model is a path.
+    let args = &Args { model: hub::folder(&args.model, args.variant.as_deref())?, ..args.clone() };
+    if let Some(done) = transformers::run(args, &device) {
+        return done;
+    }
+    args.check_for_unet()?;
     let mut model = Model::open(args, &device)?;
-    let task = match (&args.image, &args.mask) {
+    let task = match (args.start(), &args.mask) {
         (Some(_), Some(_)) => Task::Inpaint,
         (Some(_), None) => Task::Image,
         _ => Task::Text,
@@ -72,7 +81,7 @@ pub fn run(args: &Args) -> Result<()> {
         Some(asked) => Scheduler::asked(asked, &model.scheduler)?,
         None => Scheduler::own(&model.scheduler, model.kind, task, controlled)?,
     };
-    let plan = scheduler.plan(args.steps, (task != Task::Text).then_some(strength))?;
+    let plan = scheduler.plan(args.steps.unwrap_or(STEPS), (task != Task::Text).then_some(strength))?;
     let guidance = args.guidance.unwrap_or(defaults.guidance);
     let guided = guidance > 1.0;
 
@@ -119,9 +128,9 @@ pub fn run(args: &Args) -> Result<()> {
 fn size(model: &Model, args: &Args, task: Task) -> Result<[usize; 2]> {
     let factor = model.vae.factor;
     let first = match (task, args.control_image.first()) {
-        (Task::Image, _) => args.image.as_ref(),
+        (Task::Image, _) => args.start(),
         (Task::Text, Some(hint)) => Some(hint),
-        (Task::Inpaint, Some(_)) => args.image.as_ref(),
+        (Task::Inpaint, Some(_)) => args.start(),
         _ => None,
     };
     let own = match first {
@@ -180,7 +189,7 @@ fn conditions(
     let (original, crop, target) = match other {
         _ if !negative => (original, crop, target),
         // As diffusers: from a picture each size stands for itself, and the refiner alone has a crop of its own.
-        (first, second) if args.image.is_some() => {
+        (first, second) if args.start().is_some() => {
             let crop = if refiner { other_crop } else { crop };
             (first.unwrap_or(original), crop, second.unwrap_or(target))
         }
@@ -188,7 +197,7 @@ fn conditions(
         _ => (original, crop, target),
     };
     let counts =
-        args.image.is_some() && refiner || args.image.is_none() && other.0.is_some() && other.1.is_some();
+        args.start().is_some() && refiner || args.image.is_empty() && other.0.is_some() && other.1.is_some();
     if negative && args.negative_crop.is_some() && !counts {
         eprintln!(
             "warning: --negative-crop does nothing here: see the table in examples/tests/fixtures/generate/README.md"
@@ -300,11 +309,12 @@ fn recipe(args: &Args, scheduler: &Scheduler, guidance: f64) -> Vec<(&'static st
         None => format!("seed {}", args.seed.unwrap_or(0)),
     };
     let title = scheduler.title(args.scheduler.as_deref());
+    let steps = args.steps.unwrap_or(STEPS);
     let mut lines = vec![
         format!("model {}", args.model.display()),
         format!("prompt {}", given(&args.prompt)),
         format!("negative prompt {}", given(&args.negative_prompt)),
-        format!("sampler {title}, steps {}, guidance {guidance}", args.steps),
+        format!("sampler {title}, steps {steps}, guidance {guidance}"),
         noise,
     ];
     lines.extend(args.lora.iter().map(|lora| format!("lora {}:{}", lora.path.display(), lora.weight)));

@@ -1,11 +1,13 @@
 //! Which levels a run visits and how it steps: the model's own scheduler, another file's, or a sampler by name.
 
 use super::model::Kind;
+use super::transformers::Grid;
 use crate::scheduler::Scheduler as Asked;
 use anyhow::{Context, Result, bail};
 use burn::prelude::*;
 use canvas_core::{Estimate, Level, NoiseSchedule, Prediction, Run, Sampler};
-use canvas_sched::diffusers::{Options, Scheduler as File};
+use canvas_sched::diffusers::{Ask, Options, Scheduler as File};
+use canvas_sched::schedule::mu;
 use canvas_sched::{Space, start};
 use serde_json::Value;
 use std::cell::Cell;
@@ -26,6 +28,10 @@ pub struct Scheduler {
     file: File<4>,
     named: Option<Asked>,
     prediction: String,
+    /// Places sigmas itself: pipelines that would give it theirs do not.
+    flow_sigmas: bool,
+    /// Shifts by size.
+    dynamic: bool,
 }
 
 /// The levels of a run.
@@ -74,13 +80,19 @@ impl Scheduler {
         }
     }
 
-    fn read(config: &Value) -> Result<Self> {
+    /// As a file says it.
+    ///
+    /// # Errors
+    /// Names what is not honoured.
+    pub fn read(config: &Value) -> Result<Self> {
         // What the pipelines pass to every step that takes it; TCD's own default is another.
         let eta = (config["_class_name"] == "TCDScheduler").then_some(0.0);
         let options = Options { eta, ..Options::default() };
         let file = File::from_json(&config.to_string(), &options)?;
         let prediction = config["prediction_type"].as_str().unwrap_or("epsilon").to_owned();
-        Ok(Self { file, named: None, prediction })
+        let [flow_sigmas, dynamic] =
+            ["use_flow_sigmas", "use_dynamic_shifting"].map(|field| config[field] == true);
+        Ok(Self { file, named: None, prediction, flow_sigmas, dynamic })
     }
 
     /// The class, or the sampler's name.
@@ -145,6 +157,43 @@ impl Scheduler {
         let levels = if named { levels } else { self.file.starting(levels, first) };
         let start_scale = if named { levels[0].sigma } else { self.file.start_scale(&levels) };
         Ok(Plan { levels, first, start_scale })
+    }
+
+    /// The levels of a run of a transformer pipeline.
+    ///
+    /// # Errors
+    /// If there are no such levels.
+    pub fn plan_along(&self, steps: usize, grid: &Grid, strength: Option<f64>) -> Result<Plan> {
+        let even: Vec<f64> = (0..steps).map(|i| 1.0 - i as f64 / steps as f64).collect();
+        let (mu, sigmas) = match grid {
+            Grid::Own { mu } => (*mu, None),
+            Grid::Even { mu } => (*mu, Some(&even[..])),
+        };
+        let own = || self.file.levels(Ask { steps, mu, timesteps: None, sigmas, strength: 1.0 });
+        let (levels, named) = match &self.named {
+            None => (own()?, false),
+            Some(Asked::Named { grid: Some(grid), .. }) => (grid.levels(self.schedule(), steps)?, true),
+            Some(_) => (own()?, true),
+        };
+        let hops = (levels.len() - 1) as f64;
+        // What is left out is rounded down, where Stable Diffusion rounds down what is left.
+        let first = strength.map_or(0, |strength| (hops - (hops * strength).min(hops)) as usize);
+        if first + 1 >= levels.len() {
+            bail!("--strength is too small for {hops} steps: none is left");
+        }
+        let levels = if named { levels } else { self.file.starting(levels, first) };
+        let start_scale = if named { levels[0].sigma } else { self.file.start_scale(&levels) };
+        Ok(Plan { levels, first, start_scale })
+    }
+
+    /// Sigmas from 1 to `1/N`, unless the scheduler places its own.
+    pub fn even(&self, mu: Option<f64>) -> Grid {
+        if self.flow_sigmas { Grid::Own { mu } } else { Grid::Even { mu } }
+    }
+
+    /// The shift of a picture of so many tokens, if the file shifts by size: by its own line, or Flux'.
+    pub fn mu(&self, tokens: usize) -> Option<f64> {
+        self.dynamic.then(|| self.file.mu(tokens).unwrap_or_else(|| mu::flux(tokens)))
     }
 
     /// How often a run asks the network and how often it draws noise, counted on a run without one.

@@ -34,7 +34,7 @@ impl Start {
     ) -> Result<Self> {
         let [height, width] = size.map(|side| side / model.vae.factor);
         let dims = [args.prompt.len(), model.vae.channels, height, width];
-        let Some(path) = &args.image else {
+        let Some(path) = args.start() else {
             let x = draws.start("latents", dims, device)? * plan.start_scale;
             return Ok(Self { x, channels: None, keep: None });
         };

@@ -1,7 +1,9 @@
 //! Language models as text encoders: parity with transformers (fixtures by `tools/fixtures_llm.py`), names, sizes,
 //! configurations.
 
-use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use crate::chirp::Chirp;
+use crate::reference::{host, pattern};
+use burn::module::{Module, ModuleVisitor, Param};
 use burn::prelude::*;
 use burn::tensor::Gradients;
 use canvas_core::{TextEncoder, Tokens, weights};
@@ -32,7 +34,7 @@ fn facts() -> Value {
 }
 
 fn config(class: &str) -> LlmConfig {
-    LlmConfig::from_json(&facts()["models"][class]["config"].to_string()).unwrap()
+    LlmConfig::from_transformers(&facts()["models"][class]["config"].to_string()).unwrap()
 }
 
 /// Padded behind, not at all, and in front.
@@ -41,44 +43,6 @@ fn tokens() -> Tokens {
     let real = [0..5, 0..9, 3..9];
     let mask = real.into_iter().flat_map(|real| (0..9).map(move |i| real.contains(&i))).collect();
     Tokens { ids: ids.concat(), mask, length: 9 }
-}
-
-/// As `input_pattern` of tools/formula.py.
-fn pattern<const D: usize>(dims: [usize; D], seed: f64, device: &Device) -> Tensor<D> {
-    let values: Vec<f32> =
-        (0..dims.iter().product()).map(|i: usize| (0.37 * i as f64 + seed).sin() as f32).collect();
-    Tensor::from_data(TensorData::new(values, dims), device)
-}
-
-/// Every parameter by `chirp` of tools/formula.py.
-#[derive(Default)]
-struct Chirp(Vec<String>);
-
-impl ModuleMapper for Chirp {
-    fn enter_module(&mut self, name: &str, _container: &str) {
-        self.0.push(name.to_owned());
-    }
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.0.pop();
-    }
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let name = self.0.join(".");
-        let mix = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
-        let phase = (name.bytes().fold(0xcbf2_9ce4_8422_2325, mix) % 1000) as f64;
-        param.map(|old| {
-            let dims = old.dims();
-            let fan_in = if D < 2 { 16 } else { dims[0] };
-            let (centre, scale) =
-                if name.ends_with("gamma") { (1.0, 0.1) } else { (0.0, (2.0 / fan_in as f64).sqrt()) };
-            let wave = |i: usize| {
-                let i = i as f64;
-                (centre + scale * (0.7 * i + 0.013 * i * i + phase).sin()) as f32
-            };
-            let values: Vec<f32> = (0..dims.iter().product()).map(wave).collect();
-            let value = Tensor::from_data(TensorData::new(values, dims), &old.device());
-            if old.is_require_grad() { value.require_grad() } else { value }
-        })
-    }
 }
 
 fn filled(config: &LlmConfig, device: &Device) -> Llm {
@@ -109,10 +73,6 @@ impl ModuleVisitor for Grads<'_> {
         let length = grad.iter().map(|g| g * g).sum::<f64>().sqrt();
         self.found.insert(self.path.join("."), std::iter::once(length).chain((0..3).map(product)).collect());
     }
-}
-
-fn host<const D: usize>(x: &Tensor<D>) -> Vec<f64> {
-    x.to_data().iter::<f64>().collect()
 }
 
 /// The largest difference, beside the largest of the expected values.
@@ -164,7 +124,7 @@ fn equals_transformers() {
 fn names_are_those_of_transformers() {
     let facts = facts();
     for (class, model) in facts["models"].as_object().unwrap() {
-        let config = LlmConfig::from_json(&model["config"].to_string()).unwrap();
+        let config = LlmConfig::from_transformers(&model["config"].to_string()).unwrap();
         let rules = config.published();
         let (mut kept, mut left) = (BTreeMap::new(), Vec::new());
         for (key, shape) in model["keys"].as_object().unwrap() {
@@ -272,18 +232,18 @@ const PUBLISHED: [(&str, &str); 6] = [
 fn published_sizes_are_read() {
     let facts = facts();
     for (name, json) in PUBLISHED {
-        let config = LlmConfig::from_json(json).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let config = LlmConfig::from_transformers(json).unwrap_or_else(|error| panic!("{name}: {error}"));
         let shapes = weights::published_shapes(&config.init(&Device::flex()), &config.published());
         let count: usize = shapes.values().map(|shape| shape.iter().product::<usize>()).sum();
         assert_eq!(count as u64, facts["counts"][name].as_u64().unwrap(), "{name}");
         assert!(name == "gemma-2-2b" || name == "t5gemma-2b" || config.windows.iter().all(Option::is_none));
     }
-    let gemma = LlmConfig::from_json(PUBLISHED[1].1).unwrap();
+    let gemma = LlmConfig::from_transformers(PUBLISHED[1].1).unwrap();
     assert_eq!(gemma.windows[..3], [Some(4096), None, Some(4096)]);
     assert_eq!((gemma.softcap, gemma.query_scalar, gemma.blind), (Some(50.0), Some(256.0), Blind::Mean));
-    let qwen = LlmConfig::from_json(PUBLISHED[3].1).unwrap();
+    let qwen = LlmConfig::from_transformers(PUBLISHED[3].1).unwrap();
     assert_eq!((qwen.rope.theta, qwen.query_bias, qwen.output_bias), (1e6, true, false));
-    let mistral = LlmConfig::from_json(PUBLISHED[4].1).unwrap();
+    let mistral = LlmConfig::from_transformers(PUBLISHED[4].1).unwrap();
     assert_eq!((mistral.rope.theta, mistral.epsilon, mistral.head_width()), (1e9, 1e-5, 128));
 }
 
@@ -339,7 +299,7 @@ fn what_is_not_here_is_refused() {
             "text_config: model_type: expected a language model of this family, found \"llama\"",
         ),
     ] {
-        let error = LlmConfig::from_json(json).unwrap_err().to_string();
+        let error = LlmConfig::from_transformers(json).unwrap_err().to_string();
         assert_eq!(error, format!("the text: {expected}"), "{json}");
     }
 }

@@ -1,0 +1,61 @@
+//! `DiTPipeline`: pictures of classes.
+
+use super::{Defaults, Folder, Given, Guidance, Pipeline, Request, Sizes};
+use crate::generate::args::Args;
+use crate::generate::draws::Draws;
+use crate::generate::model::Vae;
+use anyhow::{Result, bail};
+use burn::tensor::FloatDType;
+use canvas_core::{Backbone, Class, params};
+use canvas_dit::{Dit, DitConfig};
+
+/// DiT with its autoencoder.
+pub struct ClassCond {
+    network: Dit,
+    config: DitConfig,
+    vae: Vae,
+}
+
+impl Pipeline for ClassCond {
+    type Cond = Class;
+
+    fn open(folder: &mut Folder<'_>) -> Result<Self> {
+        let path = folder.component("transformer")?;
+        let config = DitConfig::from_diffusers_file(&path.join("config.json"))?;
+        let network = folder.network(config.init(folder.device), &config.published())?;
+        Ok(Self { network, config, vae: folder.vae()? })
+    }
+
+    fn defaults(&self, _args: &Args) -> Defaults {
+        Defaults {
+            size: self.config.size.map(|side| side * self.vae.factor),
+            multiple: self.config.patch * self.vae.factor,
+            steps: 50,
+            guidance: Guidance::Free { scale: 4.0, off: 1.0 },
+            strength: None,
+            sizes: Sizes::Any,
+        }
+    }
+
+    fn network(&self) -> &impl Backbone<4, Cond = Class> {
+        &self.network
+    }
+
+    fn cast(self, dtype: FloatDType) -> Self {
+        Self { network: params::cast(self.network, dtype), ..self }
+    }
+
+    fn vae(&self) -> Option<&Vae> {
+        Some(&self.vae)
+    }
+
+    fn conditions(&self, ask: &Request<'_>, _draws: &mut Draws) -> Result<Given<Class>> {
+        let (classes, known) = (&ask.args.classes, self.config.classes);
+        if let Some(wrong) = classes.iter().find(|&&class| class >= known) {
+            bail!("--classes {wrong}: this model knows the classes 0 to {}", known - 1);
+        }
+        // The label behind the last class is "none".
+        let none = || Class::new(&vec![known; classes.len()], ask.device);
+        Ok(Given { positive: Class::new(classes, ask.device), negative: ask.guidance.map(|_| none()) })
+    }
+}

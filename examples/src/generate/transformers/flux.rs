@@ -1,0 +1,216 @@
+//! `FluxPipeline`, its image-to-image, `FluxKontextPipeline` and Redux: CLIP's pooled prompt, T5's tokens.
+
+use super::redux::ReduxReader;
+use super::text::{T5, clip};
+use super::{Defaults, Folder, Given, Grid, Guidance, Pipeline, Request, Sizes};
+use crate::generate::args::Args;
+use crate::generate::draws::Draws;
+use crate::generate::model::Vae;
+use crate::generate::picture;
+use crate::generate::scheduler::Scheduler;
+use crate::generate::text::Reader as Clip;
+use anyhow::{Result, bail};
+use burn::prelude::*;
+use burn::tensor::FloatDType;
+use canvas_core::{Backbone, Text, params};
+use canvas_dit::{Flux, FluxConfig, Prompt};
+use canvas_text::ClipLayer;
+
+/// The most tokens that T5 is given.
+const LONGEST: usize = 512;
+/// Sides of latents where no size is asked for.
+const SIDE: usize = 128;
+/// Pixels of Kontext's pictures.
+const KONTEXT: usize = 1024 * 1024;
+/// Sizes, height and width, that Kontext looks at pictures in.
+const PREFERRED: [[usize; 2]; 17] = [
+    [1568, 672],
+    [1504, 688],
+    [1456, 720],
+    [1392, 752],
+    [1328, 800],
+    [1248, 832],
+    [1184, 880],
+    [1104, 944],
+    [1024, 1024],
+    [944, 1104],
+    [880, 1184],
+    [832, 1248],
+    [800, 1328],
+    [752, 1392],
+    [720, 1456],
+    [688, 1504],
+    [672, 1568],
+];
+
+/// The text encoders of Flux.
+pub struct FluxText {
+    clip: Clip,
+    t5: T5,
+}
+
+impl FluxText {
+    /// Reads both.
+    ///
+    /// # Errors
+    /// Names the file and the key, or the widths if they are not those that the network reads.
+    pub fn open(folder: &mut Folder<'_>, config: &FluxConfig) -> Result<Self> {
+        let read = Self {
+            clip: folder.clip("text_encoder", "tokenizer")?,
+            t5: folder.t5("text_encoder_2", "tokenizer_2")?,
+        };
+        let found = [read.t5.width(), read.clip.encoder.pooled_width()];
+        let expected = [config.text, config.pooled];
+        if found != expected {
+            bail!("T5's tokens and CLIP's prompt are {found:?} wide, the transformer reads {expected:?}");
+        }
+        Ok(read)
+    }
+
+    /// T5's tokens of the second prompts, CLIP's vector of the first.
+    ///
+    /// # Errors
+    /// If a prompt cannot be tokenized.
+    pub fn read(&self, ask: &Request<'_>, first: &[String], second: &[String]) -> Result<Text> {
+        let length = ask.length(LONGEST, Some(LONGEST))?;
+        let text = self.t5.read(second, length, false)?;
+        Ok(ask.cast(Text { pooled: clip(&self.clip, first, ClipLayer::last())?.pooled, ..text }))
+    }
+
+    /// As [`read`](Self::read), of what is asked for and, where guidance is on, what is not.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn both(&self, ask: &Request<'_>) -> Result<[Option<Text>; 2]> {
+        let first = ask.prompts();
+        let positive = self.read(ask, &first, &ask.spread(&ask.args.prompt_2, &first))?;
+        let negative = match ask.guidance {
+            None => None,
+            Some(_) => {
+                let first = ask.negatives();
+                Some(self.read(ask, &first, &ask.spread(&ask.args.negative_prompt_2, &first))?)
+            }
+        };
+        Ok([Some(positive), negative])
+    }
+}
+
+/// Flux.1 dev, schnell or Kontext with its encoders.
+pub struct FluxPipeline {
+    network: Flux,
+    config: FluxConfig,
+    vae: Vae,
+    text: Option<FluxText>,
+    redux: Option<ReduxReader>,
+    kontext: bool,
+}
+
+impl Pipeline for FluxPipeline {
+    type Cond = Prompt;
+
+    fn open(folder: &mut Folder<'_>) -> Result<Self> {
+        let kontext = folder.class() == "FluxKontextPipeline";
+        let path = folder.component("transformer")?;
+        let config = FluxConfig::from_diffusers_file(&path.join("config.json"))?;
+        // Redux alone is a prompt, too.
+        let text = match folder.args.prompt.is_empty() {
+            true => None,
+            false => Some(FluxText::open(folder, &config)?),
+        };
+        let redux = match folder.args.redux.clone() {
+            Some(path) if !kontext => Some(ReduxReader::open(folder, &path)?),
+            Some(_) => bail!("--redux does nothing with {}: leave it out", folder.class()),
+            None => None,
+        };
+        let network = folder.network(config.init(folder.device), &config.published())?;
+        Ok(Self { network, config, vae: folder.vae()?, text, redux, kontext })
+    }
+
+    fn defaults(&self, args: &Args) -> Defaults {
+        let from_picture = !self.kontext && self.redux.is_none();
+        let told = if from_picture && args.start().is_some() { 7.0 } else { 3.5 };
+        let told = self.config.guidance.then_some(told);
+        Defaults {
+            size: [SIDE * self.vae.factor; 2],
+            multiple: self.config.patch * self.vae.factor,
+            steps: 28,
+            guidance: Guidance::True { told, scale: 1.0 },
+            strength: from_picture.then_some(0.6),
+            sizes: if self.kontext { Sizes::Area(KONTEXT) } else { Sizes::Any },
+        }
+    }
+
+    fn network(&self) -> &impl Backbone<4, Cond = Prompt> {
+        &self.network
+    }
+
+    fn cast(self, dtype: FloatDType) -> Self {
+        Self { network: params::cast(self.network, dtype), ..self }
+    }
+
+    fn vae(&self) -> Option<&Vae> {
+        Some(&self.vae)
+    }
+
+    fn grid(&self, scheduler: &Scheduler, ask: &Request<'_>) -> Grid {
+        scheduler.even(scheduler.mu(tokens(ask, &self.vae, self.config.patch)))
+    }
+
+    fn conditions(&self, ask: &Request<'_>, _draws: &mut Draws) -> Result<Given<Prompt>> {
+        let [positive, negative] = match &self.text {
+            Some(text) => text.both(ask)?,
+            None => [None, None],
+        };
+        let positive = match (&self.redux, positive) {
+            (Some(redux), text) => redux.behind(ask, text, [self.config.text, self.config.pooled])?,
+            (None, Some(text)) => text,
+            (None, None) => bail!("--prompt TEXT is missing"),
+        };
+        let references = match ask.args.start().filter(|_| self.kontext) {
+            Some(_) => vec![self.reference(ask)?],
+            None => Vec::new(),
+        };
+        let told = |text: Text| prompt(text, ask, self.config.guidance, &references);
+        Ok(Given { positive: told(positive), negative: negative.map(told) })
+    }
+}
+
+impl FluxPipeline {
+    /// Latents of the picture that Kontext looks at, in the preferred size of nearest proportions: their mean.
+    fn reference(&self, ask: &Request<'_>) -> Result<Tensor<4>> {
+        let Some(path) = ask.args.start() else { bail!("--image PNG is missing") };
+        let file = picture::open(path)?;
+        let multiple = self.config.patch * self.vae.factor;
+        let own = picture::own_size(&file, multiple);
+        if own.contains(&0) {
+            bail!("{}: expected at least {multiple} pixels a side", path.display());
+        }
+        let aspect = |[height, width]: [usize; 2]| width as f64 / height as f64;
+        let off = |size: &[usize; 2]| (aspect(own) - aspect(*size)).abs();
+        let mut best = PREFERRED[0];
+        for size in PREFERRED {
+            if off(&size) < off(&best) {
+                best = size;
+            }
+        }
+        let size = best.map(|side| side / multiple * multiple);
+        let image = picture::signed(&file, size, ask.device);
+        let latents = self.vae.scale.normalise(self.vae.network.encode(image).mode());
+        Ok(latents.repeat_dim(0, ask.batch).cast(ask.dtype))
+    }
+}
+
+/// Tokens of what is drawn.
+pub fn tokens(ask: &Request<'_>, vae: &Vae, patch: usize) -> usize {
+    ask.size.iter().map(|side| side / vae.factor / patch).product()
+}
+
+/// What a network of this kind is told.
+pub fn prompt(text: Text, ask: &Request<'_>, embeds_guidance: bool, references: &[Tensor<4>]) -> Prompt {
+    let prompt = Prompt::from(text);
+    let prompt = match ask.told.filter(|_| embeds_guidance) {
+        Some(scale) => prompt.with_guidance(scale),
+        None => prompt,
+    };
+    references.iter().fold(prompt, |prompt, latents| prompt.with_reference(latents.clone()))
+}

@@ -1,0 +1,89 @@
+//! `Lumina2Pipeline`: Gemma 2's penultimate states, behind a system prompt.
+
+use super::text::{LanguageModel, reads};
+use super::{Defaults, Folder, Given, Grid, Guidance, Pipeline, Request, Sizes};
+use crate::generate::args::Args;
+use crate::generate::draws::Draws;
+use crate::generate::model::Vae;
+use crate::generate::scheduler::Scheduler;
+use anyhow::Result;
+use burn::prelude::*;
+use burn::tensor::FloatDType;
+use canvas_core::{Backbone, Level, Text, params};
+use canvas_dit::{Lumina2, Lumina2Config};
+use canvas_sched::Space;
+use canvas_text::templates::LUMINA2_SYSTEM;
+use canvas_text::{RowLength, Side};
+
+/// Tokens of a prompt where nothing is said.
+const LENGTH: usize = 256;
+/// What the pipeline takes for the autoencoder's factor.
+const FACTOR: usize = 8;
+
+/// Lumina 2 with Gemma 2.
+pub struct Lumina2Pipeline {
+    network: Lumina2,
+    sample: [usize; 2],
+    vae: Vae,
+    text: LanguageModel,
+}
+
+impl Pipeline for Lumina2Pipeline {
+    type Cond = Text;
+
+    fn open(folder: &mut Folder<'_>) -> Result<Self> {
+        let mut text = folder.language_model(|depth| vec![depth - 1])?;
+        text.tokenizer = text.tokenizer.with_padding_side(Side::Right);
+        let path = folder.component("transformer")?;
+        let config = Lumina2Config::from_diffusers_file(&path.join("config.json"))?;
+        reads(&path, text.width(1), config.text)?;
+        let network = folder.network(config.init(folder.device), &config.published())?;
+        Ok(Self { network, sample: folder.sample("transformer")?, vae: folder.vae()?, text })
+    }
+
+    fn defaults(&self, _args: &Args) -> Defaults {
+        Defaults {
+            size: self.sample.map(|side| side * FACTOR),
+            multiple: 2 * FACTOR,
+            steps: 30,
+            guidance: Guidance::Free { scale: 4.0, off: 1.0 },
+            strength: None,
+            sizes: Sizes::Any,
+        }
+    }
+
+    fn network(&self) -> &impl Backbone<4, Cond = Text> {
+        &self.network
+    }
+
+    fn cast(self, dtype: FloatDType) -> Self {
+        Self { network: params::cast(self.network, dtype), ..self }
+    }
+
+    fn vae(&self) -> Option<&Vae> {
+        Some(&self.vae)
+    }
+
+    /// diffusers gives the shift's formula the number of channels, where it asks for that of tokens.
+    fn grid(&self, scheduler: &Scheduler, _ask: &Request<'_>) -> Grid {
+        scheduler.even(scheduler.mu(self.vae.channels))
+    }
+
+    fn conditions(&self, ask: &Request<'_>, _draws: &mut Draws) -> Result<Given<Text>> {
+        let length = RowLength::Exactly(ask.length(LENGTH, None)?);
+        let read = |prompts: &[String]| Ok(ask.cast(self.text.read(prompts, length)?));
+        let told: Vec<String> = ask.prompts().iter().map(|prompt| format!("{LUMINA2_SYSTEM}{prompt}")).collect();
+        let positive = read(&told)?;
+        // The system says nothing of what is not to be drawn.
+        let negative = ask.guidance.map(|_| read(&ask.negatives())).transpose()?;
+        Ok(Given { positive, negative })
+    }
+
+    /// As long as without guidance, row by row of the latents: `cfg_normalization`.
+    fn guided(&self, x: &Tensor<4>, at: &[Level], cond: Tensor<4>, mixed: Tensor<4>) -> Tensor<4> {
+        let [cond, mixed] = [cond, mixed].map(|x0| Space::Flow.read(x, x0, at));
+        let length = |v: &Tensor<4>| v.clone().square().sum_dim(3).sqrt();
+        let factor = length(&cond) / length(&mixed);
+        Space::Flow.write(x, mixed * factor, at)
+    }
+}

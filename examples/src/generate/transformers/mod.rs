@@ -1,0 +1,246 @@
+//! Pipelines of diffusion transformers: what each is beside what all share.
+//!
+//! A pipeline is one file here and one implementation of [`Pipeline`]: its components, its defaults, how it reads prompts.
+//! [`draw`] does the rest, alike for all.
+
+mod bin_tables;
+mod bins;
+mod chroma;
+pub mod draw;
+mod flux;
+mod flux2;
+mod flux_fill;
+mod qwen_image;
+mod redux;
+pub mod text;
+
+use super::args::Args;
+use super::draws::Draws;
+use super::folder::Folder;
+use super::memory;
+use super::model::Vae;
+use super::scheduler::Scheduler;
+use super::unet_folder::sample_size;
+use anyhow::Result;
+use burn::module::Module;
+use burn::prelude::*;
+use burn::tensor::FloatDType;
+use canvas_core::weights::{Rules, Source};
+use canvas_core::{Backbone, Condition, Level};
+
+/// Classes of diffusers' pipelines whose folders are read.
+pub const CLASSES: &[&str] = &[
+    "FluxPipeline",
+    "FluxKontextPipeline",
+    "FluxFillPipeline",
+    "ChromaPipeline",
+    "QwenImagePipeline",
+    "Flux2Pipeline",
+    "Flux2KleinPipeline",
+];
+
+/// Draws with the pipeline that the folder's index names; `None` if it is none of [`CLASSES`].
+///
+/// # Errors
+/// Whatever is wrong with files or arguments, named.
+pub fn run(args: &Args, device: &Device) -> Option<Result<()>> {
+    let mut folder = Folder::open(args, device).ok()?;
+    Some(match folder.class() {
+        "FluxPipeline" | "FluxKontextPipeline" => draw::run::<flux::FluxPipeline>(&mut folder),
+        "FluxFillPipeline" => draw::run::<flux_fill::FluxFill>(&mut folder),
+        "ChromaPipeline" => draw::run::<chroma::ChromaPipeline>(&mut folder),
+        "QwenImagePipeline" => draw::run::<qwen_image::QwenImagePipeline>(&mut folder),
+        "Flux2Pipeline" | "Flux2KleinPipeline" => draw::run::<flux2::Flux2Pipeline>(&mut folder),
+        _ => return None,
+    })
+}
+
+/// What a pipeline of diffusers is, beside what all share.
+pub trait Pipeline: Sized {
+    /// What its network is conditioned on.
+    type Cond: Condition;
+
+    /// Reads every component.
+    ///
+    /// # Errors
+    /// Names the file and the key.
+    fn open(folder: &mut Folder<'_>) -> Result<Self>;
+
+    /// What it takes where nothing is said.
+    fn defaults(&self, args: &Args) -> Defaults;
+
+    /// The network.
+    fn network(&self) -> &impl Backbone<4, Cond = Self::Cond>;
+
+    /// The network in other numbers.
+    fn cast(self, dtype: FloatDType) -> Self;
+
+    /// The autoencoder; `None` where pixels themselves are drawn.
+    fn vae(&self) -> Option<&Vae>;
+
+    /// Conditions for what is drawn and, if guidance is on, for what is not. What is drawn here comes after the noise that the
+    /// run starts from.
+    ///
+    /// # Errors
+    /// If a prompt or a picture cannot be read.
+    fn conditions(&self, ask: &Request<'_>, draws: &mut Draws) -> Result<Given<Self::Cond>>;
+
+    /// Shape `[C, h, w]` of the latents of one picture of `height` by `width` pixels.
+    fn latent(&self, [height, width]: [usize; 2]) -> [usize; 3] {
+        match self.vae() {
+            Some(vae) => [vae.channels, height / vae.factor, width / vae.factor],
+            None => [3, height, width],
+        }
+    }
+
+    /// Which levels the run visits.
+    fn grid(&self, _scheduler: &Scheduler, _ask: &Request<'_>) -> Grid {
+        Grid::Own { mu: None }
+    }
+
+    /// What becomes of a guided estimate `mixed` of clean latents, beside the one for what is drawn: `[B, C, h, w]` each.
+    fn guided(&self, _x: &Tensor<4>, _at: &[Level], _cond: Tensor<4>, mixed: Tensor<4>) -> Tensor<4> {
+        mixed
+    }
+}
+
+/// What a pipeline takes where nothing is said.
+#[derive(Clone, Debug)]
+pub struct Defaults {
+    /// Height and width in pixels.
+    pub size: [usize; 2],
+    /// What both must be a multiple of.
+    pub multiple: usize,
+    /// Steps of the scheduler.
+    pub steps: usize,
+    /// The guidance scale.
+    pub guidance: Guidance,
+    /// How much of a picture is drawn anew, where the pipeline can start from one.
+    pub strength: Option<f64>,
+    /// Which sizes are drawn.
+    pub sizes: Sizes,
+}
+
+/// Which sizes a pipeline draws.
+#[derive(Clone, Copy, Debug)]
+pub enum Sizes {
+    /// Any.
+    Any,
+    /// The one of these whose proportions are nearest, and what was asked for is cut out of it.
+    Bins(&'static [bin_tables::Bin]),
+    /// So many pixels, in the proportions that are asked for.
+    Area(usize),
+}
+
+/// What `--guidance` is to a pipeline.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Guidance {
+    /// Classifier-free guidance: this by default, on above so much.
+    Free {
+        /// By default.
+        scale: f64,
+        /// Off at this scale and below: 1, but for Z-Image.
+        off: f64,
+    },
+    /// A number that the network is told.
+    Told(f64),
+    /// `--true-cfg`, which needs a negative prompt; `--guidance` is a number that the network is told.
+    True {
+        /// What the network is told by default, if it is told anything.
+        told: Option<f64>,
+        /// The scale of `--true-cfg` by default.
+        scale: f64,
+    },
+    /// There is none.
+    None,
+}
+
+impl Guidance {
+    /// Whether `--guidance` means something.
+    fn is_asked(self) -> bool {
+        !matches!(self, Self::None | Self::True { told: None, .. })
+    }
+}
+
+/// The levels of a run.
+#[derive(Clone, Debug)]
+pub enum Grid {
+    /// As the scheduler places so many steps.
+    Own {
+        /// How far a flow is shifted, where that follows from the size.
+        mu: Option<f64>,
+    },
+    /// Sigmas from 1 down to `1/N`, which the scheduler shifts.
+    Even {
+        /// How far.
+        mu: Option<f64>,
+    },
+}
+
+/// What is asked of a pipeline, with its defaults filled in.
+pub struct Request<'a> {
+    /// Of the program.
+    pub args: &'a Args,
+    /// Where the networks are.
+    pub device: &'a Device,
+    /// Pictures.
+    pub batch: usize,
+    /// Height and width in pixels, of what is drawn.
+    pub size: [usize; 2],
+    /// Steps of the scheduler.
+    pub steps: usize,
+    /// Scale of classifier-free guidance; `None` where it is off.
+    pub guidance: Option<f64>,
+    /// What the network is told of guidance.
+    pub told: Option<f64>,
+    /// Numbers of the network.
+    pub dtype: FloatDType,
+}
+
+/// Conditions of a run.
+pub struct Given<C> {
+    /// For what is drawn, a row each.
+    pub positive: C,
+    /// For what is not, where guidance is on.
+    pub negative: Option<C>,
+}
+
+impl Folder<'_> {
+    /// The transformer's weights.
+    ///
+    /// # Errors
+    /// Names the file and lists every key that does not fit.
+    pub fn network<M: Module>(&mut self, network: M, rules: &Rules) -> Result<M> {
+        self.weights("transformer", network, rules)
+    }
+
+    /// A component's weights, if they fit into memory.
+    ///
+    /// # Errors
+    /// Names the file and lists every key that does not fit.
+    pub fn weights<M: Module>(&mut self, name: &str, network: M, rules: &Rules) -> Result<M> {
+        memory::component(name, 4 * network.num_params() as u64, self.args)?;
+        let source = Source::open(&self.component(name)?, self.args.variant.as_deref())?;
+        self.loader().load(name, network, &source, rules)
+    }
+
+    /// Side of the latents that a network was trained with, height and width.
+    ///
+    /// # Errors
+    /// If its configuration cannot be read.
+    pub fn sample(&self, name: &str) -> Result<[usize; 2]> {
+        Ok(sample_size(&self.config(name, "config.json")?))
+    }
+
+    /// The autoencoder, or the one of `--vae`.
+    ///
+    /// # Errors
+    /// Names the file and the key.
+    pub fn vae(&mut self) -> Result<Vae> {
+        let folder = match &self.args.vae {
+            Some(folder) => folder.clone(),
+            None => self.component("vae")?,
+        };
+        self.loader().vae(&folder)
+    }
+}

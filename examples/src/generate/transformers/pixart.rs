@@ -1,0 +1,83 @@
+//! `PixArtAlphaPipeline` and `PixArtSigmaPipeline`: T5, and the largest of the alpha models are told sizes.
+
+use super::text::T5;
+use super::bin_tables::Bin;
+use super::{Defaults, Folder, Given, Guidance, Pipeline, Request, Sizes, bins};
+use crate::generate::args::Args;
+use crate::generate::draws::Draws;
+use crate::generate::model::Vae;
+use anyhow::{Result, bail};
+use burn::prelude::*;
+use burn::tensor::FloatDType;
+use canvas_core::{Backbone, params};
+use canvas_dit::{PixArt, PixArtCondition, PixArtConfig};
+
+/// PixArt-alpha or Sigma with T5.
+pub struct PixArtPipeline {
+    network: PixArt,
+    config: PixArtConfig,
+    sample: usize,
+    vae: Vae,
+    t5: T5,
+    /// Tokens of a prompt where nothing is said.
+    length: usize,
+    bins: &'static [Bin],
+}
+
+impl Pipeline for PixArtPipeline {
+    type Cond = PixArtCondition;
+
+    fn open(folder: &mut Folder<'_>) -> Result<Self> {
+        let sigma = folder.class() == "PixArtSigmaPipeline";
+        let t5 = folder.t5("text_encoder", "tokenizer")?;
+        let path = folder.component("transformer")?;
+        let config = PixArtConfig::from_diffusers_file(&path.join("config.json"))?;
+        let network = folder.network(config.init(folder.device), &config.published())?;
+        let [sample, _] = folder.sample("transformer")?;
+        let Some(bins) = bins::pixart(sample, sigma) else {
+            bail!("{}: sample_size {sample}: expected 32, 64, 128 or, of Sigma, 256", path.display());
+        };
+        let length = if sigma { 300 } else { 120 };
+        Ok(Self { network, config, sample, vae: folder.vae()?, t5, length, bins })
+    }
+
+    fn defaults(&self, _args: &Args) -> Defaults {
+        Defaults {
+            size: [self.sample * self.vae.factor; 2],
+            multiple: self.config.patch * self.vae.factor,
+            steps: 20,
+            guidance: Guidance::Free { scale: 4.5, off: 1.0 },
+            strength: None,
+            sizes: Sizes::Bins(self.bins),
+        }
+    }
+
+    fn network(&self) -> &impl Backbone<4, Cond = PixArtCondition> {
+        &self.network
+    }
+
+    fn cast(self, dtype: FloatDType) -> Self {
+        Self { network: params::cast(self.network, dtype), ..self }
+    }
+
+    fn vae(&self) -> Option<&Vae> {
+        Some(&self.vae)
+    }
+
+    fn conditions(&self, ask: &Request<'_>, _draws: &mut Draws) -> Result<Given<PixArtCondition>> {
+        let length = ask.length(self.length, None)?;
+        let read = |prompts: Vec<String>| -> Result<PixArtCondition> {
+            // What diffusers does to captions without the packages that would clean them.
+            let prompts: Vec<String> = prompts.iter().map(|text| text.to_lowercase().trim().to_owned()).collect();
+            let text = ask.cast(self.t5.read(&prompts, length, true)?);
+            let [height, width] = ask.size;
+            Ok(match self.config.micro_conditions {
+                true => PixArtCondition::new(text, height, width),
+                false => text.into(),
+            })
+        };
+        let positive = read(ask.prompts())?;
+        let negative = ask.guidance.map(|_| read(ask.negatives())).transpose()?;
+        Ok(Given { positive, negative })
+    }
+}

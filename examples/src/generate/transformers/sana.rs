@@ -1,0 +1,106 @@
+//! `SanaPipeline`: Gemma 2's last states, behind an instruction.
+
+use super::bin_tables::Bin;
+use super::text::{LanguageModel, reads};
+use super::{Defaults, Folder, Given, Guidance, Pipeline, Request, Sizes, bins};
+use crate::generate::args::Args;
+use crate::generate::draws::Draws;
+use crate::generate::model::Vae;
+use anyhow::{Result, bail};
+use burn::prelude::*;
+use burn::tensor::FloatDType;
+use canvas_core::{Backbone, Text, params};
+use canvas_dit::{Sana, SanaCondition, SanaConfig};
+use canvas_text::templates::SANA_INSTRUCTION;
+use canvas_text::{RowLength, Side};
+
+/// Tokens of a prompt where nothing is said.
+const LENGTH: usize = 300;
+
+/// Sana with Gemma 2.
+pub struct SanaPipeline {
+    network: Sana,
+    vae: Vae,
+    text: LanguageModel,
+    bins: &'static [Bin],
+}
+
+impl Pipeline for SanaPipeline {
+    type Cond = SanaCondition;
+
+    fn open(folder: &mut Folder<'_>) -> Result<Self> {
+        let mut text = folder.language_model(|depth| vec![depth])?;
+        text.tokenizer = text.tokenizer.with_padding_side(Side::Right);
+        let path = folder.component("transformer")?;
+        let config = SanaConfig::from_diffusers_file(&path.join("config.json"))?;
+        reads(&path, text.width(1), config.context)?;
+        if config.guidance_scale.is_some() {
+            bail!("{}: guidance_embeds: this network is Sana-Sprint's, whose sampler is not here", path.display());
+        }
+        let network = folder.network(config.init(folder.device), &config.published())?;
+        let [sample, _] = folder.sample("transformer")?;
+        let bins = match bins::sana(sample) {
+            Some(bins) => bins,
+            None if folder.args.exact_size => &[],
+            None => bail!(
+                "{}: sample_size {sample}: sizes are known for 16, 32, 64 and 128; --exact-size draws any",
+                path.display()
+            ),
+        };
+        Ok(Self { network, vae: folder.vae()?, text, bins })
+    }
+
+    fn defaults(&self, _args: &Args) -> Defaults {
+        Defaults {
+            size: [1024, 1024],
+            multiple: self.vae.factor,
+            steps: 20,
+            guidance: Guidance::Free { scale: 4.5, off: 1.0 },
+            strength: None,
+            sizes: Sizes::Bins(self.bins),
+        }
+    }
+
+    fn network(&self) -> &impl Backbone<4, Cond = SanaCondition> {
+        &self.network
+    }
+
+    fn cast(self, dtype: FloatDType) -> Self {
+        Self { network: params::cast(self.network, dtype), ..self }
+    }
+
+    fn vae(&self) -> Option<&Vae> {
+        Some(&self.vae)
+    }
+
+    fn conditions(&self, ask: &Request<'_>, _draws: &mut Draws) -> Result<Given<SanaCondition>> {
+        let length = ask.length(LENGTH, None)?;
+        let instruction = if ask.args.instruction.is_some() { "" } else { SANA_INSTRUCTION };
+        let positive = self.read(ask, &ask.prompts(), instruction, length)?;
+        let negative = ask.guidance.map(|_| self.read(ask, &ask.negatives(), "", length)).transpose()?;
+        Ok(Given { positive, negative })
+    }
+}
+
+impl SanaPipeline {
+    /// Of a text behind an instruction the first state and as many of the last as make up the length.
+    fn read(&self, ask: &Request<'_>, prompts: &[String], instruction: &str, length: usize) -> Result<SanaCondition> {
+        let told: Vec<String> =
+            prompts.iter().map(|prompt| format!("{instruction}{}", prompt.to_lowercase().trim())).collect();
+        let whole = match instruction {
+            "" => length,
+            text => self.text.tokenizer.ids(text)?.len() + length - 2,
+        };
+        let text = self.text.read(&told, RowLength::Exactly(whole))?;
+        let kept = length - 1;
+        let cut = |x: Tensor<3>| Tensor::cat(vec![x.clone().narrow(1, 0, 1), x.narrow(1, whole - kept, kept)], 1);
+        let text = match instruction {
+            "" => text,
+            _ => {
+                let mask = cut(text.mask.float().unsqueeze_dim::<3>(2)).squeeze_dim::<2>(2).greater_elem(0.5);
+                Text { tokens: cut(text.tokens), mask, pooled: text.pooled }
+            }
+        };
+        Ok(ask.cast(text).into())
+    }
+}

@@ -1,0 +1,76 @@
+//! `ZImagePipeline`: Qwen 3's penultimate states of a chat.
+
+use super::flux::tokens;
+use super::text::{LanguageModel, packed, reads};
+use super::{Defaults, Folder, Given, Grid, Guidance, Pipeline, Request, Sizes};
+use crate::generate::args::Args;
+use crate::generate::draws::Draws;
+use crate::generate::model::Vae;
+use crate::generate::scheduler::Scheduler;
+use anyhow::Result;
+use burn::prelude::*;
+use burn::tensor::FloatDType;
+use canvas_core::{Backbone, Text, params};
+use canvas_dit::{ZImage, ZImageConfig};
+use canvas_text::{Message, RowLength};
+
+/// Tokens of a prompt where nothing is said.
+const LENGTH: usize = 512;
+
+/// Z-Image with Qwen 3.
+pub struct ZImagePipeline {
+    network: ZImage,
+    config: ZImageConfig,
+    vae: Vae,
+    text: LanguageModel,
+}
+
+impl Pipeline for ZImagePipeline {
+    type Cond = Text;
+
+    fn open(folder: &mut Folder<'_>) -> Result<Self> {
+        let text = folder.language_model(|depth| vec![depth - 1])?;
+        let path = folder.component("transformer")?;
+        let config = ZImageConfig::from_diffusers_file(&path.join("config.json"))?;
+        reads(&path, text.width(1), config.text)?;
+        let network = folder.network(config.init(folder.device), &config.published())?;
+        Ok(Self { network, config, vae: folder.vae()?, text })
+    }
+
+    fn defaults(&self, _args: &Args) -> Defaults {
+        Defaults {
+            size: [1024, 1024],
+            multiple: self.config.patch * self.vae.factor,
+            steps: 50,
+            guidance: Guidance::Free { scale: 5.0, off: 0.0 },
+            strength: None,
+            sizes: Sizes::Any,
+        }
+    }
+
+    fn network(&self) -> &impl Backbone<4, Cond = Text> {
+        &self.network
+    }
+
+    fn cast(self, dtype: FloatDType) -> Self {
+        Self { network: params::cast(self.network, dtype), ..self }
+    }
+
+    fn vae(&self) -> Option<&Vae> {
+        Some(&self.vae)
+    }
+
+    fn grid(&self, scheduler: &Scheduler, ask: &Request<'_>) -> Grid {
+        scheduler.even(scheduler.mu(tokens(ask, &self.vae, self.config.patch)))
+    }
+
+    fn conditions(&self, ask: &Request<'_>, _draws: &mut Draws) -> Result<Given<Text>> {
+        let length = ask.length(LENGTH, None)?;
+        ask.both(|prompts| {
+            let chat = |prompt: &String| self.text.chat(&[Message::new("user", prompt)], true, Some(true));
+            let chats = prompts.iter().map(chat).collect::<Result<Vec<_>>>()?;
+            let text = self.text.read(&chats, RowLength::Exactly(length))?;
+            Ok(ask.cast(packed(&text, 0, length)))
+        })
+    }
+}

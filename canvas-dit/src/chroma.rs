@@ -115,6 +115,21 @@ impl ChromaConfig {
 ///
 /// The text's mask says which tokens are words (the end of the text is one). Of the padding Chroma reads the first token
 /// and no other, which is seen to here.
+///
+/// # Example
+/// ```
+/// use burn::prelude::*;
+/// use canvas_core::{Backbone, Text};
+/// use canvas_dit::ChromaConfig;
+///
+/// let device = Device::flex();
+/// # let mask = Tensor::<2, Int>::ones([1, 3], &device).bool();
+/// # let text = Text { tokens: Tensor::ones([1, 3, 8], &device), mask, pooled: Tensor::ones([1, 4], &device) };
+/// let config = ChromaConfig::new(1, 1, 2, 8).with_axes([2, 2, 4]).with_channels(4);
+/// let net = config.with_features(8).with_hidden(16).with_layers(1).init(&device);
+/// let x = Tensor::ones([1, 4, 6, 8], &device);
+/// assert_eq!(net.forward(x, Tensor::from_floats([0.7], &device), &text).dims(), [1, 4, 6, 8]);
+/// ```
 #[derive(Module, Debug)]
 pub struct Chroma {
     approximator: Approximator,

@@ -10,7 +10,10 @@
 //! Shape letters: `B` batch, `C` channels, `H` and `S` height and width, `N` image tokens, `R` tokens of references, `T` text
 //! tokens, `W` width.
 
+mod fill;
 pub(crate) mod published;
+
+pub use fill::fill_channels;
 
 use crate::Prompt;
 use crate::prompt::Expected;
@@ -21,7 +24,7 @@ use burn::tensor::activation::silu;
 use canvas_core::memo::{Constant, keep};
 use canvas_core::nn::init::{xavier_linear, zero_linear};
 use canvas_core::nn::{Pairs, Rope, Scores, TimeEmbed, TimeEmbedConfig, dense, linear, modulate, patch};
-use canvas_core::{Backbone, Channels, ConfigError, check, trace};
+use canvas_core::{Backbone, ConfigError, check, trace};
 
 /// Sizes of a [`Flux`].
 #[derive(Config, Debug)]
@@ -113,6 +116,30 @@ impl FluxConfig {
 }
 
 /// The transformer of Flux.1: noise fraction in `[0, 1]` as time, `noise - data` as answer.
+///
+/// # Example
+/// ```
+/// use burn::prelude::*;
+/// use canvas_core::{Backbone, Concatenated, Text};
+/// use canvas_dit::{FluxConfig, Prompt, fill_channels};
+///
+/// let device = Device::flex();
+/// # let mask = Tensor::<2, Int>::ones([1, 3], &device).bool();
+/// # let text = Text { tokens: Tensor::ones([1, 3, 8], &device), mask, pooled: Tensor::ones([1, 4], &device) };
+/// let config = FluxConfig::new(1, 1, 2, 8, 4).with_axes([2, 2, 4]).with_channels(4);
+/// let (x, time) = (Tensor::ones([1, 4, 6, 8], &device), Tensor::from_floats([0.7], &device));
+/// let flux = config.init(&device);
+/// let prompt = Prompt::from(text).with_guidance(3.5);
+/// assert_eq!(flux.forward(x.clone(), time.clone(), &prompt).dims(), [1, 4, 6, 8]);
+/// // Kontext: with a picture to look at, of any size.
+/// let edit = prompt.clone().with_reference(Tensor::ones([1, 4, 2, 4], &device));
+/// assert_eq!(flux.forward(x.clone(), time.clone(), &edit).dims(), [1, 4, 6, 8]);
+/// // Fill: with a masked picture's latents and the mask's pixels beside the latents.
+/// let fill = config.with_extra(4 + 64).init(&device);
+/// let beside = fill_channels(Tensor::zeros([1, 4, 6, 8], &device), Tensor::ones([1, 1, 48, 64], &device));
+/// let drawn = Concatenated { backbone: &fill }.forward(x, time, &(prompt, beside));
+/// assert_eq!(drawn.dims(), [1, 4, 6, 8]);
+/// ```
 #[derive(Module, Debug)]
 pub struct Flux {
     time: TimeEmbed,
@@ -255,25 +282,4 @@ impl FluxSingle {
         let [shift, scale, gate] = modulation("modulation", &self.modulation, c);
         self.block.forward(h, [shift, scale, gate], rope, &Scores::default())
     }
-}
-
-/// What FLUX.1 Fill reads beside the latents: those of the masked picture, and the mask's 8x8 pixels at each place.
-///
-/// Join them to the input with [`Concatenated`](canvas_core::Concatenated).
-///
-/// # Shapes
-/// - `masked`: `[B, C, h, w]`, latents of the picture with zeros where it is to be painted, scaled as those that are drawn
-/// - `mask`: `[B, 1, f h, f w]`, 1 where it is to be painted; `f` is 8
-/// - output: `[B, C + f f, h, w]`
-///
-/// # Panics
-/// If the mask is not a whole number of times as large as the latents.
-pub fn fill_channels(masked: Tensor<4>, mask: Tensor<4>) -> Channels<4> {
-    let ([batch, _, height, width], found) = (masked.dims(), mask.dims());
-    let factor = found[2] / height.max(1);
-    let expected = [batch, 1, factor * height, factor * width];
-    assert!(factor > 0 && found == expected, "the mask is {found:?} for latents of {:?}", masked.dims());
-    let pixels = patch::split(mask, factor); // [B, h w, f f]
-    let pixels = pixels.swap_dims(1, 2).reshape([batch, factor * factor, height, width]);
-    Channels { values: Tensor::cat(vec![masked, pixels], 1) }
 }

@@ -9,19 +9,17 @@
 //! Shape letters: `B` batch, `C` channels, `H` and `S` height and width, `N` image tokens, `R` tokens of references, `T` text
 //! tokens, `L` all of them, `W` width.
 
+mod blocks;
 mod published;
 
 use crate::Prompt;
 use crate::prompt::Expected;
-use crate::streams::{Modulation, answer, attend_both, check_heads, modulation};
-use burn::nn::{Linear, RmsNorm, RmsNormConfig};
+use crate::streams::{check_heads, modulation};
+use blocks::{Double, Single};
+use burn::nn::Linear;
 use burn::prelude::*;
-use burn::tensor::activation::silu;
 use canvas_core::memo::{Constant, keep};
-use canvas_core::nn::{
-    GatedMlp, GatedMlpConfig, Pairs, Qkv, QkvConfig, Rope, Scores, TimeEmbed, TimeEmbedConfig,
-    attend_jointly, attention, dense, init, modulate, patch,
-};
+use canvas_core::nn::{Pairs, Rope, TimeEmbed, TimeEmbedConfig, dense, init, modulate, patch};
 use canvas_core::{Backbone, ConfigError, check, trace};
 
 /// Sizes of a [`Flux2`].
@@ -123,6 +121,21 @@ impl Flux2Config {
 }
 
 /// The transformer of Flux.2: noise fraction in `[0, 1]` as time, `noise - data` as answer.
+///
+/// # Example
+/// ```
+/// use burn::prelude::*;
+/// use canvas_core::{Backbone, Text};
+/// use canvas_dit::{Flux2Config, Prompt};
+///
+/// let device = Device::flex();
+/// # let mask = Tensor::<2, Int>::ones([1, 3], &device).bool();
+/// # let text = Text { tokens: Tensor::ones([1, 3, 8], &device), mask, pooled: Tensor::ones([1, 4], &device) };
+/// let net = Flux2Config::new(1, 1, 2, 8).with_axes([2; 4]).with_channels(6).init(&device);
+/// let prompt = Prompt::from(text).with_guidance(4.0).with_reference(Tensor::ones([1, 6, 2, 2], &device));
+/// let x = Tensor::ones([1, 6, 3, 5], &device);
+/// assert_eq!(net.forward(x, Tensor::from_floats([0.7], &device), &prompt).dims(), [1, 6, 3, 5]);
+/// ```
 #[derive(Module, Debug)]
 pub struct Flux2 {
     time: TimeEmbed,
@@ -215,92 +228,5 @@ impl Backbone<4> for Flux2 {
         let [scale, shift] = modulation("final_modulation", &self.final_modulation, c);
         let h = modulate::apply(modulate::norm(h), shift, scale);
         patch::join(dense(&self.unembed, h), 1, height, width) // [B, C, H, S]
-    }
-}
-
-/// A stream's own layers in a [`Double`].
-#[derive(Module, Debug)]
-struct Stream {
-    qkv: Qkv,
-    output: Linear,
-    mlp: GatedMlp,
-}
-
-impl Stream {
-    fn new(config: &Flux2Config, device: &Device) -> Self {
-        let (width, heads) = (config.width(), config.heads);
-        let qkv = QkvConfig::new(width, heads, width / heads).with_bias(false).with_norm(Some(1e-6));
-        Self {
-            qkv: qkv.init(device),
-            output: init::linear(width, width, false, device),
-            mlp: GatedMlpConfig::new(width, config.hidden()).init(device),
-        }
-    }
-}
-
-/// Text and image with layers of their own, which attend to each other.
-#[derive(Module, Debug)]
-struct Double {
-    text: Stream,
-    image: Stream,
-}
-
-impl Double {
-    fn new(config: &Flux2Config, device: &Device) -> Self {
-        Self { text: Stream::new(config, device), image: Stream::new(config, device) }
-    }
-
-    fn forward(
-        &self,
-        [text, image]: [Tensor<3>; 2],
-        [of_text, of_image]: [&Modulation; 2],
-        rope: &Rope,
-    ) -> [Tensor<3>; 2] {
-        let streams = [(&self.text.qkv, &text, of_text), (&self.image.qkv, &image, of_image)];
-        let [read_text, read_image] = attend_both(streams, rope, &Scores::default());
-        let after = |stream: &Stream, h, read, modulation: &Modulation| {
-            answer(h, dense(&stream.output, read), modulation.clone(), |m| stream.mlp.forward(m))
-        };
-        [after(&self.text, text, read_text, of_text), after(&self.image, image, read_image, of_image)]
-    }
-}
-
-/// Attention and gated perceptron side by side, with one layer before both and one behind.
-#[derive(Module, Debug)]
-struct Single {
-    input: Linear,
-    query_norm: RmsNorm,
-    key_norm: RmsNorm,
-    output: Linear,
-    heads: usize,
-    hidden: usize,
-}
-
-impl Single {
-    fn new(config: &Flux2Config, device: &Device) -> Self {
-        let (width, heads, hidden) = (config.width(), config.heads, config.hidden());
-        let norm = || RmsNormConfig::new(width / heads).with_epsilon(1e-6).init(device);
-        Self {
-            input: init::linear(width, 3 * width + 2 * hidden, false, device),
-            query_norm: norm(),
-            key_norm: norm(),
-            output: init::linear(width + hidden, width, false, device),
-            heads,
-            hidden,
-        }
-    }
-
-    /// `[B, L, W]` to `[B, L, W]`.
-    fn forward(&self, h: Tensor<3>, [shift, scale, gate]: [Tensor<3>; 3], rope: &Rope) -> Tensor<3> {
-        let (width, hidden) = (h.dims()[2], self.hidden);
-        let all = dense(&self.input, modulate::apply(modulate::norm(h.clone()), shift, scale));
-        let [query, key, value] =
-            [0, 1, 2].map(|k| attention::split(all.clone().narrow(2, k * width, width), self.heads));
-        let query = rope.rotate(self.query_norm.forward(query)); // [B, H, L, W/H]
-        let key = rope.rotate(self.key_norm.forward(key));
-        let [read] =
-            trace::scope(|| "attention".into(), || attend_jointly([[query, key, value]], &Scores::default()));
-        let [open, up] = [0, 1].map(|k| all.clone().narrow(2, 3 * width + k * hidden, hidden));
-        h + gate * dense(&self.output, Tensor::cat(vec![read, silu(open) * up], 2))
     }
 }

@@ -88,13 +88,13 @@ impl Condition for Prompt {
     fn select(&self, rows: &[usize]) -> Self {
         Self {
             text: self.text.select(rows),
-            guidance: self.guidance.clone().map(|scale| picked(scale, rows)),
-            references: self.references.iter().map(|latents| picked(latents.clone(), rows)).collect(),
+            guidance: self.guidance.as_ref().map(|scale| picked(scale, rows)),
+            references: self.references.iter().map(|latents| picked(latents, rows)).collect(),
         }
     }
 }
 
-fn picked<const D: usize>(x: Tensor<D>, rows: &[usize]) -> Tensor<D> {
+fn picked<const D: usize>(x: &Tensor<D>, rows: &[usize]) -> Tensor<D> {
     Tensor::cat(rows.iter().map(|&row| x.clone().narrow(0, row, 1)).collect(), 0)
 }
 

@@ -83,6 +83,24 @@ impl QwenImageConfig {
 }
 
 /// The transformer of Qwen-Image: noise fraction in `[0, 1]` as time, `noise - data` as answer.
+///
+/// Nothing reads the text behind the last block's attention: the layers there have no gradient, and stay as they are.
+///
+/// # Example
+/// ```
+/// use burn::prelude::*;
+/// use canvas_core::{Backbone, Text};
+/// use canvas_dit::{Prompt, QwenImageConfig};
+///
+/// let device = Device::flex();
+/// # let mask = Tensor::<2, Int>::ones([1, 3], &device).bool();
+/// # let text = Text { tokens: Tensor::ones([1, 3, 8], &device), mask, pooled: Tensor::ones([1, 4], &device) };
+/// let net = QwenImageConfig::new(1, 2, 8).with_axes([2, 2, 4]).with_channels(4).init(&device);
+/// // Qwen-Image-Edit: with pictures to look at, of any size.
+/// let prompt = Prompt::from(text).with_reference(Tensor::ones([1, 4, 2, 4], &device));
+/// let x = Tensor::ones([1, 4, 6, 8], &device);
+/// assert_eq!(net.forward(x, Tensor::from_floats([0.7], &device), &prompt).dims(), [1, 4, 6, 8]);
+/// ```
 #[derive(Module, Debug)]
 pub struct QwenImage {
     time: TimeEmbed,

@@ -94,9 +94,15 @@ impl Qkv {
 /// - the scores' mask and bias are over all streams together
 pub fn attend_jointly<const S: usize>(streams: [[Tensor<4>; 3]; S], scores: &Scores) -> [Tensor<3>; S] {
     let lengths = streams.each_ref().map(|[query, ..]| query.dims()[2]);
-    let joint = |part: usize| Tensor::cat(streams.iter().map(|stream| stream[part].clone()).collect(), 2);
-    let query = trace::tap(|| "query".into(), joint(0));
-    let read = trace::tap(|| "heads".into(), attend_with([query, joint(1), joint(2)], scores)); // [B, H, N, D]
+    let mut joint: [Vec<Tensor<4>>; 3] = Default::default();
+    for stream in streams {
+        for (all, own) in joint.iter_mut().zip(stream) {
+            all.push(own);
+        }
+    }
+    let [query, key, value] = joint.map(|parts| Tensor::cat(parts, 2)); // [B, H or K, N, D]
+    let query = trace::tap(|| "query".into(), query);
+    let read = trace::tap(|| "heads".into(), attend_with([query, key, value], scores)); // [B, H, N, D]
     let read = joined(read); // [B, N, H D]
     let mut start = 0;
     lengths.map(|length| {

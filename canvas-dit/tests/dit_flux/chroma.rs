@@ -1,6 +1,7 @@
-use super::{equals, half_text, named_as_published, rows_are_alone, runs_in_half, text, times, tracked};
+use super::{
+    Input, equals, half_text, named_as_published, rows_are_alone, runs_in_half, text, times, tracked,
+};
 use burn::prelude::*;
-use burn::tensor::Gradients;
 use canvas_core::memo::{Remembering, Tagged};
 use canvas_core::{Backbone, Text};
 use canvas_dit::{Chroma, ChromaConfig, ChromaMask};
@@ -22,9 +23,8 @@ fn equals_diffusers_with_either_mask() {
         let model = chirped(config().with_mask(mask).init(&device));
         let x = pattern([2, 4, 4, 6], 1.0, &device).require_grad();
         let cond = tracked(text([5, 2], &device));
-        let of_x = |all: &Gradients| x.grad(all).unwrap().into_data();
-        let of_tokens = |all: &Gradients| cond.tokens.grad(all).unwrap().into_data();
-        equals(name, &model, &x, &cond, &[("x", &of_x), ("tokens", &of_tokens)], &[]);
+        let inputs = [Input::new("x", &x), Input::new("tokens", &cond.tokens)];
+        equals(name, &model, &x, &cond, &inputs, &[]);
     }
 }
 

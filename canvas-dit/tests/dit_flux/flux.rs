@@ -1,5 +1,6 @@
 use super::{
-    equals, fixture, half_prompt, named_as_published, rows_are_alone, runs_in_half, text, times, tracked,
+    Input, equals, fixture, half_prompt, named_as_published, rows_are_alone, runs_in_half, text, times,
+    tracked,
 };
 use burn::prelude::*;
 use canvas_core::memo::{Remembering, Tagged};
@@ -20,26 +21,20 @@ fn prompt(device: &Device) -> Prompt {
     Prompt { guidance, ..Prompt::from(text([5, 3], device)) }
 }
 
-fn of(x: Tensor<4>) -> impl Fn(&burn::tensor::Gradients) -> TensorData {
-    move |all| x.grad(all).unwrap().into_data()
-}
-
 #[test]
 fn dev_equals_diffusers() {
     let device = Device::flex().autodiff();
     let x = pattern([2, 4, 4, 6], 1.0, &device).require_grad();
     let cond = Prompt { text: tracked(text([5, 3], &device)), ..prompt(&device) };
-    let (tokens, pooled) = (cond.text.tokens.clone(), cond.text.pooled.clone());
-    let of_tokens = |all: &burn::tensor::Gradients| tokens.grad(all).unwrap().into_data();
-    let of_pooled = |all: &burn::tensor::Gradients| pooled.grad(all).unwrap().into_data();
-    let of_x = of(x.clone());
-    let inputs: [(&str, &dyn Fn(&_) -> _); 3] =
-        [("x", &of_x), ("tokens", &of_tokens), ("pooled", &of_pooled)];
+    let mut inputs = vec![
+        Input::new("x", &x),
+        Input::new("tokens", &cond.text.tokens),
+        Input::new("pooled", &cond.text.pooled),
+    ];
     equals("flux", &flux(&device), &x, &cond, &inputs, &[]);
 
     let reference = pattern([2, 4, 6, 2], 5.0, &device).require_grad();
-    let of_reference = of(reference.clone());
-    let inputs = [inputs.as_slice(), &[("reference", &of_reference)]].concat();
+    inputs.push(Input::new("reference", &reference));
     equals("flux_kontext", &flux(&device), &x, &cond.with_reference(reference), &inputs, &[]);
 }
 

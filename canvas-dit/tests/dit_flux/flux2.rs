@@ -1,6 +1,5 @@
-use super::{equals, half_prompt, named_as_published, rows_are_alone, runs_in_half, text, tracked};
+use super::{Input, equals, half_prompt, named_as_published, rows_are_alone, runs_in_half, text, tracked};
 use burn::prelude::*;
-use burn::tensor::Gradients;
 use canvas_dit::{Flux2, Flux2Config, Prompt};
 use canvas_testkit::{chirped, pattern};
 
@@ -22,18 +21,14 @@ fn dev_and_klein_equal_diffusers() {
     let device = Device::flex().autodiff();
     let x = pattern([2, 6, 2, 3], 1.0, &device).require_grad();
     let cond = Prompt { text: tracked(text([5, 3], &device)), ..prompt(&device) };
-    let of_x = |all: &Gradients| x.grad(all).unwrap().into_data();
-    let of_tokens = |all: &Gradients| cond.text.tokens.grad(all).unwrap().into_data();
-    let inputs: [(&str, &dyn Fn(&_) -> _); 2] = [("x", &of_x), ("tokens", &of_tokens)];
+    let mut inputs = vec![Input::new("x", &x), Input::new("tokens", &cond.text.tokens)];
     equals("flux2", &flux2(&device), &x, &cond, &inputs, &[]);
     let klein = chirped(config().with_guidance(false).init(&device));
     equals("klein", &klein, &x, &Prompt::from(cond.text.clone()), &inputs, &[]);
 
     let first = pattern([2, 6, 3, 1], 5.0, &device).require_grad();
     let second = pattern([2, 6, 2, 2], 6.0, &device).require_grad();
-    let of_first = |all: &Gradients| first.grad(all).unwrap().into_data();
-    let of_second = |all: &Gradients| second.grad(all).unwrap().into_data();
-    let inputs = [inputs.as_slice(), &[("first", &of_first), ("second", &of_second)]].concat();
+    inputs.extend([Input::new("first", &first), Input::new("second", &second)]);
     let cond = cond.clone().with_reference(first.clone()).with_reference(second.clone());
     equals("flux2_references", &flux2(&device), &x, &cond, &inputs, &[]);
 }

@@ -9,7 +9,7 @@ mod qwen;
 
 use burn::module::{Module, ModuleMapper, Param};
 use burn::prelude::*;
-use burn::tensor::{DType, FloatDType};
+use burn::tensor::{DType, FloatDType, Gradients};
 use canvas_core::weights::{Rules, published_shapes};
 use canvas_core::{Backbone, Condition, Text};
 use canvas_dit::Prompt;
@@ -44,20 +44,31 @@ fn tracked(mut text: Text) -> Text {
     text
 }
 
+/// An input whose gradient is looked at.
+struct Input {
+    name: &'static str,
+    grad: Box<dyn Fn(&Gradients) -> TensorData>,
+}
+
+impl Input {
+    fn new<const D: usize>(name: &'static str, x: &Tensor<D>) -> Self {
+        let x = x.clone();
+        Self { name, grad: Box::new(move |all| x.grad(all).unwrap().into_data()) }
+    }
+}
+
 /// Values and gradients of a network, held against a fixture.
 fn equals<M: Module + Backbone<4, Cond = C>, C: Condition>(
     name: &str,
     model: &M,
     x: &Tensor<4>,
     cond: &C,
-    inputs: &[(&str, &dyn Fn(&burn::tensor::Gradients) -> TensorData)],
+    inputs: &[Input],
     unread: &[&str],
 ) {
     let output = model.forward(x.clone(), times(&x.device()), cond);
     let (mut found, all) = answers_but(model, output, unread);
-    for (input, grad) in inputs {
-        found.insert(format!("grad.{input}"), grad(&all));
-    }
+    found.extend(inputs.iter().map(|input| (format!("grad.{}", input.name), (input.grad)(&all))));
     compare(&fixture(name), &found, TOLERANCE);
 }
 

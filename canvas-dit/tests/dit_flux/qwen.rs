@@ -1,6 +1,7 @@
-use super::{equals, half_prompt, named_as_published, rows_are_alone, runs_in_half, text, times, tracked};
+use super::{
+    Input, equals, half_prompt, named_as_published, rows_are_alone, runs_in_half, text, times, tracked,
+};
 use burn::prelude::*;
-use burn::tensor::Gradients;
 use canvas_core::memo::{Remembering, Tagged};
 use canvas_core::{Backbone, Text};
 use canvas_dit::{Prompt, QwenImage, QwenImageConfig};
@@ -29,16 +30,12 @@ fn equals_diffusers() {
     let device = Device::flex().autodiff();
     let x = pattern([2, 4, 6, 10], 1.0, &device).require_grad();
     let cond = Prompt::from(tracked(text([5, 3], &device)));
-    let of_x = |all: &Gradients| x.grad(all).unwrap().into_data();
-    let of_tokens = |all: &Gradients| cond.text.tokens.grad(all).unwrap().into_data();
-    let inputs: [(&str, &dyn Fn(&_) -> _); 2] = [("x", &of_x), ("tokens", &of_tokens)];
+    let mut inputs = vec![Input::new("x", &x), Input::new("tokens", &cond.text.tokens)];
     equals("qwen", &qwen(&device), &x, &cond, &inputs, &UNREAD);
 
     let first = pattern([2, 4, 4, 4], 5.0, &device).require_grad();
     let second = pattern([2, 4, 2, 16], 6.0, &device).require_grad();
-    let of_first = |all: &Gradients| first.grad(all).unwrap().into_data();
-    let of_second = |all: &Gradients| second.grad(all).unwrap().into_data();
-    let inputs = [inputs.as_slice(), &[("first", &of_first), ("second", &of_second)]].concat();
+    inputs.extend([Input::new("first", &first), Input::new("second", &second)]);
     let cond = cond.clone().with_reference(first.clone()).with_reference(second.clone());
     for (name, clean) in [("qwen_edit", false), ("qwen_clean", true)] {
         let model = chirped(config().with_clean_references(clean).init(&device));

@@ -10,6 +10,8 @@ A Rust test makes the same bits without a file: weights, noise, pictures and the
 
 import json
 
+import re
+
 import numpy as np
 from PIL import Image
 
@@ -46,6 +48,8 @@ def weight(name: str, shape) -> np.ndarray:
     variance per output, fan_in = product of all axes but the first. A scalar is 1.
     """
     shape = tuple(int(n) for n in shape)
+    # DiT's blocks have a copy each of the one embedder of time and class.
+    name = re.sub(r"(transformer_blocks)\.\d+\.norm1\.emb\.", r"\1.0.norm1.emb.", name)
     u = 2.0 * unit(name, int(np.prod(shape))) - 1.0
     if name.endswith(("embedding.weight", "class_embedding")):
         values = u

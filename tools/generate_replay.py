@@ -32,8 +32,9 @@ SINGLE = torch.float32  # its name may be replaced
 class Draws:
     """The draws of one run, made on demand: what was asked for is what `noise.safetensors` will hold."""
 
-    def __init__(self, start: str, posterior: bool):
+    def __init__(self, start: str, posterior: bool, batch: int | None = None):
         self.start, self.posterior = start, posterior
+        self.batch = batch  # DiT's schedulers step this many pictures twice; only the first half counts
         self.masked = False  # whether the picture that is being encoded is the masked one
         self.steps, self.found = [], {}
 
@@ -54,9 +55,11 @@ class Draws:
 
     def step(self, shape) -> torch.Tensor:
         """The next of the schedulers' draws. The formula runs on over all of them, in the order of the file."""
-        whole = inputs.noise("step_noise", (len(self.steps) + 1, *shape))
+        twice = self.batch is not None and shape[0] == 2 * self.batch
+        own = (self.batch, *shape[1:]) if twice else shape
+        whole = inputs.noise("step_noise", (len(self.steps) + 1, *own))
         self.steps.append(torch.from_numpy(whole[-1]))
-        return self.steps[-1]
+        return torch.cat([self.steps[-1]] * 2) if twice else self.steps[-1]
 
     def tensors(self) -> dict:
         """What the file holds."""

@@ -216,7 +216,7 @@ def run(root: Path, options: dict):
     pipe = pipe.to(real)
     set_scheduler(pipe, options)
     start, found = "noise" if "image" in options and "redux" not in options else "latents", []
-    draws = Shapes() if "seed" in options else Draws(start, options.get("posterior", False))
+    draws = Shapes() if "seed" in options else Draws(start, options.get("posterior", False), len(options["classes"]) if "classes" in options else None)
     mark_masked(pipe, draws)
     call, trace = arguments(options) | pictures(options), {}
     with replayed(draws), torch.no_grad(), last_state(pipe, found), traced(pipe, trace):

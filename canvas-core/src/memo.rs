@@ -2,7 +2,7 @@
 //!
 //! In a run the text stays the same, and so do keys and values that cross-attention makes of it; guidance evaluates the
 //! network twice at each time, and several runs visit the same times. A network names such results with [`keep`], which
-//! just computes them, until a [`Memo`] is on that has them. The answers are the same bits.
+//! just computes them, unless it is called through a [`Remembering`] that has them. The answers are the same bits.
 //!
 //! # Example
 //! ```

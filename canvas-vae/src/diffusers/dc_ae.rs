@@ -105,7 +105,9 @@ type Meaning<T> = (&'static str, T);
 const NORMS: [Meaning<DcNorm>; 2] = [("rms_norm", DcNorm::Rms), ("batch_norm", DcNorm::Batch)];
 const ACTIVATIONS: [Meaning<Activation>; 3] =
     [("silu", Activation::Silu), ("swish", Activation::Silu), ("relu", Activation::Relu)];
-const DOWN: [Meaning<DcDown>; 2] = [("pixel_unshuffle", DcDown::Unshuffle), ("conv", DcDown::Conv)];
+/// The published files write the second with a capital.
+const DOWN: [Meaning<DcDown>; 3] =
+    [("pixel_unshuffle", DcDown::Unshuffle), ("Conv", DcDown::Conv), ("conv", DcDown::Conv)];
 const UP: [Meaning<DcUp>; 2] = [("pixel_shuffle", DcUp::Shuffle), ("interpolate", DcUp::Interpolate)];
 const BLOCKS: [Meaning<bool>; 2] = [("ResBlock", false), ("EfficientViTBlock", true)];
 

@@ -3,9 +3,12 @@
 use super::{Defaults, Folder, Given, Guidance, Pipeline, Request, Sizes};
 use crate::generate::args::Args;
 use crate::generate::draws::Draws;
+use crate::generate::memory;
 use crate::generate::model::Vae;
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
+use burn::module::Module;
 use burn::tensor::FloatDType;
+use canvas_core::weights::Source;
 use canvas_core::{Backbone, Class, params};
 use canvas_dit::{Dit, DitConfig};
 
@@ -22,7 +25,12 @@ impl Pipeline for ClassCond {
     fn open(folder: &mut Folder<'_>) -> Result<Self> {
         let path = folder.component("transformer")?;
         let config = DitConfig::from_diffusers_file(&path.join("config.json"))?;
-        let network = folder.network(config.init(folder.device), &config.published())?;
+        memory::component("transformer", 4 * config.init(folder.device).num_params() as u64, folder.args)?;
+        // Its blocks' embedders have to be copies of one: the rules alone would not look.
+        let source = Source::open(&path, folder.args.variant.as_deref())?;
+        let (network, report) =
+            config.load_diffusers(&source, folder.device).context("loading transformer")?;
+        folder.reports.push(("transformer".to_owned(), report));
         Ok(Self { network, config, vae: folder.vae()? })
     }
 

@@ -1,10 +1,12 @@
 //! `StableDiffusion3Pipeline` and its image-to-image: two CLIP encoders and T5.
 
+use super::flux::tokens;
 use super::text::{T5, behind, beside, clip};
-use super::{Defaults, Folder, Given, Guidance, Pipeline, Request, Sizes};
+use super::{Defaults, Folder, Given, Grid, Guidance, Pipeline, Request, Sizes};
 use crate::generate::args::Args;
 use crate::generate::draws::Draws;
 use crate::generate::model::Vae;
+use crate::generate::scheduler::Scheduler;
 use crate::generate::text::Reader as Clip;
 use anyhow::{Result, bail};
 use burn::prelude::*;
@@ -74,6 +76,10 @@ impl Pipeline for StableDiffusion3 {
 
     fn vae(&self) -> Option<&Vae> {
         Some(&self.vae)
+    }
+
+    fn grid(&self, scheduler: &Scheduler, ask: &Request<'_>) -> Grid {
+        Grid::Own { mu: scheduler.mu(tokens(ask, &self.vae, self.config.patch)) }
     }
 
     fn conditions(&self, ask: &Request<'_>, _draws: &mut Draws) -> Result<Given<Text>> {

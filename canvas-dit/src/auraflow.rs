@@ -154,12 +154,8 @@ impl Backbone<4> for AuraFlow {
         let mut h = dense(&self.embed, patch::split(x, self.patch)) + positions; // [B, N, W]
         let mut context = keep(|| "text".into(), Constant::Condition, || self.context(text)); // [B, T, W]
         for (i, block) in self.joint.iter().enumerate() {
-            let run = |h| {
-                let (h, next) = block.forward(h, context.clone(), &c);
-                context = next;
-                h
-            };
-            h = trace::block(|| format!("blocks.{i}"), h, run); // [B, N, W]
+            let run = |(h, context)| block.forward(h, context, &c);
+            (h, context) = trace::block(|| format!("blocks.{i}"), (h, context), run); // [B, N, W], [B, T, W]
         }
         let (length, count) = (context.dims()[1], h.dims()[1]);
         let mut all = Tensor::cat(vec![context, h], 1); // [B, T + N, W]
@@ -201,7 +197,7 @@ impl JointBlock {
         let streams = [self.context.start(context.clone(), &n), self.image.start(x.clone(), &m)];
         let [context_read, read] =
             trace::scope(|| "attention".into(), || attend_jointly(streams, &Scores::default()));
-        let context = trace::tap(|| "context".into(), self.context.finish(context, context_read, &n));
+        let context = self.context.finish(context, context_read, &n);
         (self.image.finish(x, read, &m), context)
     }
 }

@@ -199,15 +199,11 @@ impl Backbone<4> for Chroma {
         let mut h = dense(&self.image_in, patch::split(x, patch)); // [B, N, W]
         for (i, block) in self.double.iter().enumerate() {
             let modulation = [rows(&all, of_texts + 6 * i), rows(&all, of_images + 6 * i)];
-            h = trace::block(
-                || format!("double.{i}"),
-                h,
-                |h| {
-                    let [context, h] = block.forward([text.clone(), h], modulation, &rope, &scores);
-                    text = trace::tap(|| "context".into(), context);
-                    h
-                },
-            );
+            let run = |(h, text)| {
+                let [text, h] = block.forward([text, h], modulation, &rope, &scores);
+                (h, text)
+            };
+            (h, text) = trace::block(|| format!("double.{i}"), (h, text), run);
         }
         let mut h = Tensor::cat(vec![text, h], 1); // [B, T + N, W]
         for (i, block) in self.single.iter().enumerate() {

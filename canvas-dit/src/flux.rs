@@ -216,15 +216,11 @@ impl Backbone<4> for Flux {
         let split = images.into_iter().map(|image| patch::split(image, self.config.patch)).collect();
         let mut h = dense(&self.image_in, Tensor::cat(split, 1)); // [B, N + R, W]
         for (i, block) in self.double.iter().enumerate() {
-            h = trace::block(
-                || format!("double.{i}"),
-                h,
-                |h| {
-                    let [context, h] = block.forward([text.clone(), h], c.clone(), &rope);
-                    text = trace::tap(|| "context".into(), context);
-                    h
-                },
-            );
+            let run = |(h, text)| {
+                let [text, h] = block.forward([text, h], c.clone(), &rope);
+                (h, text)
+            };
+            (h, text) = trace::block(|| format!("double.{i}"), (h, text), run);
         }
         let mut h = Tensor::cat(vec![text, h], 1); // [B, T + N + R, W]
         for (i, block) in self.single.iter().enumerate() {

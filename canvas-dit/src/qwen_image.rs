@@ -187,16 +187,12 @@ impl Backbone<4> for QwenImage {
         let seen = Tensor::<2, Int>::ones([batch, h.dims()[1]], &device).bool();
         let scores = Scores::seen(Some(Tensor::cat(vec![cond.text.mask.clone(), seen], 1)));
         for (i, block) in self.blocks.iter().enumerate() {
-            h = trace::block(
-                || format!("blocks.{i}"),
-                h,
-                |h| {
-                    let modulation = self.modulation(block, &vectors, counts);
-                    let [context, h] = block.streams.forward([text.clone(), h], modulation, &rope, &scores);
-                    text = trace::tap(|| "context".into(), context);
-                    h
-                },
-            );
+            let run = |(h, text)| {
+                let modulation = self.modulation(block, &vectors, counts);
+                let [text, h] = block.streams.forward([text, h], modulation, &rope, &scores);
+                (h, text)
+            };
+            (h, text) = trace::block(|| format!("blocks.{i}"), (h, text), run);
         }
         let [c, _] = vectors;
         // The scale first, unlike in the blocks: so the published weights lie.

@@ -172,12 +172,8 @@ impl Backbone<4> for Sd3 {
         let tokens = || dense(&self.text, text.tokens.clone());
         let mut context = keep(|| "text".into(), Constant::Condition, tokens); // [B, T, W]
         for (i, block) in self.blocks.iter().enumerate() {
-            let run = |h| {
-                let (h, next) = block.forward(h, context.clone(), c.clone());
-                context = next;
-                h
-            };
-            h = trace::block(|| format!("blocks.{i}"), h, run); // [B, N, W]
+            let run = |(h, context)| block.forward(h, context, c.clone());
+            (h, context) = trace::block(|| format!("blocks.{i}"), (h, context), run); // [B, N, W], [B, T, W]
         }
         let [scale, shift] = modulate::chunks(&self.final_modulation, c); // 2 x [B, 1, W]
         let h = dense(&self.unembed, modulate::apply(modulate::norm(h), shift, scale));
@@ -216,7 +212,6 @@ impl JointBlock {
             trace::scope(|| "attention".into(), || attend_jointly(streams, &Scores::default()));
         let again = self.dual.as_ref().map(|dual| dual.forward(x.clone(), &m));
         let context = self.context.finish(context, context_read, None, &n);
-        let context = trace::tap(|| "context".into(), context);
         (self.image.finish(x, read, again, &m), context)
     }
 }

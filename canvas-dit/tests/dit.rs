@@ -1,13 +1,12 @@
 //! The DiT family: parity with PyTorch (fixtures by `tools/fixtures_dit.py`), sizes, invariances, errors.
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
-use burn::optim::GradientsParams;
 use burn::prelude::*;
 use burn::tensor::Gradients;
-use canvas_core::recompute::Forward;
 use canvas_core::trace::{self, IdentityMaps, Perturbation, SkippedBlocks};
 use canvas_core::{Backbone, Class, Condition, Text, params, weights};
 use canvas_dit::{Dit, DitConfig, TextDit, TextDitConfig};
+use canvas_testkit::recomputed_equals_whole;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -427,33 +426,6 @@ fn identity_maps_keep_patches_apart() {
     assert!(inside > 1e-3 && outside == 0.0, "{inside} {outside}");
     let [_, outside] = change(run(&x), run(&other));
     assert!(outside > 1e-4, "{outside}");
-}
-
-/// Gradients with blocks run again against those of the whole network.
-fn recomputed_equals_whole<M: Module>(model: &M, output: impl Fn(&M) -> Tensor<4>) {
-    let losses = |model: &M| {
-        let output = output(model);
-        (output.clone() * pattern(output.dims(), 2.0, &output.device())).sum()
-    };
-    let largest = |values: &[f64]| values.iter().fold(0.0, |most: f64, x| most.max(x.abs()));
-    let named = |gradients: &GradientsParams| {
-        let all = params::named_gradients(model, gradients).into_iter();
-        all.map(|each| (each.name, each.data.iter::<f64>().collect())).collect::<BTreeMap<_, Vec<f64>>>()
-    };
-    let whole = named(&GradientsParams::from_grads(losses(model).backward(), model));
-    assert_eq!(whole.len(), params::named(model).len());
-    // Parts of a gradient may cancel: all of them in that of a key's bias, which is rounding and nothing else.
-    let least = 0.01 * whole.values().fold(0.0, |most: f64, values| most.max(largest(values)));
-    for blocks in [1, 2] {
-        let found = named(&Forward::new(model, losses).gradients(blocks));
-        assert!(found.keys().eq(whole.keys()));
-        for (name, whole) in &whole {
-            let off: Vec<f64> = found[name].iter().zip(whole).map(|(a, b)| a - b).collect();
-            let error = largest(&off) / largest(whole).max(least);
-            println!("{blocks} blocks at a time, {name}: {error:.1e}");
-            assert!(error < 1e-6, "{blocks} blocks at a time, {name}: relative error {error:.1e}");
-        }
-    }
 }
 
 #[test]

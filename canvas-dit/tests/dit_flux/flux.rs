@@ -147,7 +147,7 @@ fn activations_are_named() {
     let (model, x) = (flux(&device), pattern([2, 4, 4, 6], 1.0, &device));
     let names = trace::names(|| drop(model.forward(x, times(&device), &prompt(&device))));
     for name in [
-        "double.1.context",
+        "double.1.1", // the text behind the block
         "double.1.attention.map",
         "double.0.modulation",
         "single.0.modulation",
@@ -155,6 +155,16 @@ fn activations_are_named() {
     ] {
         assert!(names.iter().any(|found| found == name), "{name} in {names:?}");
     }
+}
+
+/// Both streams go through a block that is run again.
+#[test]
+fn gradients_are_the_same_with_blocks_run_again() {
+    let device = Device::flex().autodiff();
+    let (x, cond) = (pattern([2, 4, 4, 6], 1.0, &device), prompt(&device));
+    canvas_testkit::recomputed_equals_whole(&flux(&device), |net| {
+        net.forward(x.clone(), times(&device), &cond)
+    });
 }
 
 /// adaLN-Zero: an untrained network answers zero, and its blocks do nothing.

@@ -87,12 +87,13 @@ fn parts_have_names() {
     let (net, text) = (net(), text(0, &device));
     let names = trace::names(|| drop(net.forward(latents(SIZE, &device), times(&device), &text)));
     let attention = ["attention.query", "attention.map", "attention.heads"];
-    let joint = [&["modulation", "context_modulation"][..], &attention, &["context"]].concat();
+    let joint = [&["modulation", "context_modulation"][..], &attention].concat();
     let single = [&["modulation"][..], &attention].concat();
     let mut expected = Vec::new();
     for (i, parts) in [&joint, &joint, &single, &single].into_iter().enumerate() {
         expected.extend(parts.iter().map(|part| format!("blocks.{i}.{part}")));
         expected.push(format!("blocks.{i}"));
+        expected.extend((i < 2).then(|| format!("blocks.{i}.1"))); // the text behind it
     }
     assert_eq!(names, expected);
 }

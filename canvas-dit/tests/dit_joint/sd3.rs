@@ -139,12 +139,21 @@ fn parts_have_names_and_blocks_can_be_left_out() {
     for i in 0..3 {
         expected.extend(of(i, &both));
         expected.extend(of(i, if i < 2 { &second } else { &[] }));
-        expected.extend([format!("blocks.{i}.context"), format!("blocks.{i}")]);
+        expected.extend([format!("blocks.{i}"), format!("blocks.{i}.1")]); // image and text behind it
     }
     assert_eq!(names, expected);
     // A block that is left out changes neither stream.
     let without = trace::with_hook(Rc::new(SkippedBlocks::new(&["blocks.0", "blocks.1"])), run);
     assert!(distance(without, run()) > 1e-3);
+}
+
+/// Both streams go through a block that is run again.
+#[test]
+fn gradients_are_the_same_with_blocks_run_again() {
+    let device = Device::flex().autodiff();
+    let (x, text) = (latents(SIZE, &device), text(10, &device));
+    let net = chirped(config_35().init(&device));
+    canvas_testkit::recomputed_equals_whole(&net, |net| net.forward(x.clone(), times(&device), &text));
 }
 
 /// adaLN-Zero: an untrained network answers zero.

@@ -40,7 +40,7 @@ impl Pipeline for AuraFlowPipeline {
             steps: 50,
             guidance: Guidance::Free { scale: 3.5, off: 1.0 },
             strength: None,
-            sizes: Sizes::Any,
+            sizes: Sizes::UpTo(self.config.table * self.config.patch * self.vae.factor),
         }
     }
 

@@ -41,7 +41,7 @@ impl Pipeline for ClassCond {
             steps: 50,
             guidance: Guidance::Free { scale: 4.0, off: 1.0 },
             strength: None,
-            sizes: Sizes::Any,
+            sizes: Sizes::One,
         }
     }
 

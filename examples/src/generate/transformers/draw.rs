@@ -100,7 +100,16 @@ fn size(args: &Args, defaults: &Defaults) -> Result<([usize; 2], [usize; 2])> {
         Sizes::Area(pixels) => bins::of_area(pixels, asked, multiple),
         _ => asked,
     };
+    if matches!(defaults.sizes, Sizes::One) && drawn != defaults.size {
+        let [height, width] = defaults.size;
+        bail!("--height {}, --width {}: this model draws {height}x{width} pixels only", drawn[0], drawn[1]);
+    }
     for (name, side) in [("--height", drawn[0]), ("--width", drawn[1])] {
+        if let Sizes::UpTo(most) = defaults.sizes
+            && side > most
+        {
+            bail!("{name} {side}: this model's positions end at {most} pixels");
+        }
         if side == 0 || !side.is_multiple_of(multiple) {
             let (below, above) = (side / multiple * multiple, (side / multiple + 1) * multiple);
             let nearest = if below == 0 { format!("{above}") } else { format!("{below} or {above}") };

@@ -142,6 +142,10 @@ pub struct Defaults {
 pub enum Sizes {
     /// Any.
     Any,
+    /// None but the one that the model was made for.
+    One,
+    /// Sides of so many pixels at most: the position table ends there.
+    UpTo(usize),
     /// The one of these whose proportions are nearest, and what was asked for is cut out of it.
     Bins(&'static [bin_tables::Bin]),
     /// So many pixels, in the proportions that are asked for.

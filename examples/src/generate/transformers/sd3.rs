@@ -62,7 +62,7 @@ impl Pipeline for StableDiffusion3 {
             steps: if args.start().is_some() { 50 } else { 28 },
             guidance: Guidance::Free { scale: 7.0, off: 1.0 },
             strength: Some(0.6),
-            sizes: Sizes::Any,
+            sizes: Sizes::UpTo(self.config.table * self.config.patch * self.vae.factor),
         }
     }
 

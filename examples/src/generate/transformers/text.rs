@@ -112,6 +112,10 @@ impl LanguageModel {
     pub fn read(&self, texts: &[String], length: RowLength) -> Result<Text> {
         let found = self.tokenizer.tokenize(texts, length)?;
         warn(&found.warnings);
+        let (tokens, most) = (found.tokens.length, self.encoder.context());
+        if tokens > most {
+            bail!("rows of {tokens} tokens: the text encoder reads {most} at most (--max-sequence-length)");
+        }
         Ok(self.encoder.encode(&found.tokens))
     }
 

@@ -46,13 +46,15 @@ def tree(path: Path) -> dict:
             for parent in parents:
                 node = node.setdefault(parent, {})
             leaf = list(tensor.get_shape())
-            node[last] = special(key) or (leaf if leaf else float(file.get_tensor(key)))
+            node[last] = special(key, path) or (leaf if leaf else float(file.get_tensor(key)))
     return root
 
 
-def special(key: str):
-    """Buffers that are no weights: positions of tokens, a batch norm's count (int64), SD3's table of positions."""
-    names = {"position_ids": "indices", "num_batches_tracked": "count", "pos_embed.pos_embed": "sincos2d"}
+def special(key: str, path: Path):
+    """Buffers that are no weights: positions of tokens, a batch norm's count (int64), SD3's table of positions, which is
+    learned in AuraFlow."""
+    names = {"position_ids": "indices", "num_batches_tracked": "count"}
+    names |= {} if "auraflow" in path.parts else {"pos_embed.pos_embed": "sincos2d"}
     return next((word for name, word in names.items() if key.endswith(name)), None)
 
 

@@ -338,7 +338,9 @@ def replace_weights(path: Path, prefix: str) -> None:
     component, tensors = path.parent.name, {}
     for key, tensor in load_file(path).items():
         key = prefix + key
-        kept = key == "pos_embed.pos_embed" or not tensor.is_floating_point()
+        # AuraFlow learns its positions; SD3's are a table.
+        table = key == "pos_embed.pos_embed" and "auraflow" not in path.parts
+        kept = table or not tensor.is_floating_point()
         tensors[key] = tensor if kept else torch.from_numpy(inputs.weight(f"{component}/{key}", tensor.shape))
     save_file(tensors, path, metadata={"format": "pt"})
 

@@ -21,6 +21,7 @@ pub struct ClassCond {
 
 impl Pipeline for ClassCond {
     type Cond = Class;
+    const CLASSES: bool = true;
 
     fn open(folder: &mut Folder<'_>) -> Result<Self> {
         let path = folder.component("transformer")?;

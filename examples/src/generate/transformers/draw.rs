@@ -23,6 +23,11 @@ use std::cell::RefCell;
 /// Whatever is wrong with files or arguments, named.
 pub fn run<P: Pipeline>(folder: &mut Folder<'_>) -> Result<()> {
     let (args, device) = (folder.args, folder.device);
+    match (P::CLASSES, args.classes.is_empty()) {
+        (true, true) => bail!("{} draws classes: --classes N,N in place of --prompt", folder.class()),
+        (false, false) => bail!("--classes: {} draws what prompts say: --prompt TEXT", folder.class()),
+        _ => {}
+    }
     let pipeline = P::open(folder)?;
     write_report(folder)?;
     let defaults = pipeline.defaults(args);

@@ -76,6 +76,9 @@ pub trait Pipeline: Sized {
     /// What its network is conditioned on.
     type Cond: Condition;
 
+    /// Whether it draws classes, and not what prompts say.
+    const CLASSES: bool = false;
+
     /// Reads every component.
     ///
     /// # Errors

@@ -17,6 +17,13 @@ pub trait Backbone<const D: usize> {
     fn forward(&self, x: Tensor<D>, time: Tensor<1>, cond: &Self::Cond) -> Tensor<D>;
 }
 
+impl<const D: usize, B: Backbone<D>> Backbone<D> for &B {
+    type Cond = B::Cond;
+    fn forward(&self, x: Tensor<D>, time: Tensor<1>, cond: &B::Cond) -> Tensor<D> {
+        (**self).forward(x, time, cond)
+    }
+}
+
 /// What a denoiser says of a noised batch: the clean estimate, and what goes with it where there is more.
 ///
 /// A plain clean estimate becomes one by `into()`.

@@ -6,7 +6,7 @@ use anyhow::Result;
 use burn::nn::Linear;
 use burn::prelude::*;
 use canvas_core::nn::Activation;
-use canvas_core::nn::init::{normal_linear, xavier_linear};
+use canvas_core::nn::init::xavier_linear;
 use canvas_core::{Backbone, Text};
 use canvas_dit::{
     Dit, DitConfig, LightningDit, LightningDitConfig, Sd3, Sd3Config, TextDit, TextDitConfig, UVit,
@@ -50,7 +50,7 @@ impl AnyBackbone {
             "unet" => Self::Unet(unet(sizes).init(device)),
             "adaln" => {
                 let config = DitConfig::new(side, model, depth(6), heads).with_channels(channels);
-                let prompt = normal_linear(0.02, text, model, device);
+                let prompt = xavier_linear(text, model, device);
                 Self::Dit(config.with_learn_variance(false).init_with(prompt, device))
             }
             "u-vit" => {
@@ -60,7 +60,7 @@ impl AnyBackbone {
             }
             "lightning" => {
                 let config = LightningDitConfig::new(side, model, depth(6), heads).with_channels(channels);
-                Self::Lightning(config.init_with(normal_linear(0.02, text, model, device), device))
+                Self::Lightning(config.init_with(xavier_linear(text, model, device), device))
             }
             "mmdit" => Self::MmDit(mmdit(sizes, model / heads, heads, depth(4)).init(device)),
             _ => return Err(crate::config::unknown("--backbone", name, &BACKBONES)),

@@ -29,6 +29,7 @@
 //! ```
 
 mod chat;
+mod cleaning;
 mod clip;
 mod clip_image;
 mod clip_tokenizer;
@@ -45,6 +46,7 @@ mod transformer;
 mod words;
 
 pub use chat::{ChatError, ChatTemplate, Content, Message};
+pub use cleaning::clean_caption;
 pub use clip::{ClipLayer, ClipStates, ClipText, ClipTextConfig, ClipVision, ClipVisionConfig, Pool};
 pub use clip_image::ClipImageProcessor;
 pub use clip_tokenizer::{ClipTokenizer, ClipTokens, LongPrompt};

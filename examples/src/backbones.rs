@@ -54,7 +54,7 @@ impl AnyBackbone {
                 Self::Dit(config.with_learn_variance(false).init_with(prompt, device))
             }
             "u-vit" => {
-                let blocks = if smoke { 3 } else { 9 };
+                let blocks = if smoke { 2 } else { 8 };
                 let config = UVitConfig::new(side, model, blocks, heads).with_channels(channels);
                 Self::UVit(config.init_with(xavier_linear(text, model, device), CONTEXT, device))
             }

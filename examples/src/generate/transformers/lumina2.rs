@@ -23,6 +23,7 @@ const FACTOR: usize = 8;
 /// Lumina 2 with Gemma 2.
 pub struct Lumina2Pipeline {
     network: Lumina2,
+    config: Lumina2Config,
     sample: [usize; 2],
     vae: Vae,
     text: LanguageModel,
@@ -38,7 +39,7 @@ impl Pipeline for Lumina2Pipeline {
         let config = Lumina2Config::from_diffusers_file(&path.join("config.json"))?;
         reads(&path, text.width(1), config.text)?;
         let network = folder.network(config.init(folder.device), &config.published())?;
-        Ok(Self { network, sample: folder.sample("transformer")?, vae: folder.vae()?, text })
+        Ok(Self { network, config, sample: folder.sample("transformer")?, vae: folder.vae()?, text })
     }
 
     fn defaults(&self, _args: &Args) -> Defaults {
@@ -48,7 +49,9 @@ impl Pipeline for Lumina2Pipeline {
             steps: 30,
             guidance: Guidance::Free { scale: 4.0, off: 1.0 },
             strength: None,
-            sizes: Sizes::Any,
+            sizes: Sizes::UpTo(
+                self.config.places[1].min(self.config.places[2]) * self.config.patch * self.vae.factor,
+            ),
         }
     }
 
@@ -70,9 +73,10 @@ impl Pipeline for Lumina2Pipeline {
     }
 
     fn conditions(&self, ask: &Request<'_>, _draws: &mut Draws) -> Result<Given<Text>> {
-        let length = RowLength::Exactly(ask.length(LENGTH, None)?);
-        let read = |prompts: &[String]| Ok(ask.cast(self.text.read(prompts, length)?));
-        let told: Vec<String> = ask.prompts().iter().map(|prompt| format!("{LUMINA2_SYSTEM}{prompt}")).collect();
+        let length = RowLength::Exactly(ask.length(LENGTH, Some(self.config.places[0] - 1))?);
+        let read = |prompts: &[String]| -> Result<Text> { Ok(ask.cast(self.text.read(prompts, length)?)) };
+        let told: Vec<String> =
+            ask.prompts().iter().map(|prompt| format!("{LUMINA2_SYSTEM}{prompt}")).collect();
         let positive = read(&told)?;
         // The system says nothing of what is not to be drawn.
         let negative = ask.guidance.map(|_| read(&ask.negatives())).transpose()?;

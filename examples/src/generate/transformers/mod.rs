@@ -12,12 +12,15 @@ pub mod draw;
 mod flux;
 mod flux2;
 mod flux_fill;
+mod lumina2;
 mod pixart;
+mod prx;
 mod qwen_image;
 mod redux;
 mod sana;
 mod sd3;
 pub mod text;
+mod z_image;
 
 use super::args::Args;
 use super::draws::Draws;
@@ -45,9 +48,12 @@ pub const CLASSES: &[&str] = &[
     "FluxKontextPipeline",
     "FluxFillPipeline",
     "ChromaPipeline",
+    "Lumina2Pipeline",
+    "ZImagePipeline",
     "QwenImagePipeline",
     "Flux2Pipeline",
     "Flux2KleinPipeline",
+    "PRXPipeline",
 ];
 
 /// Draws with the pipeline that the folder's index names; `None` if it is none of [`CLASSES`].
@@ -65,6 +71,9 @@ pub fn run(args: &Args, device: &Device) -> Option<Result<()>> {
         "FluxPipeline" | "FluxKontextPipeline" => draw::run::<flux::FluxPipeline>(&mut folder),
         "FluxFillPipeline" => draw::run::<flux_fill::FluxFill>(&mut folder),
         "ChromaPipeline" => draw::run::<chroma::ChromaPipeline>(&mut folder),
+        "Lumina2Pipeline" => draw::run::<lumina2::Lumina2Pipeline>(&mut folder),
+        "ZImagePipeline" => draw::run::<z_image::ZImagePipeline>(&mut folder),
+        "PRXPipeline" => draw::run::<prx::PrxPipeline>(&mut folder),
         "QwenImagePipeline" => draw::run::<qwen_image::QwenImagePipeline>(&mut folder),
         "Flux2Pipeline" | "Flux2KleinPipeline" => draw::run::<flux2::Flux2Pipeline>(&mut folder),
         _ => return None,

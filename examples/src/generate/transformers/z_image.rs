@@ -8,7 +8,6 @@ use crate::generate::draws::Draws;
 use crate::generate::model::Vae;
 use crate::generate::scheduler::Scheduler;
 use anyhow::Result;
-use burn::prelude::*;
 use burn::tensor::FloatDType;
 use canvas_core::{Backbone, Text, params};
 use canvas_dit::{ZImage, ZImageConfig};
@@ -44,7 +43,9 @@ impl Pipeline for ZImagePipeline {
             steps: 50,
             guidance: Guidance::Free { scale: 5.0, off: 0.0 },
             strength: None,
-            sizes: Sizes::Any,
+            sizes: Sizes::UpTo(
+                self.config.places[1].min(self.config.places[2]) * self.config.patch * self.vae.factor,
+            ),
         }
     }
 
@@ -65,7 +66,7 @@ impl Pipeline for ZImagePipeline {
     }
 
     fn conditions(&self, ask: &Request<'_>, _draws: &mut Draws) -> Result<Given<Text>> {
-        let length = ask.length(LENGTH, None)?;
+        let length = ask.length(LENGTH, Some(self.config.places[0] - 2))?;
         ask.both(|prompts| {
             let chat = |prompt: &String| self.text.chat(&[Message::new("user", prompt)], true, Some(true));
             let chats = prompts.iter().map(chat).collect::<Result<Vec<_>>>()?;

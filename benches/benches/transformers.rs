@@ -4,7 +4,7 @@
 //! `cargo bench --workspace --bench transformers`, about 4 minutes and 4 GiB on two cores; `-- DiT-S` runs those with
 //! "DiT-S" in the name. Weights are random. `benches/pytorch.py transformers` times the same in PyTorch.
 
-use burn::optim::{AdamWConfig, GradientsParams, ModuleOptimizer as _};
+use burn::optim::{AdamWConfig, GradientsParams};
 use burn::prelude::*;
 use canvas_core::{Backbone, Class, Text, TextEncoder, Tokens, params};
 use canvas_dit::{Dit, DitConfig, Sd3Config};

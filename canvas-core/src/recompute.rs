@@ -3,7 +3,7 @@
 //! A backward pass needs what every layer has computed, so a training step holds the activations of the whole network.
 //! [`Forward`] holds the outputs of its blocks only, runs the network without a graph, and then, from the last blocks to
 //! the first, runs some again with a graph and sends the gradient of their outputs back through them. For any network that
-//! names its parts by [`trace::block`] or [`trace::unit`]: nothing else is asked of it.
+//! names its parts by [`trace::block`](crate::trace::block) or [`trace::unit`](crate::trace::unit()): nothing else is asked of it.
 //!
 //! # How
 //! The losses are computed by a function of the model that can be called again and again. In the pass of some blocks it is

@@ -7,7 +7,8 @@
 //! For the Stable Diffusion family there are [`ClipTokenizer`], which reads a model's own files, cuts long prompts or
 //! reads them in windows and knows weighted words, and [`ClipText`] with the published sizes;
 //! [`TextualInversion`] adds learned words to both;
-//! [`FileTokenizer`] reads the tokenizer of any other published model, [`T5Encoder`] is T5's and UMT5's encoder.
+//! [`FileTokenizer`] reads the tokenizer of any other published model, [`T5Encoder`] is T5's and UMT5's encoder, and [`Llm`]
+//! the encoder of language models, whose chats a [`ChatTemplate`] writes down.
 //! [`ClipVision`] is IP-Adapter's image encoder, and [`ClipImageProcessor`] makes what it reads; [`SiglipVision`] and
 //! [`SiglipImageProcessor`] are those of Flux Redux.
 //!

@@ -1,5 +1,7 @@
 //! Class-conditional transformers: parity with torch (fixtures by `tools/fixtures_research.py`), names, sizes, errors.
 
+#![allow(clippy::needless_pass_by_value, reason = "tests hand over what they have made")]
+
 mod ddt;
 mod dit;
 mod jit;

@@ -66,7 +66,7 @@ fn folders_keep_their_template_in_one_of_several_places() {
     let wrapped = ("chat_template.json", json!({"chat_template": of("json")}));
     let own = ("chat_template.jinja", json!(of("jinja")));
     let config = ("tokenizer_config.json", config);
-    assert_eq!(says(&[config.clone()]), "config E");
+    assert_eq!(says(std::slice::from_ref(&config)), "config E");
     assert_eq!(says(&[config.clone(), wrapped.clone()]), "json E");
     assert_eq!(says(&[config, wrapped, own.clone()]), "jinja E");
     assert_eq!(says(&[own]), "jinja ");

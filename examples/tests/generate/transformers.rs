@@ -58,6 +58,9 @@ fn what_transformers_cannot_draw_is_named() {
     says("sd3", &["--true-cfg", "2"], &["--true-cfg", "StableDiffusion3Pipeline"]);
     says("sd3", &["--lora", "a.safetensors"], &["--lora"]);
     says("flux", &["--exact-size"], &["--exact-size"]);
+    says("chroma", &["--image", "a.png"], &["--image", "ChromaPipeline"]);
+    says("flux", &["--image", "a.png", "--mask", "b.png"], &["--mask"]);
+    says("sana", &["--prompt-2", "b"], &["--prompt-2"]);
     says("flux", &["--noise", "no.safetensors"], &["no.safetensors"]);
     says("flux_fill", &[], &["--image", "--mask"]);
     says("flux", &["--redux", "nowhere", "--image", "a.png"], &["nowhere"]);

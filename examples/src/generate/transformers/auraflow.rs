@@ -23,6 +23,7 @@ pub struct AuraFlowPipeline {
 
 impl Pipeline for AuraFlowPipeline {
     type Cond = Text;
+    const TAKES: &'static [&'static str] = &["--negative-prompt", "--max-sequence-length"];
 
     fn open(folder: &mut Folder<'_>) -> Result<Self> {
         let text = folder.t5("text_encoder", "tokenizer")?;

@@ -25,6 +25,7 @@ pub struct ChromaPipeline {
 
 impl Pipeline for ChromaPipeline {
     type Cond = Text;
+    const TAKES: &'static [&'static str] = &["--negative-prompt", "--max-sequence-length"];
 
     fn open(folder: &mut Folder<'_>) -> Result<Self> {
         let text = folder.t5("text_encoder", "tokenizer")?;

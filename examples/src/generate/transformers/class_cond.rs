@@ -22,6 +22,7 @@ pub struct ClassCond {
 impl Pipeline for ClassCond {
     type Cond = Class;
     const CLASSES: bool = true;
+    const TAKES: &'static [&'static str] = &[];
 
     fn open(folder: &mut Folder<'_>) -> Result<Self> {
         let path = folder.component("transformer")?;

@@ -31,7 +31,7 @@ pub fn run<P: Pipeline>(folder: &mut Folder<'_>) -> Result<()> {
     let pipeline = P::open(folder)?;
     write_report(folder)?;
     let defaults = pipeline.defaults(args);
-    refuse(args, &defaults, folder.class())?;
+    refuse::<P>(args, &defaults, folder.class())?;
     let (asked, size) = size(args, &defaults)?;
     let dtype = numbers(&args.dtype);
     let (guidance, told) = guidance(args, &defaults);
@@ -72,28 +72,49 @@ pub fn run<P: Pipeline>(folder: &mut Folder<'_>) -> Result<()> {
 }
 
 /// An error for arguments that are for another kind of model, or that this pipeline has no use for.
-fn refuse(args: &Args, defaults: &Defaults, class: &str) -> Result<()> {
-    let others = [
+fn refuse<P: Pipeline>(args: &Args, defaults: &Defaults, class: &str) -> Result<()> {
+    let given = [
         ("--controlnet", !args.controlnet.is_empty()),
         ("--t2i-adapter", !args.t2i_adapter.is_empty()),
         ("--ip-adapter", !args.ip_adapter.is_empty()),
         ("--lora", !args.lora.is_empty()),
         ("--embedding", !args.embedding.is_empty()),
+        ("--weighted", args.weighted),
+        ("--long-prompt chunk", args.long_prompt == "chunk"),
+        ("--config", args.config.is_some()),
+        ("--prediction-type", args.prediction_type.is_some()),
         ("--guidance-rescale", args.guidance_rescale != 0.0),
         ("--original-size", args.original_size.is_some()),
         ("--target-size", args.target_size.is_some()),
         ("--crop", args.crop.is_some()),
-        ("--exact-size", args.exact_size && !matches!(defaults.sizes, Sizes::Bins(_))),
-        ("--strength", args.strength.is_some() && defaults.strength.is_none()),
-        ("--true-cfg", args.true_cfg.is_some() && !matches!(defaults.guidance, Guidance::True { .. })),
+        ("--negative-original-size", args.negative_original_size.is_some()),
+        ("--negative-target-size", args.negative_target_size.is_some()),
+        ("--negative-crop", args.negative_crop.is_some()),
+        ("--prompt-2", !args.prompt_2.is_empty()),
+        ("--prompt-3", !args.prompt_3.is_empty()),
+        ("--negative-prompt", !args.negative_prompt.is_empty()),
+        ("--negative-prompt-2", !args.negative_prompt_2.is_empty()),
+        ("--negative-prompt-3", !args.negative_prompt_3.is_empty()),
+        ("--max-sequence-length", args.max_sequence_length.is_some()),
+        ("--clip-skip", args.clip_skip.is_some()),
+        ("--instruction", args.instruction.is_some()),
+        ("--true-cfg", args.true_cfg.is_some()),
+        ("--exact-size", args.exact_size),
+        ("--image", !args.image.is_empty()),
+        ("--mask", args.mask.is_some()),
+        ("--strength", args.strength.is_some()),
+        ("--redux", args.redux.is_some()),
     ];
+    if let Some((flag, _)) = given.iter().find(|(flag, given)| *given && !P::TAKES.contains(flag)) {
+        bail!("{flag} does nothing with {class}: leave it out");
+    }
+    if args.strength.is_some() && defaults.strength.is_none() {
+        bail!("--strength: here the picture is looked at, not started from");
+    }
     if args.guidance.is_some() && !defaults.guidance.is_asked() {
         eprintln!("warning: --guidance does nothing: this model was distilled to draw without");
     }
-    match others.iter().find(|(_, given)| *given) {
-        Some((flag, _)) => bail!("{flag} does nothing with {class}: leave it out"),
-        None => Ok(()),
-    }
+    Ok(())
 }
 
 /// What is asked for and what is drawn, height and width in pixels: another size where the model has bins.

@@ -107,6 +107,16 @@ pub struct FluxPipeline {
 
 impl Pipeline for FluxPipeline {
     type Cond = Prompt;
+    const TAKES: &'static [&'static str] = &[
+        "--prompt-2",
+        "--negative-prompt",
+        "--negative-prompt-2",
+        "--max-sequence-length",
+        "--true-cfg",
+        "--image",
+        "--strength",
+        "--redux",
+    ];
 
     fn open(folder: &mut Folder<'_>) -> Result<Self> {
         let kontext = folder.class() == "FluxKontextPipeline";

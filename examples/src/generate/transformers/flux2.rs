@@ -42,6 +42,7 @@ pub struct Flux2Pipeline {
 
 impl Pipeline for Flux2Pipeline {
     type Cond = Prompt;
+    const TAKES: &'static [&'static str] = &["--max-sequence-length", "--image"];
 
     fn open(folder: &mut Folder<'_>) -> Result<Self> {
         let distilled = folder.index["is_distilled"].as_bool().unwrap_or(false);
@@ -59,9 +60,6 @@ impl Pipeline for Flux2Pipeline {
         let vae = folder.vae()?;
         let pictures =
             folder.args.image.iter().map(|path| look_at(path, vae.factor)).collect::<Result<_>>()?;
-        if !folder.args.negative_prompt.is_empty() {
-            bail!("--negative-prompt does nothing with {}: leave it out", folder.class());
-        }
         Ok(Self { network, config, vae, text, klein, pictures })
     }
 

@@ -34,6 +34,8 @@ impl Backbone<4> for Filled {
 
 impl Pipeline for FluxFill {
     type Cond = (Prompt, Channels<4>);
+    const TAKES: &'static [&'static str] =
+        &["--prompt-2", "--max-sequence-length", "--image", "--mask", "--strength"];
 
     fn open(folder: &mut Folder<'_>) -> Result<Self> {
         if folder.args.image.is_empty() || folder.args.mask.is_none() {

@@ -31,6 +31,7 @@ pub struct Lumina2Pipeline {
 
 impl Pipeline for Lumina2Pipeline {
     type Cond = Text;
+    const TAKES: &'static [&'static str] = &["--negative-prompt", "--max-sequence-length"];
 
     fn open(folder: &mut Folder<'_>) -> Result<Self> {
         let mut text = folder.language_model(|depth| vec![depth - 1])?;

@@ -88,6 +88,9 @@ pub trait Pipeline: Sized {
     /// Whether it draws classes, and not what prompts say.
     const CLASSES: bool = false;
 
+    /// Which of the arguments that not all pipelines have a use for it takes; it refuses the others.
+    const TAKES: &'static [&'static str];
+
     /// Reads every component.
     ///
     /// # Errors

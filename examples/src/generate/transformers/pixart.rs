@@ -25,6 +25,7 @@ pub struct PixArtPipeline {
 
 impl Pipeline for PixArtPipeline {
     type Cond = PixArtCondition;
+    const TAKES: &'static [&'static str] = &["--negative-prompt", "--max-sequence-length", "--exact-size"];
 
     fn open(folder: &mut Folder<'_>) -> Result<Self> {
         let sigma = folder.class() == "PixArtSigmaPipeline";

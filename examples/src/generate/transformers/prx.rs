@@ -27,6 +27,7 @@ pub struct PrxPipeline {
 
 impl Pipeline for PrxPipeline {
     type Cond = Text;
+    const TAKES: &'static [&'static str] = &["--negative-prompt", "--max-sequence-length", "--exact-size"];
 
     fn open(folder: &mut Folder<'_>) -> Result<Self> {
         let text = folder.language_model(|depth| vec![depth])?;

@@ -30,6 +30,7 @@ pub struct QwenImagePipeline {
 
 impl Pipeline for QwenImagePipeline {
     type Cond = Prompt;
+    const TAKES: &'static [&'static str] = &["--negative-prompt", "--max-sequence-length", "--true-cfg"];
 
     fn open(folder: &mut Folder<'_>) -> Result<Self> {
         let text = folder.language_model(|depth| vec![depth])?;

@@ -27,6 +27,8 @@ pub struct SanaPipeline {
 
 impl Pipeline for SanaPipeline {
     type Cond = Prompt;
+    const TAKES: &'static [&'static str] =
+        &["--negative-prompt", "--max-sequence-length", "--exact-size", "--instruction"];
 
     fn open(folder: &mut Folder<'_>) -> Result<Self> {
         let mut text = folder.language_model(|depth| vec![depth])?;

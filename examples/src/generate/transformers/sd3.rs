@@ -30,6 +30,17 @@ const LONGEST: usize = 512;
 
 impl Pipeline for StableDiffusion3 {
     type Cond = Text;
+    const TAKES: &'static [&'static str] = &[
+        "--prompt-2",
+        "--prompt-3",
+        "--negative-prompt",
+        "--negative-prompt-2",
+        "--negative-prompt-3",
+        "--max-sequence-length",
+        "--clip-skip",
+        "--image",
+        "--strength",
+    ];
 
     fn open(folder: &mut Folder<'_>) -> Result<Self> {
         let clips =

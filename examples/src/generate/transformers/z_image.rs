@@ -26,6 +26,7 @@ pub struct ZImagePipeline {
 
 impl Pipeline for ZImagePipeline {
     type Cond = Text;
+    const TAKES: &'static [&'static str] = &["--negative-prompt", "--max-sequence-length"];
 
     fn open(folder: &mut Folder<'_>) -> Result<Self> {
         let text = folder.language_model(|depth| vec![depth - 1])?;

@@ -37,16 +37,18 @@ use canvas_core::{Class, Condition, Text, Unconditional};
 /// }
 ///
 /// #[derive(Module, Debug)]
-/// struct OfAge(Linear);
+/// struct OfAge {
+///     layer: Linear,
+/// }
 /// impl Embed for OfAge {
 ///     type Cond = Age;
 ///     fn vector(&self, age: &Age) -> Tensor<2> {
-///         self.0.forward(age.0.clone())
+///         self.layer.forward(age.0.clone())
 ///     }
 /// }
 ///
 /// let device = Device::flex();
-/// let reads = OfAge(LinearConfig::new(1, 16).init(&device));
+/// let reads = OfAge { layer: LinearConfig::new(1, 16).init(&device) };
 /// let net = DitConfig::new([4, 6], 16, 2, 2).init_with(reads, &device);
 /// let ages = Age(Tensor::from_floats([[7.0], [70.0]], &device));
 /// let time = Tensor::from_floats([0.3, 0.9], &device);

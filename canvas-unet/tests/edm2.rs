@@ -1,16 +1,15 @@
 //! EDM2: parity with the paper's equations in torch (fixtures by `tools/fixtures_edm2.py`), magnitudes, forced weight
 //! normalisation, errors.
 
-mod chirp;
 mod common;
 
 use burn::module::Module;
 use burn::prelude::*;
 use canvas_core::trace::{self, Hook, Tapped};
 use canvas_core::{Backbone, Class, params};
+use canvas_testkit::chirped;
 use canvas_unet::magnitude::{mp_cat, mp_silu, mp_sum, normalize_weights, normalized};
 use canvas_unet::{Edm2, Edm2Config, Uncertainty};
-use chirp::Chirp;
 use common::{compare, gradients, pattern};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -28,7 +27,7 @@ fn plain() -> Edm2Config {
 }
 
 fn filled(config: &Edm2Config, device: &Device) -> Edm2 {
-    config.init(device).map(&mut Chirp::default())
+    chirped(config.init(device))
 }
 
 fn times(device: &Device) -> Tensor<1> {
@@ -61,7 +60,7 @@ fn equals_the_papers_equations() {
 #[test]
 fn uncertainty_weighs_the_loss_as_in_the_paper() {
     let device = Device::flex().autodiff();
-    let net: Uncertainty = Uncertainty::new(16, &device).map(&mut Chirp::default());
+    let net: Uncertainty = chirped(Uncertainty::new(16, &device));
     let losses = net.weigh(Tensor::from_floats([0.7, 2.5], &device), times(&device));
     let mut found = gradients(&net, &losses.clone().sum().backward());
     found.insert("u".into(), net.forward(times(&device)).into_data());

@@ -1,17 +1,16 @@
 //! IP-Adapters: parity with diffusers (fixtures by `tools/fixtures_ip_adapter.py`), published files, composition.
 
-mod chirp;
 mod common;
 
 use burn::module::Module;
 use burn::prelude::*;
 use canvas_core::weights::{Source, WeightsError, load_published, save_published};
 use canvas_core::{Backbone, Channels, Concatenated, Condition, Text, params, weights};
+use canvas_testkit::chirped;
 use canvas_unet::{
     Adapted, Conditions, ControlNet, ControlNetConfig, Controlled, Hints, ImagePrompted, ImageReader,
     ImageTokens, IpAdapter, IpAdapterConfig, Unet, UnetConfig,
 };
-use chirp::Chirp;
 use common::{compare, gradients, pattern};
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -47,7 +46,7 @@ fn each_state(unet: UnetConfig) -> IpAdapterConfig {
 }
 
 fn filled<M: Module>(module: M) -> M {
-    module.map(&mut Chirp::default())
+    chirped(module)
 }
 
 fn text(masked: bool, device: &Device) -> Conditions {

@@ -1,12 +1,12 @@
 //! Language models as text encoders: parity with transformers (fixtures by `tools/fixtures_llm.py`), names, sizes,
 //! configurations.
 
-use crate::chirp::Chirp;
 use crate::reference::{host, pattern};
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::prelude::*;
 use burn::tensor::Gradients;
 use canvas_core::{TextEncoder, Tokens, weights};
+use canvas_testkit::chirped;
 use canvas_text::{Blind, Llm, LlmConfig};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -46,7 +46,7 @@ fn tokens() -> Tokens {
 }
 
 fn filled(config: &LlmConfig, device: &Device) -> Llm {
-    config.init(device).map(&mut Chirp::default())
+    chirped(config.init(device))
 }
 
 /// Of every parameter's gradient, by its path, the length and its products with three waves.

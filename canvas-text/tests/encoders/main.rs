@@ -1,8 +1,6 @@
 //! Encoders and tokenizers of published models against transformers.
 
 mod chat;
-#[path = "../../../canvas-unet/tests/chirp/mod.rs"]
-mod chirp;
 mod file_tokenizer;
 mod llm;
 mod llm_prompts;

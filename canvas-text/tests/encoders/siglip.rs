@@ -1,10 +1,10 @@
 //! SigLIP's vision transformer and its pictures against transformers (fixtures by `tools/fixtures_siglip.py`).
 
-use crate::chirp::Chirp;
 use crate::reference::{compare, fixture, gradients, halved, host, near, pattern};
 use burn::module::Module;
 use burn::prelude::*;
 use canvas_core::weights::{self, Source};
+use canvas_testkit::chirped;
 use canvas_text::{SiglipImageProcessor, SiglipVisionConfig};
 use image::RgbImage;
 use serde_json::{Value, json};
@@ -23,7 +23,7 @@ fn notes() -> Value {
 #[test]
 fn equals_transformers() {
     let device = Device::flex().autodiff();
-    let siglip = config().init(&device).map(&mut Chirp::default());
+    let siglip = chirped(config().init(&device));
     let states = siglip.states(pattern([2, 3, 13, 13], 1.0, &device));
     let pooled = siglip.pooled(states.clone()).unwrap();
     let loss = (states.clone() * pattern(states.dims(), 2.0, &device)).sum()
@@ -40,7 +40,7 @@ fn equals_transformers() {
 
 #[test]
 fn runs_in_16_bits() {
-    let siglip = config().init(&Device::flex()).map(&mut Chirp::default());
+    let siglip = chirped(config().init(&Device::flex()));
     let (half, images) = (halved(siglip.clone()), pattern([2, 3, 13, 13], 1.0, &Device::flex()));
     let (found, expected) = (half.states(images.clone()), siglip.states(images));
     near(found.clone(), expected.clone());
@@ -70,7 +70,7 @@ fn configurations_and_names_are_those_of_transformers() {
 fn files_of_all_versions_are_read() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.safetensors");
-    let siglip = config().init(&Device::flex()).map(&mut Chirp::default());
+    let siglip = chirped(config().init(&Device::flex()));
     weights::save_published(&siglip, &path, &config().published()).unwrap();
     let images = pattern([1, 3, 13, 13], 1.0, &Device::flex());
     let answer = |siglip: &canvas_text::SiglipVision| {

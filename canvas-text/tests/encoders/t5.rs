@@ -1,12 +1,12 @@
 //! T5's encoder against transformers (fixture by `tools/fixtures_t5.py`), sizes, configurations, weight files.
 
-use crate::chirp::Chirp;
 use crate::reference::{Answers, compare, gradients, halved, host, near, pattern};
 use burn::module::Module;
 use burn::prelude::*;
 use canvas_core::nn::Activation;
 use canvas_core::weights::{self, Source};
 use canvas_core::{Condition, TextEncoder, Tokens};
+use canvas_testkit::chirped;
 use canvas_text::{T5Config, T5Encoder};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -33,7 +33,7 @@ fn tokens() -> Tokens {
 }
 
 fn filled(config: &T5Config, device: &Device) -> T5Encoder {
-    config.init(device).map(&mut Chirp::default())
+    chirped(config.init(device))
 }
 
 fn answers(config: &T5Config, masked: bool) -> Answers {

@@ -12,11 +12,10 @@
 //! how much it was when they were all there but nothing had run.
 
 use burn::module::Module;
-use burn::optim::AdamWConfig;
 use burn::prelude::*;
 use canvas_core::{Backbone, Class, Text};
 use canvas_dit::DitConfig;
-use canvas_train::{Ema, StepOptions, TrainState};
+use canvas_train::{AdamW, Ema, StepOptions, TrainState};
 use canvas_unet::UnetConfig;
 use std::error::Error;
 use std::time::Instant;
@@ -77,7 +76,7 @@ fn error(output: Tensor<4>) -> Tensor<1> {
 
 /// Takes three steps.
 fn measured<M: Module>(model: M, blocks: Option<usize>, losses: impl Fn(&M) -> Tensor<1>) -> Result<()> {
-    let mut state = TrainState::new(model, AdamWConfig::new().build());
+    let mut state = TrainState::new(model, AdamW::default());
     let options = StepOptions { rate: 1e-4, clip: 1.0, ema: Ema { limit: 0.999 } };
     let held = 4 * state.model.num_params() as u64;
     println!("{}; model, average, moments and gradients {}", high_water()?, mib(5 * held));

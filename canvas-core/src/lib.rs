@@ -58,6 +58,7 @@ pub mod memo;
 pub mod memory;
 pub mod nn;
 mod noise;
+pub mod ops;
 pub mod params;
 pub mod picture;
 mod prediction;

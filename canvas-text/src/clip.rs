@@ -8,10 +8,10 @@ mod vision;
 pub use config::{ClipTextConfig, Pool};
 pub use vision::{ClipVision, ClipVisionConfig};
 
-use burn::nn::{Embedding, LayerNorm, Linear};
+use burn::nn::{Embedding, Linear};
 use burn::prelude::*;
 use burn::tensor::activation::softmax;
-use canvas_core::nn::{Activation, dense};
+use canvas_core::nn::{Activation, LayerNorm, dense};
 use canvas_core::{ConfigError, Text, TextEncoder, Tokens, trace};
 
 /// Which states of a [`ClipText`] are the tokens' vectors.

@@ -5,10 +5,10 @@ mod config;
 
 pub use config::T5Config;
 
-use burn::nn::{Embedding, Linear, RmsNorm};
+use burn::nn::{Embedding, Linear};
 use burn::prelude::*;
 use canvas_core::nn::attention::{Scores, attend_with, joined};
-use canvas_core::nn::{GatedMlp, Mlp, Qkv, dense};
+use canvas_core::nn::{GatedMlp, Mlp, Qkv, RmsNorm, dense};
 use canvas_core::{Text, TextEncoder, Tokens, trace};
 
 /// T5's encoder: blocks of attention that every token pays to all, and of a perceptron, each behind a norm by root

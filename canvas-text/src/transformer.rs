@@ -1,9 +1,9 @@
 //! A small transformer text encoder, trained together with the denoiser.
 
-use burn::nn::{Embedding, LayerNorm, LayerNormConfig};
+use burn::nn::Embedding;
 use burn::prelude::*;
 use canvas_core::nn::init::normal_embedding;
-use canvas_core::nn::{Activation, Attention, AttentionConfig, Mlp, MlpConfig};
+use canvas_core::nn::{Activation, Attention, AttentionConfig, LayerNorm, LayerNormConfig, Mlp, MlpConfig};
 use canvas_core::{ConfigError, Text, TextEncoder, Tokens, check, trace};
 
 /// Sizes of a [`TextTransformer`].

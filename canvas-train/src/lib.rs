@@ -1,5 +1,6 @@
 //! Objectives, optimisation steps, averaging, checkpoints and data order.
 
+mod adamw;
 mod checkpoint;
 mod clip;
 mod ema;
@@ -10,6 +11,7 @@ mod order;
 mod rate;
 mod state;
 
+pub use adamw::AdamW;
 pub use checkpoint::{Checkpoint, CheckpointError, Checkpoints};
 pub use clip::clip_global_norm;
 pub use ema::Ema;

@@ -5,8 +5,9 @@ use crate::norms::{ChannelRms, FrozenBatchNorm, wide};
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{Linear, LinearConfig, PaddingConfig2d, PixelShuffleConfig, PixelUnshuffleConfig};
 use burn::prelude::*;
-use burn::tensor::activation::{relu, silu};
+use burn::tensor::activation::relu;
 use canvas_core::nn::{Activation, dense};
+use canvas_core::ops::silu;
 use serde::{Deserialize, Serialize};
 
 /// Added to every norm's mean square or variance.

@@ -1,12 +1,11 @@
 //! The two halves of an [`AutoencoderKl`](crate::AutoencoderKl) and of a [`VqModel`](crate::VqModel): the encoder,
 //! the decoder, and their blocks.
 
+use burn::nn::PaddingConfig2d;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::interpolate::{Interpolate2dConfig, InterpolateMode};
-use burn::nn::{GroupNorm, GroupNormConfig, PaddingConfig2d};
 use burn::prelude::*;
-use burn::tensor::activation::silu;
-use canvas_core::nn::{Attention, AttentionConfig};
+use canvas_core::nn::{Activation, Attention, AttentionConfig, GroupNorm, GroupNormConfig};
 use canvas_core::{ConfigError, check};
 
 /// Added to every group norm's variance; Burn's own default is ten times larger.
@@ -100,8 +99,8 @@ impl ResBlock {
     }
 
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let hidden = self.conv1.forward(silu(self.norm1.forward(x.clone()))); // [B, D, H, W]
-        let hidden = self.conv2.forward(silu(self.norm2.forward(hidden))); // [B, D, H, W]
+        let hidden = self.conv1.forward(self.norm1.forward_then(Activation::Silu, x.clone())); // [B, D, H, W]
+        let hidden = self.conv2.forward(self.norm2.forward_then(Activation::Silu, hidden)); // [B, D, H, W]
         apply(&self.shortcut, x) + hidden // [B, D, H, W]
     }
 }
@@ -202,7 +201,7 @@ impl Encoder {
         let x = self.input.forward(images); // [B, C0, H, W]
         let x = self.stages.iter().fold(x, |x, stage| apply(&stage.resize, stage.blocks(x))); // [B, C, h, w]
         let x = self.middle.forward(x); // [B, C, h, w]
-        self.output.forward(silu(self.norm.forward(x))) // [B, Z, h, w]
+        self.output.forward(self.norm.forward_then(Activation::Silu, x)) // [B, Z, h, w]
     }
 }
 
@@ -246,6 +245,6 @@ impl Decoder {
                 x = conv.forward(doubled(x)); // [B, C, 2h, 2w]
             }
         }
-        self.output.forward(silu(self.norm.forward(x))) // [B, C, H, W]
+        self.output.forward(self.norm.forward_then(Activation::Silu, x)) // [B, C, H, W]
     }
 }

@@ -7,8 +7,8 @@ use burn::module::Param;
 use burn::nn::Initializer;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::prelude::*;
-use burn::tensor::activation::silu;
 use canvas_core::nn::{Attention, AttentionConfig};
+use canvas_core::ops::silu;
 use canvas_core::{Autoencoder, ConfigError, LatentScale, Posterior, check, trace};
 
 /// Bounds of the log variance, in nats, so that its exponential stays finite.

@@ -4,9 +4,9 @@ use crate::resample::{Bicubic, resized};
 use crate::shape::check_channels;
 use crate::vit::{Block, BlockSizes, RaeEncoder, Vit, VitSizes};
 use burn::module::{Param, ParamId};
-use burn::nn::{Initializer, LayerNorm, LayerNormConfig, Linear, LinearConfig};
+use burn::nn::{Initializer, Linear, LinearConfig};
 use burn::prelude::*;
-use canvas_core::nn::{Activation, dense, patch, position};
+use canvas_core::nn::{Activation, LayerNorm, LayerNormConfig, dense, patch, position};
 use canvas_core::{Autoencoder, ConfigError, Posterior, check, trace};
 
 /// Added to the latents' standard deviations.

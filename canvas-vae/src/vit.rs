@@ -2,10 +2,10 @@
 
 use crate::resample::{Bicubic, resized};
 use burn::module::Param;
+use burn::nn::Initializer;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
-use burn::nn::{Initializer, LayerNorm, LayerNormConfig};
 use burn::prelude::*;
-use canvas_core::nn::{Activation, Attention, AttentionConfig, Mlp, MlpConfig};
+use canvas_core::nn::{Activation, Attention, AttentionConfig, LayerNorm, LayerNormConfig, Mlp, MlpConfig};
 use serde::{Deserialize, Serialize};
 
 /// Which network an [`AutoencoderRae`](crate::AutoencoderRae) encodes with.

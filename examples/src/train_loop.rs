@@ -4,10 +4,9 @@ use crate::config::StageConfig;
 use crate::progress::Stage;
 use anyhow::{Context, Result, anyhow};
 use burn::module::Module;
-use burn::optim::{AdamW, AdamWConfig};
 use burn::prelude::*;
 use canvas_core::params;
-use canvas_train::{Checkpoints, Ema, Log, NonFinite, StepOptions, TrainState};
+use canvas_train::{AdamW, Checkpoints, Ema, Log, NonFinite, StepOptions, TrainState};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -136,7 +135,7 @@ impl TrainLoop<'_> {
 }
 
 fn optimizer(config: &StageConfig) -> AdamW {
-    AdamWConfig::new().with_beta_2(0.99).with_epsilon(1e-8).with_weight_decay(config.weight_decay).build()
+    AdamW { beta_2: 0.99, weight_decay: config.weight_decay, ..AdamW::default() }
 }
 
 /// Images per second of a stage's steps, by a few of them on a model that is then thrown away.

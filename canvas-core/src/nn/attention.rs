@@ -1,7 +1,7 @@
 //! Multi-head attention.
 
 use super::{dense, init::xavier_linear};
-use crate::{macs, recompute, trace};
+use crate::{macs, ops, recompute, trace};
 use burn::nn::Linear;
 use burn::prelude::*;
 use burn::tensor::activation::softmax;
@@ -133,12 +133,23 @@ pub fn attend_with([query, key, value]: [Tensor<4>; 3], scores: &Scores) -> Tens
     let [batch, heads, count, width] = query.dims();
     let [_, _, length, depth] = value.dims();
     macs::add(batch * heads * count * length * (width + depth));
+    assert!(
+        heads.is_multiple_of(key.dims()[1].max(1)),
+        "key heads ({}) must divide query heads ({heads})",
+        key.dims()[1]
+    );
+    let wanted = trace::is_wanted(|| "map".into());
+    let in_tiles = |inputs| if wanted { Err(inputs) } else { ops::attend_in_tiles(inputs, scores) };
+    let [query, key, value] = match in_tiles([query, key, value]) {
+        Ok(read) => return read,
+        Err(inputs) => inputs,
+    };
     let [key, value] = [key, value].map(|x| repeat_heads(x, heads));
     let hidden = scores.seen.clone().map(Tensor::bool_not);
     let tracked = query.is_tracked() || key.is_tracked() || value.is_tracked();
     // What will be run again with gradients must come out the same without them.
     let tracked = tracked || (query.is_autodiff() && recompute::is_on());
-    if tracked || trace::is_wanted(|| "map".into()) {
+    if tracked || wanted {
         whole([query, key, value], hidden, scores)
     } else {
         by_blocks([query, key, value], hidden.as_ref(), scores, BLOCK)
@@ -151,7 +162,6 @@ fn repeat_heads(x: Tensor<4>, heads: usize) -> Tensor<4> {
     if own == heads {
         return x;
     }
-    assert!(own > 0 && heads.is_multiple_of(own), "key heads ({own}) must divide query heads ({heads})");
     let groups = heads / own;
     let x = x.reshape([batch, own, 1, length, width]).repeat_dim(2, groups);
     x.reshape([batch, heads, length, width])

@@ -1,6 +1,6 @@
 //! Linear and convolutional layers, counted.
 
-use crate::macs;
+use crate::{macs, ops};
 use burn::nn::Linear;
 use burn::nn::conv::Conv2d;
 use burn::prelude::*;
@@ -26,7 +26,10 @@ pub fn dense(layer: &Linear, x: Tensor<3>) -> Tensor<3> {
 pub fn linear(layer: &Linear, x: Tensor<2>) -> Tensor<2> {
     let ([rows, _], [from, to]) = (x.dims(), layer.weight.dims());
     macs::add(rows * from * to);
-    layer.forward(x)
+    match &layer.bias {
+        Some(bias) => ops::linear(x, layer.weight.val(), bias.val()),
+        None => layer.forward(x),
+    }
 }
 
 /// Applies a convolution, and [counts](macs) it.

@@ -1,6 +1,7 @@
 //! The gated perceptron of newer transformer blocks: GEGLU, SwiGLU.
 
 use super::{Activation, dense, init};
+use crate::ops;
 use burn::nn::Linear;
 use burn::prelude::*;
 
@@ -51,7 +52,7 @@ impl GatedMlp {
     /// # Shapes
     /// `[B, N, W]` to `[B, N, W]`.
     pub fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        let gate = self.activation.forward(dense(&self.gate, x.clone()));
-        dense(&self.down, gate * dense(&self.up, x))
+        let gate = dense(&self.gate, x.clone());
+        dense(&self.down, ops::gate(self.activation, gate, dense(&self.up, x)))
     }
 }

@@ -1,9 +1,9 @@
 //! The two-layer perceptron of a transformer block, and its activations.
 
 use super::{dense, init::xavier_linear};
+use crate::ops;
 use burn::nn::Linear;
 use burn::prelude::*;
-use burn::tensor::activation;
 use serde::{Deserialize, Serialize};
 
 /// A pointwise nonlinearity.
@@ -28,14 +28,7 @@ pub enum Activation {
 impl Activation {
     /// Applies it to every element.
     pub fn forward<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
-        match self {
-            Self::Gelu => activation::gelu(x),
-            Self::GeluTanh => activation::gelu_approximate(x),
-            Self::QuickGelu => x.clone() * activation::sigmoid(x * 1.702),
-            Self::Silu => activation::silu(x),
-            Self::Relu => activation::relu(x),
-            Self::ReluSquared => activation::relu(x).square(),
-        }
+        ops::activate(self, x)
     }
 }
 

@@ -1,15 +1,14 @@
 //! Adaptive layer norm: normalise, then shift and scale by a conditioning vector.
 
 use super::linear;
+use crate::ops::{self, silu};
 use burn::nn::Linear;
 use burn::prelude::*;
-use burn::tensor::{activation::silu, module::layer_norm};
 
 /// Layer norm over the last axis without learned parameters, `eps` 1e-6 as in DiT.
 pub fn norm(x: Tensor<3>) -> Tensor<3> {
-    let width = x.dims()[2];
-    let ones = Tensor::<1>::ones([width], &x.device()).cast(x.dtype());
-    layer_norm(x, ones, None, 1e-6)
+    let none = Tensor::<3>::zeros([1, 1, x.dims()[2]], &x.device()).cast(x.dtype());
+    normed(x, none.clone(), none)
 }
 
 /// `x * (1 + scale) + shift`, the modulation of DiT.
@@ -18,6 +17,14 @@ pub fn norm(x: Tensor<3>) -> Tensor<3> {
 /// - `x`: `[B, N, W]`; `shift`, `scale`: `[B, 1, W]`
 pub fn apply(x: Tensor<3>, shift: Tensor<3>, scale: Tensor<3>) -> Tensor<3> {
     x * (scale + 1.0) + shift
+}
+
+/// [`apply`] of [`norm`], in one [operation](ops::norm()).
+///
+/// # Shapes
+/// - `x`: `[B, N, W]`; `shift`, `scale`: `[1 or B, 1 or N, W]`
+pub fn normed(x: Tensor<3>, shift: Tensor<3>, scale: Tensor<3>) -> Tensor<3> {
+    ops::norm(ops::Norm::layer(1e-6).modulated(), x, scale, shift)
 }
 
 /// Projects `silu(c)` and cuts it into `K` modulation vectors.

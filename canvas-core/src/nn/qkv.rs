@@ -1,9 +1,9 @@
 //! Queries, keys and values of one stream of tokens, and attention over several streams together.
 
 use super::attention::{Scores, attend_with, joined, split};
-use super::{Rope, dense, init};
+use super::{RmsNorm, RmsNormConfig, Rope, dense, init};
 use crate::trace;
-use burn::nn::{Linear, RmsNorm, RmsNormConfig};
+use burn::nn::Linear;
 use burn::prelude::*;
 
 /// Sizes of a [`Qkv`].

@@ -1,7 +1,7 @@
 //! Rotary position embedding over any number of axes.
 
+use crate::ops;
 use burn::prelude::*;
-use burn::tensor::DType;
 
 /// Which features make up a pair that is rotated together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,29 +109,12 @@ impl Rope {
     /// # Panics
     /// If `x` has another number of positions, or `D` is not the sum of the axes.
     pub fn rotate(&self, x: Tensor<4>) -> Tensor<4> {
-        let ([batch, heads, length, width], [_, _, positions, half]) = (x.dims(), self.cos.dims());
+        let ([_, _, length, width], [_, _, positions, half]) = (x.dims(), self.cos.dims());
         assert_eq!(
             [length, width],
             [positions, 2 * half],
             "[tokens, width] of what is rotated, and what the rotations are for"
         );
-        let dtype = x.dtype();
-        let precise = if dtype == DType::F64 { DType::F64 } else { DType::F32 };
-        let (x, cos, sin) = (x.cast(precise), self.cos.clone().cast(precise), self.sin.clone().cast(precise));
-        let turned = match self.pairs {
-            Pairs::Halves => {
-                let [first, second] = [0, half].map(|start| x.clone().narrow(3, start, half));
-                let a = first.clone() * cos.clone() - second.clone() * sin.clone();
-                Tensor::cat(vec![a, first * sin + second * cos], 3)
-            }
-            Pairs::Neighbours => {
-                let x = x.reshape([batch, heads, length, half, 2]);
-                let [even, odd] = [0, 1].map(|at| x.clone().narrow(4, at, 1)); // [B, H, N, D/2, 1]
-                let (cos, sin) = (cos.unsqueeze_dim::<5>(4), sin.unsqueeze_dim::<5>(4));
-                let a = even.clone() * cos.clone() - odd.clone() * sin.clone();
-                Tensor::cat(vec![a, even * sin + odd * cos], 4).reshape([batch, heads, length, width])
-            }
-        };
-        turned.cast(dtype)
+        ops::rotate(x, self.cos.clone(), self.sin.clone(), self.pairs)
     }
 }

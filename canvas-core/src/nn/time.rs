@@ -2,9 +2,9 @@
 
 use super::init::normal_linear;
 use super::linear;
+use crate::ops::silu;
 use burn::nn::Linear;
 use burn::prelude::*;
-use burn::tensor::activation::silu;
 
 /// Sinusoidal features of times: cosines, then sines, of `time * max_period^(-i / (width/2))`.
 ///

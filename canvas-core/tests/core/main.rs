@@ -9,6 +9,7 @@ mod level;
 mod lora;
 mod nn;
 mod noise;
+mod ops;
 mod params;
 mod picture;
 mod published;

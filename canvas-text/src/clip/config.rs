@@ -2,10 +2,10 @@
 
 use super::{ClipText, Encoder, Layer, TextModel};
 use crate::ClipConfigError;
-use burn::nn::{LayerNormConfig, Linear, LinearConfig};
+use burn::nn::{Linear, LinearConfig};
 use burn::prelude::*;
-use canvas_core::nn::Activation;
 use canvas_core::nn::init::{normal_embedding, normal_linear};
+use canvas_core::nn::{Activation, LayerNormConfig};
 use canvas_core::{ConfigError, check};
 use serde_json::Value;
 use std::fs;

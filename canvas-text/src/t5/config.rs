@@ -1,11 +1,11 @@
 //! Sizes of T5's encoder: the published ones, and those of a `config.json`.
 
 use super::{Attention, Block, Feed, T5Encoder};
-use burn::nn::{Initializer, Linear, LinearConfig, RmsNormConfig};
+use burn::nn::{Initializer, Linear, LinearConfig};
 use burn::prelude::*;
 use canvas_core::config_file::{ConfigFileError, Fields};
 use canvas_core::nn::init::normal_embedding;
-use canvas_core::nn::{Activation, GatedMlpConfig, MlpConfig, QkvConfig};
+use canvas_core::nn::{Activation, GatedMlpConfig, MlpConfig, QkvConfig, RmsNormConfig};
 use canvas_core::weights::Rules;
 use canvas_core::{ConfigError, check};
 use std::path::Path;

@@ -1,8 +1,8 @@
 use crate::{Ranks, bits, close};
-use burn::optim::{AdamW, AdamWConfig, SgdConfig};
+use burn::optim::{AdamWConfig, SgdConfig};
 use burn::prelude::*;
 use canvas_core::params;
-use canvas_train::ModuleOptimizer;
+use canvas_train::{AdamW, ModuleOptimizer};
 use std::collections::BTreeMap;
 
 const RATE: f64 = 1e-2;
@@ -12,7 +12,7 @@ fn config() -> AdamWConfig {
 }
 
 fn adamw() -> ModuleOptimizer<AdamW> {
-    ModuleOptimizer::new(config().build())
+    ModuleOptimizer::new(AdamW { weight_decay: 0.1, ..AdamW::default() })
 }
 
 fn device() -> Device {

@@ -1,10 +1,9 @@
 use crate::{Net, Ranks, bits, close, tensor};
-use burn::optim::{AdamW, AdamWConfig};
 use burn::prelude::*;
 use canvas_core::{Noise, Process, Seeded, Unconditional, generator, params, trace, weights};
 use canvas_sched::{predict, schedule};
 use canvas_train::{
-    CheckpointError, Ema, LevelDistribution, Objective, StepOptions, StepReport, TrainState, Weighting,
+    AdamW, CheckpointError, Ema, LevelDistribution, Objective, StepOptions, StepReport, TrainState, Weighting,
 };
 use std::collections::BTreeMap;
 use std::fs;
@@ -18,7 +17,7 @@ fn device() -> Device {
 }
 
 fn state(hidden: usize) -> TrainState<Net, AdamW> {
-    TrainState::new(Net::new(hidden, &device()), AdamWConfig::new().build())
+    TrainState::new(Net::new(hidden, &device()), AdamW::default())
 }
 
 /// Per-sample losses of flow matching towards a ring: functions of the number of the images only.
@@ -180,7 +179,7 @@ fn a_checkpoint_of_another_architecture_names_what_differs_and_changes_nothing()
     assert_eq!(saved(&state), before);
 
     // Another module altogether.
-    let ranks = TrainState::new(Ranks::new(&device()), AdamWConfig::new().build());
+    let ranks = TrainState::new(Ranks::new(&device()), AdamW::default());
     ranks.save(folder.path()).unwrap();
     let message = state.restore(folder.path()).unwrap_err().to_string();
     assert!(message.contains("missing up.weight [2, 8]"), "{message}");
@@ -258,7 +257,7 @@ fn a_gradient_that_is_not_finite_changes_nothing() {
 
 #[test]
 fn a_device_without_gradients_is_refused() {
-    let make = || TrainState::new(Net::new(8, &Device::flex()), AdamWConfig::new().build());
+    let make = || TrainState::new(Net::new(8, &Device::flex()), AdamW::default());
     let payload = std::panic::catch_unwind(|| drop(make())).unwrap_err();
     let message = payload.downcast::<&str>().unwrap();
     assert!(message.contains("device.autodiff()"), "{message}");

@@ -1,0 +1,219 @@
+//! Group norm with the activation that follows it.
+
+use super::pointwise::{Curve, Use, with};
+use super::simd::{dispatch, each, fresh, sum, total, write, written};
+use crate::nn::Activation;
+use pulp::{Simd, WithSimd};
+use std::mem::MaybeUninit;
+
+/// Sizes of a group norm of `[B, C, S]`.
+#[derive(Clone, Copy, Debug)]
+pub struct Groups {
+    /// `B`.
+    pub batch: usize,
+    /// `C`, which the groups divide.
+    pub channels: usize,
+    /// Numbers of a channel of a sample.
+    pub size: usize,
+    /// Groups of channels.
+    pub groups: usize,
+    /// Added to the variance.
+    pub epsilon: f32,
+}
+
+impl Groups {
+    /// Channels of a group.
+    fn each(&self) -> usize {
+        self.channels / self.groups
+    }
+
+    /// Numbers of a group of a sample: they lie together.
+    fn numbers(&self) -> usize {
+        self.each() * self.size
+    }
+}
+
+/// `activation((x - mean) / deviation * weight + bias)`, and for each sample's groups `[mean, 1 / deviation]`.
+pub fn norm(
+    sizes: Groups,
+    activation: Option<Activation>,
+    x: &[f32],
+    [weight, bias]: [&[f32]; 2],
+) -> (Vec<f32>, Vec<[f32; 2]>) {
+    let job = Forward { sizes, x, weight, bias };
+    activation.map_or_else(|| job.with(Straight), |activation| with(activation, job))
+}
+
+/// Gradients of `x`, of the weight and of the bias.
+pub fn norm_backward(
+    sizes: Groups,
+    activation: Option<Activation>,
+    x: &[f32],
+    [weight, bias]: [&[f32]; 2],
+    stats: &[[f32; 2]],
+    grad: &[f32],
+) -> [Vec<f32>; 3] {
+    let job = Backward { sizes, x, weight, bias, stats, grad };
+    activation.map_or_else(|| job.with(Straight), |activation| with(activation, job))
+}
+
+/// No activation.
+#[derive(Clone, Copy)]
+struct Straight;
+
+impl Curve for Straight {
+    #[inline(always)]
+    fn at<S: Simd>(self, simd: S, x: S::f32s) -> (S::f32s, S::f32s) {
+        (x, simd.splat_f32s(1.0))
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Forward<'a> {
+    sizes: Groups,
+    x: &'a [f32],
+    weight: &'a [f32],
+    bias: &'a [f32],
+}
+
+impl Use for Forward<'_> {
+    type Output = (Vec<f32>, Vec<[f32; 2]>);
+
+    fn with(self, curve: impl Curve) -> Self::Output {
+        let Self { sizes, x, weight, bias } = self;
+        let (mut y, mut stats) = (fresh(x.len()), vec![[0.0; 2]; sizes.batch * sizes.groups]);
+        let (numbers, channels) = (sizes.numbers().max(1), sizes.each());
+        let tasks: Vec<_> = x
+            .chunks(numbers)
+            .zip(y.chunks_mut(numbers))
+            .zip(&mut stats)
+            .enumerate()
+            .map(|(i, ((x, y), stats))| {
+                let own = i % sizes.groups * channels..(i % sizes.groups + 1) * channels;
+                ForwardTask { curve, sizes, x, weight: &weight[own.clone()], bias: &bias[own], y, stats }
+            })
+            .collect();
+        each(tasks, |task| dispatch(task));
+        (written(y), stats)
+    }
+}
+
+struct ForwardTask<'a, C> {
+    curve: C,
+    sizes: Groups,
+    x: &'a [f32],
+    weight: &'a [f32],
+    bias: &'a [f32],
+    y: &'a mut [MaybeUninit<f32>],
+    stats: &'a mut [f32; 2],
+}
+
+impl<C: Curve> WithSimd for ForwardTask<'_, C> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { curve, sizes, x, weight, bias, y, stats } = self;
+        // Row by row, whose sums stay small and exact.
+        let mean = x.chunks(sizes.size).map(|x| sum(simd, [x], |[x]| x)).sum::<f32>() / x.len() as f32;
+        let middle = simd.splat_f32s(mean);
+        let square = |x| {
+            let x = simd.sub_f32s(x, middle);
+            simd.mul_f32s(x, x)
+        };
+        let variance =
+            x.chunks(sizes.size).map(|x| sum(simd, [x], |[x]| square(x))).sum::<f32>() / x.len() as f32;
+        let inverse = 1.0 / (variance + sizes.epsilon).sqrt();
+        *stats = [mean, inverse];
+        let rows = x.chunks(sizes.size).zip(y.chunks_mut(sizes.size)).zip(weight.iter().zip(bias));
+        for ((x, y), (weight, bias)) in rows {
+            let (factor, shift) = (simd.splat_f32s(inverse * weight), simd.splat_f32s(*bias));
+            write(simd, [x], y, |[x]| {
+                curve.at(simd, simd.mul_add_e_f32s(simd.sub_f32s(x, middle), factor, shift)).0
+            });
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Backward<'a> {
+    sizes: Groups,
+    x: &'a [f32],
+    weight: &'a [f32],
+    bias: &'a [f32],
+    stats: &'a [[f32; 2]],
+    grad: &'a [f32],
+}
+
+impl Use for Backward<'_> {
+    type Output = [Vec<f32>; 3];
+
+    fn with(self, curve: impl Curve) -> Self::Output {
+        let Self { sizes, x, weight, bias, stats, grad } = self;
+        let (numbers, channels) = (sizes.numbers().max(1), sizes.each());
+        let mut dx = fresh(x.len());
+        let mut parts = vec![[0.0; 2]; sizes.batch * sizes.channels]; // of weight and bias, of each sample
+        let tasks: Vec<_> = x
+            .chunks(numbers)
+            .zip(grad.chunks(numbers))
+            .zip(dx.chunks_mut(numbers).zip(parts.chunks_mut(channels)))
+            .zip(stats)
+            .enumerate()
+            .map(|(i, (((x, grad), (dx, parts)), &stats))| {
+                let own = i % sizes.groups * channels..(i % sizes.groups + 1) * channels;
+                let (weight, bias) = (&weight[own.clone()], &bias[own]);
+                BackwardTask { curve, size: sizes.size, x, grad, weight, bias, stats, dx, parts }
+            })
+            .collect();
+        each(tasks, |task| dispatch(task));
+        let sums = |which: usize| {
+            let parts: Vec<f32> = parts.iter().map(|part| part[which]).collect();
+            total(sizes.channels, sizes.channels, parts.chunks(sizes.channels.max(1)).map(|part| (0, part)))
+        };
+        [written(dx), sums(0), sums(1)]
+    }
+}
+
+struct BackwardTask<'a, C> {
+    curve: C,
+    size: usize,
+    x: &'a [f32],
+    grad: &'a [f32],
+    weight: &'a [f32],
+    bias: &'a [f32],
+    stats: [f32; 2],
+    dx: &'a mut [MaybeUninit<f32>],
+    parts: &'a mut [[f32; 2]],
+}
+
+impl<C: Curve> WithSimd for BackwardTask<'_, C> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { curve, size, x, grad, weight, bias, stats: [mean, inverse], dx, parts } = self;
+        let (middle, factor) = (simd.splat_f32s(mean), simd.splat_f32s(inverse));
+        let normal = |x| simd.mul_f32s(simd.sub_f32s(x, middle), factor);
+        // The gradient before the activation.
+        let before = |x, grad, weight, bias| {
+            simd.mul_f32s(grad, curve.at(simd, simd.mul_add_e_f32s(normal(x), weight, bias)).1)
+        };
+        let rows = || x.chunks(size).zip(grad.chunks(size)).zip(weight.iter().zip(bias));
+        let (mut along, mut across) = (0.0, 0.0);
+        for (((x, grad), (weight, bias)), [dw, db]) in rows().zip(parts) {
+            let (factor, shift) = (simd.splat_f32s(*weight), simd.splat_f32s(*bias));
+            *dw = sum(simd, [x, grad], |[x, grad]| simd.mul_f32s(before(x, grad, factor, shift), normal(x)));
+            *db = sum(simd, [x, grad], |[x, grad]| before(x, grad, factor, shift));
+            along += weight * *dw;
+            across += weight * *db;
+        }
+        let [along, across] = [along, across].map(|sum| simd.splat_f32s(sum / x.len() as f32));
+        for (((x, grad), (weight, bias)), dx) in rows().zip(dx.chunks_mut(size)) {
+            let (scale, shift) = (simd.splat_f32s(*weight), simd.splat_f32s(*bias));
+            write(simd, [x, grad], dx, |[x, grad]| {
+                let own = simd.mul_add_e_f32s(before(x, grad, scale, shift), scale, simd.neg_f32s(across));
+                simd.mul_f32s(factor, simd.negate_mul_add_e_f32s(normal(x), along, own))
+            });
+        }
+    }
+}

@@ -1,0 +1,294 @@
+//! Kernels against what they stand for: values and gradients, over many shapes, orders in memory and types.
+
+use burn::prelude::*;
+use burn::tensor::DType;
+use canvas_core::nn::attention::{joined, split};
+use canvas_core::nn::{Activation, Pairs, Rope, Scores, attend_with};
+use canvas_core::ops::{self, AdamW, GroupNorm, Norm, definition};
+use canvas_core::trace::{self, Hook};
+use std::rc::Rc;
+
+const ACTIVATIONS: [Activation; 6] = [
+    Activation::Gelu,
+    Activation::GeluTanh,
+    Activation::QuickGelu,
+    Activation::Silu,
+    Activation::Relu,
+    Activation::ReluSquared,
+];
+
+/// No row is a multiple of another, and both signs occur.
+fn chirp<const D: usize>(dims: [usize; D], phase: f64) -> Tensor<D> {
+    let values: Vec<f32> = (0..dims.iter().product::<usize>())
+        .map(|i| (2.5 * (i as f64 * 0.7 + (i * i % 1013) as f64 * 0.013 + phase).sin()) as f32)
+        .collect();
+    Tensor::from_data(TensorData::new(values, dims), &Device::flex())
+}
+
+/// The largest difference, by the largest of what is expected.
+fn off<const D: usize>(found: Tensor<D>, expected: Tensor<D>) -> f32 {
+    assert_eq!(found.dims(), expected.dims());
+    if found.dims().contains(&0) {
+        return 0.0;
+    }
+    let size = expected.clone().abs().max().into_scalar::<f32>().max(1e-3);
+    (found - expected).abs().max().into_scalar::<f32>() / size
+}
+
+/// Compares two functions of tensors of the same rank: values, and the gradients of all inputs.
+fn compare<const D: usize, const N: usize>(
+    what: &str,
+    inputs: [Tensor<D>; N],
+    kernel: impl Fn([Tensor<D>; N]) -> Tensor<D>,
+    definition: impl Fn([Tensor<D>; N]) -> Tensor<D>,
+) {
+    let value = off(kernel(inputs.clone()), definition(inputs.clone()));
+    assert!(value < 2e-6, "{what}: value off by {value:e}");
+    let slopes = |run: &dyn Fn([Tensor<D>; N]) -> Tensor<D>| {
+        let tracked = inputs.clone().map(|x| x.autodiff().require_grad());
+        let y = run(tracked.clone());
+        let weight = chirp(y.dims(), 0.3).autodiff();
+        let gradients = (y * weight).sum().backward();
+        tracked.map(|x| x.grad(&gradients).expect("every input is used"))
+    };
+    for (i, (found, expected)) in slopes(&kernel).into_iter().zip(slopes(&definition)).enumerate() {
+        let off = off(found, expected);
+        assert!(off < 5e-6, "{what}: gradient {i} off by {off:e}");
+    }
+}
+
+#[test]
+fn activations_are_their_definitions() {
+    for by in ACTIVATIONS {
+        for dims in [[1, 1], [3, 5], [7, 1000], [33, 1001], [0, 4]] {
+            let what = format!("{by:?} of {dims:?}");
+            let x = [chirp(dims, 1.0)];
+            compare(&what, x, |[x]| ops::activate(by, x), |[x]| definition::activate(x, by));
+            let two = [chirp(dims, 1.0), chirp(dims, 2.0)];
+            compare(&what, two, |[a, b]| ops::gate(by, a, b), |[a, b]| definition::gate(a, b, by));
+        }
+    }
+}
+
+#[test]
+fn far_ends_of_activations_are_finite_or_what_goes_in() {
+    let ends = Tensor::<1>::from_floats([-1e4, -90.0, -20.0, 20.0, 90.0, 1e4], &Device::flex());
+    for by in ACTIVATIONS {
+        let found = ops::activate(by, ends.clone());
+        let off = off(found.clone(), definition::activate(ends.clone(), by));
+        assert!(off < 1e-6, "{by:?}: {found} off by {off:e}");
+        let nan = ops::activate(by, Tensor::<1>::from_floats([f32::NAN, 1.0], &Device::flex()));
+        assert!(nan.clone().is_nan().into_data().iter::<bool>().eq([true, false]), "{by:?}: {nan}");
+    }
+}
+
+/// All shapes that vectors may have.
+fn vectors([batch, length, width]: [usize; 3]) -> [[usize; 3]; 3] {
+    [[1, 1, width], [batch, 1, width], [batch, length, width]]
+}
+
+#[test]
+fn norms_are_their_definitions() {
+    for norm in
+        [Norm::layer(1e-6), Norm::rms(1e-5), Norm::layer(1e-5).modulated(), Norm::rms(1e-6).modulated()]
+    {
+        for dims in [[1, 1, 2], [2, 3, 7], [3, 50, 64], [2, 70, 384], [2, 2, 20_001], [0, 3, 8], [2, 0, 8]] {
+            for small in vectors(dims) {
+                let inputs = [chirp(dims, 0.0), chirp(small, 1.0), chirp(small, 2.0)];
+                let what = format!("{norm:?} of {dims:?}, vectors {small:?}");
+                if dims[0] * dims[1] == 0 {
+                    let [x, weight, bias] = inputs;
+                    assert_eq!(ops::norm(norm, x, weight, bias).dims(), dims, "{what}");
+                    continue;
+                }
+                let kernel = |[x, w, b]: [Tensor<3>; 3]| ops::norm(norm, x, w, b);
+                compare(&what, inputs, kernel, |[x, w, b]| definition::norm(x, w, b, norm));
+            }
+        }
+    }
+}
+
+#[test]
+fn residuals_are_their_definitions() {
+    for dims in [[1, 1, 1], [2, 3, 7], [3, 50, 64], [2, 90, 384]] {
+        for small in vectors(dims) {
+            let inputs = [chirp(dims, 0.0), chirp(small, 1.0), chirp(dims, 2.0)];
+            let kernel = |[x, gate, y]: [Tensor<3>; 3]| ops::residual(x, gate, y);
+            compare(&format!("{dims:?}, {small:?}"), inputs, kernel, |[x, gate, y]| {
+                definition::residual(x, gate, y)
+            });
+        }
+    }
+}
+
+#[test]
+fn group_norms_are_their_definitions() {
+    for activation in [None, Some(Activation::Silu), Some(Activation::Relu)] {
+        for (dims, groups) in
+            [([1, 2, 1, 3], 1), ([2, 6, 5, 3], 3), ([3, 32, 9, 7], 32), ([1, 64, 40, 33], 8)]
+        {
+            let norm = GroupNorm { groups, epsilon: 1e-5, activation };
+            // As vectors of rank 4, so that all inputs have one rank.
+            let small = [1, dims[1], 1, 1];
+            let inputs = [chirp(dims, 0.0), chirp(small, 1.0), chirp(small, 2.0)];
+            let flat = |x: Tensor<4>| x.reshape([dims[1]]);
+            compare(
+                &format!("{norm:?} of {dims:?}"),
+                inputs,
+                |[x, w, b]| ops::group_norm(norm, x, flat(w), flat(b)),
+                |[x, w, b]| definition::group_norm(x, flat(w), flat(b), norm),
+            );
+        }
+    }
+}
+
+#[test]
+fn linear_layers_are_their_definitions() {
+    for [rows, from, to] in [[1, 1, 1], [3, 5, 7], [130, 64, 96], [300, 33, 129], [0, 4, 3]] {
+        // The bias as a matrix of one row, so that all inputs have one rank.
+        let inputs = [chirp([rows, from], 0.0), chirp([from, to], 1.0), chirp([1, to], 2.0)];
+        let flat = |bias: Tensor<2>| bias.reshape([to]);
+        compare(
+            &format!("{rows} rows from {from} to {to}"),
+            inputs,
+            |[x, w, b]| ops::linear(x, w, flat(b)),
+            |[x, w, b]| definition::linear(x, w, flat(b)),
+        );
+    }
+}
+
+#[test]
+fn numbers_may_lie_in_any_order() {
+    let x = chirp([5, 6, 8], 0.0);
+    let turned = || x.clone().swap_dims(0, 2).narrow(1, 1, 4).flip([0]);
+    let copy = Tensor::<3>::from_data(turned().into_data(), &Device::flex());
+    let same = |a: Tensor<3>, b: Tensor<3>| assert_eq!(a.into_data(), b.into_data());
+    same(ops::silu(turned()), ops::silu(copy.clone()));
+    let vector = || chirp([1, 1, 5], 1.0);
+    let norm = Norm::layer(1e-6);
+    same(ops::norm(norm, turned(), vector(), vector()), ops::norm(norm, copy.clone(), vector(), vector()));
+    same(ops::residual(turned(), vector(), turned()), ops::residual(copy.clone(), vector(), copy));
+}
+
+#[test]
+fn other_types_go_by_the_definition() {
+    for dtype in [DType::F64, DType::F16, DType::BF16] {
+        let x = chirp([2, 3, 8], 0.0).cast(dtype);
+        let found = ops::activate(Activation::Silu, x.clone());
+        assert_eq!(found.dtype(), dtype);
+        assert_eq!(found.into_data(), definition::activate(x, Activation::Silu).into_data());
+    }
+}
+
+#[test]
+fn a_large_mean_leaves_the_deviation() {
+    // The sum of squares less the square of the sum would have no digit of this left.
+    let x = chirp([1, 4, 512], 0.0) * 1e-2 + 100.0;
+    let ones = Tensor::<3>::ones([1, 1, 512], &Device::flex());
+    let y = ops::norm(Norm::layer(1e-9), x, ones.clone(), ones.zeros_like());
+    let square = y.square().mean_dim(2).sub_scalar(1.0).abs().max().into_scalar::<f32>();
+    assert!(square < 1e-3, "{square}");
+}
+
+#[test]
+fn adamw_is_its_definition_bit_for_bit() {
+    let with = AdamW {
+        beta_1: 0.9,
+        beta_2: 0.999,
+        epsilon: 1e-8,
+        corrections: [0.271, 0.002_997],
+        rate: 1e-3,
+        keep: 0.9999,
+    };
+    for dims in [[1, 1], [3, 1000], [200, 201], [0, 2]] {
+        let (param, grad) = (chirp(dims, 0.0), chirp(dims, 1.0));
+        let moments = || [chirp(dims, 2.0), chirp(dims, 3.0).square()];
+        let (found, [first, second]) = ops::adamw(with, param.clone(), grad.clone(), moments());
+        let (expected, [one, two]) = definition::adamw(with, param.clone(), grad, moments());
+        for (found, expected) in [(found, expected), (first, one), (second, two)] {
+            assert_eq!(found.into_data(), expected.into_data(), "{dims:?}");
+        }
+        assert_eq!(param.into_data(), chirp(dims, 0.0).into_data(), "what somebody else holds is as it was");
+    }
+}
+
+/// A hook that wants every map, and so has attention by its definition.
+struct Wants;
+impl Hook for Wants {}
+
+/// Tiles against the whole map: values and gradients, of queries that are views of a projection.
+#[test]
+fn attention_in_tiles_is_attention() {
+    let sizes = [[2, 2, 2, 5, 3, 4], [1, 6, 3, 130, 77, 8], [2, 4, 2, 40, 140, 40], [1, 1, 1, 1, 1, 2]];
+    for [batch, heads, key_heads, count, length, width] in sizes {
+        let hidden = (0..batch * length).map(|i| i % length > 0 && i % 3 == 1).collect::<Vec<bool>>();
+        let seen = Tensor::<2, Bool>::from_data(TensorData::new(hidden, [batch, length]), &Device::flex())
+            .bool_not();
+        let bias = chirp([1, heads, count, length], 3.0);
+        let scores = [
+            Scores::default(),
+            Scores::seen(Some(seen.clone())),
+            Scores { bias: Some(bias.clone()), scale: Some(0.3), ..Scores::default() },
+            Scores { bias: Some(bias), softcap: Some(2.0), ..Scores::seen(Some(seen)) },
+        ];
+        let inputs = [
+            chirp([batch, count, heads * width], 0.0),
+            chirp([batch, length, key_heads * width], 1.0),
+            chirp([batch, length, key_heads * width], 2.0),
+        ];
+        for scores in &scores {
+            let run = |[query, key, value]: [Tensor<3>; 3]| {
+                let heads = [split(query, heads), split(key, key_heads), split(value, key_heads)];
+                joined(attend_with(heads, scores))
+            };
+            let what = format!("{heads} heads, {key_heads} of keys, {count} to {length} of {width}");
+            let whole = |inputs| trace::with_hook(Rc::new(Wants), || run(inputs));
+            compare(&what, inputs.clone(), run, whole);
+        }
+    }
+}
+
+#[test]
+fn a_bias_may_be_trained() {
+    let dims = [1, 2, 5, 4];
+    let [query, key, value] = [0.0, 1.0, 2.0].map(|phase| chirp(dims, phase));
+    let with = |bias: Tensor<4>| {
+        let scores = Scores { bias: Some(bias), ..Scores::default() };
+        attend_with([query.clone(), key.clone(), value.clone()].map(Tensor::autodiff), &scores)
+    };
+    let bias = chirp([1, 2, 5, 5], 0.0).autodiff().require_grad();
+    let gradients = (with(bias.clone()) * chirp(dims, 0.5).autodiff()).sum().backward();
+    assert!(bias.grad(&gradients).unwrap().abs().max().into_scalar::<f32>() > 1e-3);
+}
+
+#[test]
+fn rotations_are_their_definitions() {
+    let positions: Vec<[f64; 2]> = (0..7).map(|i| [f64::from(i / 3), f64::from(i % 3)]).collect();
+    for pairs in [Pairs::Neighbours, Pairs::Halves] {
+        let rope = |shift: f64| {
+            let moved: Vec<[f64; 2]> = positions.iter().map(|[a, b]| [a + shift, b - shift]).collect();
+            Rope::new(&moved, &[4, 8], 10.0, pairs, &Device::flex())
+        };
+        for rope in [rope(0.0), Rope::stack(&[rope(0.0), rope(1.0)])] {
+            // As heads of a projection, and as they are.
+            let within = |[x]: [Tensor<3>; 1]| joined(rope.rotate(split(x, 3)));
+            let alone =
+                |[x]: [Tensor<3>; 1]| joined(rope.rotate(split(x, 3).repeat_dim(2, 1).mul_scalar(1.0)));
+            let of = |run: &dyn Fn([Tensor<3>; 1]) -> Tensor<3>, x: Tensor<3>| {
+                run([x.cast(DType::F64)]).cast(DType::F32)
+            };
+            let x = chirp([2, 7, 36], 0.0);
+            for run in [&within as &dyn Fn([Tensor<3>; 1]) -> Tensor<3>, &alone] {
+                let off = off(run([x.clone()]), of(run, x.clone()));
+                assert!(off < 1e-6, "{pairs:?}: off by {off:e}");
+            }
+            compare(&format!("{pairs:?}"), [x], within, alone);
+            // What is turned keeps its length, and so does a gradient.
+            let x = chirp([2, 3, 7, 12], 0.0).autodiff().require_grad();
+            let gradients = (rope.rotate(x.clone()) * chirp([2, 3, 7, 12], 1.0).autodiff()).sum().backward();
+            let found = x.grad(&gradients).unwrap();
+            let length = |x: Tensor<4>| x.square().sum().into_scalar::<f32>();
+            assert!((length(found) / length(chirp([2, 3, 7, 12], 1.0)) - 1.0).abs() < 1e-5);
+        }
+    }
+}

@@ -72,7 +72,8 @@ pub struct Args {
     /// Draw the size that was asked for, where models were trained at others of like proportions (PixArt, Sana, PRX)
     #[arg(long)]
     pub exact_size: bool,
-    /// Flux Redux: the folder that makes words of --image, which are put behind the prompt's
+    /// Flux Redux: the folder, or owner/name on the Hugging Face Hub, of what makes words of --image, which are put behind
+    /// the prompt's
     #[arg(long, value_name = "DIR", requires = "image")]
     pub redux: Option<PathBuf>,
     /// How much they count, and the pooled prompt beside them [default: 1:1]

@@ -128,11 +128,11 @@ mod tests {
             let mut folders = vec![root.join(fixture).join("models")];
             while let Some(folder) = folders.pop() {
                 for path in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
-                    match path.is_dir() {
-                        true => folders.push(path),
-                        false => {
-                            found.push(path.strip_prefix(root.join(fixture)).unwrap().display().to_string())
-                        }
+                    if path.is_dir() {
+                        folders.push(path);
+                    } else {
+                        let below = path.strip_prefix(root.join(fixture)).unwrap();
+                        found.push(below.display().to_string());
                     }
                 }
             }

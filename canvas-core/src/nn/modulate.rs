@@ -1,6 +1,8 @@
 //! Adaptive layer norm: normalise, then shift and scale by a conditioning vector.
 
 use super::linear;
+use crate::memo::{Constant, keep};
+use crate::trace;
 use burn::nn::Linear;
 use burn::prelude::*;
 use burn::tensor::{activation::silu, module::layer_norm};
@@ -20,15 +22,23 @@ pub fn apply(x: Tensor<3>, shift: Tensor<3>, scale: Tensor<3>) -> Tensor<3> {
     x * (scale + 1.0) + shift
 }
 
-/// Projects `silu(c)` and cuts it into `K` modulation vectors.
+/// Projects `silu(c)`, [taps](trace::tap) it under this name, and cuts it into `K` modulation vectors.
 ///
 /// # Shapes
 /// - `c`: `[B, W]`; `layer`: from `W` to `K * V`; output: `K` tensors `[B, 1, V]`
 ///
 /// # Panics
 /// If `K` does not divide the layer's output.
-pub fn chunks<const K: usize>(layer: &Linear, c: Tensor<2>) -> [Tensor<3>; K] {
-    cut(linear(layer, silu(c)).unsqueeze_dim(1))
+pub fn chunks<const K: usize>(name: &str, layer: &Linear, c: Tensor<2>) -> [Tensor<3>; K] {
+    cut(trace::tap(|| name.into(), linear(layer, silu(c)).unsqueeze_dim(1)))
+}
+
+/// Modulation that follows from the time alone: [kept](keep) over a run, and [tapped](trace::tap), under this name.
+///
+/// # Shapes
+/// As `make`: `[B, 1, K * V]`.
+pub fn of_time(name: &str, make: impl FnOnce() -> Tensor<3>) -> Tensor<3> {
+    trace::tap(|| name.into(), keep(|| name.into(), Constant::Time, make))
 }
 
 /// Cuts a vector a sample into `K` modulation vectors: for modulation that blocks share, or hold as a table.

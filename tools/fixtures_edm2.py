@@ -193,4 +193,5 @@ def main():
         print(name, sum(value.numel() for value in weights.values()))
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -34,7 +34,8 @@ pub struct Estimate<const D: usize> {
     /// The noise estimate, `[B, C, ..]`, where it is not the one that `x0` implies: a clipped `x0` that keeps
     /// its noise, CFG++.
     pub eps: Option<Tensor<D>>,
-    /// A learned variance, `[B, C, ..]`: the network's second half of channels, raw.
+    /// A learned variance, `[B, C, ..]`: the network's second half of channels, raw. (A DiT's is among its channels only
+    /// if asked for: `canvas_dit::WithVariance`.)
     pub variance: Option<Tensor<D>>,
 }
 

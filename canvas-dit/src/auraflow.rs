@@ -164,7 +164,8 @@ impl Backbone<4> for AuraFlow {
             all = trace::block(name, all, |all| block.forward(all, &c)); // [B, T + N, W]
         }
         let h = all.narrow(1, length, count); // [B, N, W]
-        let [scale, shift] = modulate::chunks(&self.final_modulation, c); // 2 x [B, 1, W]
+        let vectors = || linear(&self.final_modulation, silu(c)).unsqueeze_dim(1);
+        let [scale, shift] = modulate::cut(modulate::of_time("final_modulation", vectors)); // 2 x [B, 1, W]
         let h = dense(&self.unembed, modulate::apply(h, shift, scale));
         patch::join_channels_last(h, self.patch, height, width) // [B, C, H, S]
     }
@@ -224,8 +225,7 @@ impl Stream {
 
     /// Six modulation vectors in a row, which follow from the time alone: `[B, 1, 6 W]`.
     fn modulate(&self, name: &'static str, c: &Tensor<2>) -> Tensor<3> {
-        let vectors = || linear(&self.modulation, silu(c.clone())).unsqueeze_dim(1);
-        trace::tap(|| name.into(), keep(|| name.into(), Constant::Time, vectors))
+        modulate::of_time(name, || linear(&self.modulation, silu(c.clone())).unsqueeze_dim(1))
     }
 
     /// Queries, keys and values of the modulated stream.

@@ -18,7 +18,6 @@ use canvas_core::nn::init::{xavier_linear, zero_linear};
 use canvas_core::nn::{Activation, Mlp, MlpConfig, Pairs, Rope, Scores, dense, modulate, patch, sinusoidal};
 use canvas_core::{Backbone, ConfigError, Text, check, trace};
 use serde::{Deserialize, Serialize};
-use std::array::from_fn;
 
 /// What attention does with padding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -188,7 +187,6 @@ impl Backbone<4> for Chroma {
             keep(|| format!("rope {grid:?}"), Constant::Condition, || self.rope(tokens, grid, &device));
         let scores = self.scores(&cond.mask, places);
         let all = keep(|| "modulation".into(), Constant::Time, || self.approximator.forward(time)); // [B, M, W]
-        let all = trace::tap(|| "modulation".into(), all);
         let (of_images, of_texts) = (3 * single, 3 * single + 6 * double);
 
         let mut text = keep(
@@ -198,8 +196,9 @@ impl Backbone<4> for Chroma {
         );
         let mut h = dense(&self.image_in, patch::split(x, patch)); // [B, N, W]
         for (i, block) in self.double.iter().enumerate() {
-            let modulation = [rows(&all, of_texts + 6 * i), rows(&all, of_images + 6 * i)];
             let run = |(h, text)| {
+                let of_text = rows("text_modulation", &all, of_texts + 6 * i);
+                let modulation = [of_text, rows("modulation", &all, of_images + 6 * i)];
                 let [text, h] = block.forward([text, h], modulation, &rope, &scores);
                 (h, text)
             };
@@ -207,18 +206,20 @@ impl Backbone<4> for Chroma {
         }
         let mut h = Tensor::cat(vec![text, h], 1); // [B, T + N, W]
         for (i, block) in self.single.iter().enumerate() {
-            let modulation = rows(&all, 3 * i);
-            h = trace::block(|| format!("single.{i}"), h, |h| block.forward(h, modulation, &rope, &scores));
+            let run = |h| block.forward(h, rows("modulation", &all, 3 * i), &rope, &scores);
+            h = trace::block(|| format!("single.{i}"), h, run);
         }
-        let [shift, scale] = rows(&all, self.config.vectors() - 2);
+        let [shift, scale] = rows("final_modulation", &all, self.config.vectors() - 2);
         let h = modulate::apply(modulate::norm(h.narrow(1, tokens, places)), shift, scale); // [B, N, W]
         patch::join(dense(&self.unembed, h), patch, height, width) // [B, C, H, S]
     }
 }
 
-/// `K` modulation vectors `[B, 1, W]` of all `[B, M, W]`.
-fn rows<const K: usize>(all: &Tensor<3>, start: usize) -> [Tensor<3>; K] {
-    from_fn(|k| all.clone().narrow(1, start + k, 1))
+/// `K` modulation vectors `[B, 1, W]` of all `[B, M, W]`; tapped in a row, `[B, 1, K W]`, as in other networks.
+fn rows<const K: usize>(name: &str, all: &Tensor<3>, start: usize) -> [Tensor<3>; K] {
+    let [batch, _, width] = all.dims();
+    let own = all.clone().narrow(1, start, K).reshape([batch, 1, K * width]);
+    modulate::cut(trace::tap(|| name.into(), own))
 }
 
 /// Makes every modulation vector from the time and the vector's number.

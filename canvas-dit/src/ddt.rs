@@ -27,7 +27,7 @@ use burn::prelude::*;
 use burn::tensor::activation::silu;
 use canvas_core::memo::{Constant, keep};
 use canvas_core::nn::init::{normal_embedding, normal_linear, xavier_linear};
-use canvas_core::nn::{linear, patch, position};
+use canvas_core::nn::{dense, linear, patch, position};
 use canvas_core::{Backbone, Condition, ConfigError, check, trace};
 use std::f64::consts::TAU;
 
@@ -154,7 +154,7 @@ impl<E: Embed> Ddt<E> {
         }
         let s = silu(s + time.unsqueeze_dim::<3>(1));
         let s = match &self.widen {
-            Some(layer) => canvas_core::nn::dense(layer, s),
+            Some(layer) => dense(layer, s),
             None => s,
         };
         trace::tap(|| "context".into(), s)

@@ -13,12 +13,11 @@ use crate::{Embed, patches};
 use burn::nn::conv::Conv2d;
 use burn::nn::{Embedding, Linear};
 use burn::prelude::*;
-use burn::tensor::activation::silu;
 use burn::tensor::module::layer_norm;
 use canvas_core::memo::{Constant, keep};
 use canvas_core::nn::init::{normal_embedding, xavier_linear, zero_linear};
 use canvas_core::nn::{Activation, Attention, AttentionConfig, Mlp, MlpConfig, TimeEmbed, TimeEmbedConfig};
-use canvas_core::nn::{dense, linear, modulate, patch, position};
+use canvas_core::nn::{dense, modulate, patch, position};
 use canvas_core::{Backbone, Condition, ConfigError, check, trace};
 
 /// Sizes of a [`Dit`].
@@ -159,7 +158,7 @@ impl<E: Embed> Dit<E> {
         for (i, block) in self.blocks.iter().enumerate() {
             h = trace::block(|| format!("blocks.{i}"), h, |h| block.forward(h, c.clone())); // [B, N, W]
         }
-        let [shift, scale] = modulate::chunks(&self.final_modulation, c); // 2 x [B, 1, W]
+        let [shift, scale] = modulate::chunks("final_modulation", &self.final_modulation, c); // 2 x [B, 1, W]
         let h = modulate::apply(modulate::norm(h), shift, scale);
         patch::join_channels_last(dense(&self.unembed, h), self.patch, height, width) // [B, C or 2C, H, S]
     }
@@ -200,9 +199,8 @@ impl DitBlock {
 
     /// `h`: `[B, N, W]`, `c`: `[B, W]`, output: `[B, N, W]`.
     fn forward(&self, h: Tensor<3>, c: Tensor<2>) -> Tensor<3> {
-        let all = linear(&self.modulation, silu(c)).unsqueeze_dim::<3>(1); // [B, 1, 6 W]
-        let all = trace::tap(|| "modulation".into(), all);
-        let [shift_a, scale_a, gate_a, shift_m, scale_m, gate_m] = modulate::cut(all);
+        let [shift_a, scale_a, gate_a, shift_m, scale_m, gate_m] =
+            modulate::chunks("modulation", &self.modulation, c); // 6 x [B, 1, W]
         let a = modulate::apply(modulate::norm(h.clone()), shift_a, scale_a);
         let own = trace::scope(|| "attention".into(), || self.attention.forward(a.clone(), a, None));
         let h = h + gate_a * own;

@@ -17,7 +17,7 @@ pub use fill::fill_channels;
 
 use crate::Prompt;
 use crate::prompt::Expected;
-use crate::streams::{DoubleBlock, SingleBlock, check_heads, modulation};
+use crate::streams::{DoubleBlock, SingleBlock, check_heads};
 use burn::nn::Linear;
 use burn::prelude::*;
 use burn::tensor::activation::silu;
@@ -166,10 +166,13 @@ impl Flux {
 
     /// The vector that modulates all blocks, `[B, W]`: time, pooled text and guidance.
     fn vector(&self, time: Tensor<1>, cond: &Prompt) -> Tensor<2> {
-        let pooled = silu(linear(&self.pooled_in, cond.text.pooled.clone()));
-        let c = self.time.forward(time) + linear(&self.pooled_out, pooled); // [B, W]
+        let pooled = || linear(&self.pooled_out, silu(linear(&self.pooled_in, cond.text.pooled.clone())));
+        let c = keep(|| "time".into(), Constant::Time, || self.time.forward(time))
+            + keep(|| "pooled".into(), Constant::Condition, pooled); // [B, W]
         match (&self.guidance, cond.guidance_for(self.guidance.is_some())) {
-            (Some(embed), Some(scale)) => c + embed.forward(scale),
+            (Some(embed), Some(scale)) => {
+                c + keep(|| "guidance".into(), Constant::Condition, || embed.forward(scale))
+            }
             _ => c,
         }
     }
@@ -229,7 +232,7 @@ impl Backbone<4> for Flux {
         let places = (height / self.config.patch) * (width / self.config.patch);
         let h = h.narrow(1, tokens, places); // [B, N, W]
         // The scale first, unlike in the blocks: so the published weights lie.
-        let [scale, shift] = modulation("final_modulation", &self.final_modulation, c);
+        let [scale, shift] = modulate::chunks("final_modulation", &self.final_modulation, c);
         let h = modulate::apply(modulate::norm(h), shift, scale);
         patch::join(dense(&self.unembed, h), self.config.patch, height, width) // [B, C, H, S]
     }
@@ -253,8 +256,8 @@ impl FluxDouble {
     }
 
     fn forward(&self, h: [Tensor<3>; 2], c: Tensor<2>, rope: &Rope) -> [Tensor<3>; 2] {
-        let text = modulation("text_modulation", &self.text_modulation, c.clone());
-        let image = modulation("modulation", &self.image_modulation, c);
+        let text = modulate::chunks("text_modulation", &self.text_modulation, c.clone());
+        let image = modulate::chunks("modulation", &self.image_modulation, c);
         self.streams.forward(h, [text, image], rope, &Scores::default())
     }
 }
@@ -275,7 +278,7 @@ impl FluxSingle {
     }
 
     fn forward(&self, h: Tensor<3>, c: Tensor<2>, rope: &Rope) -> Tensor<3> {
-        let [shift, scale, gate] = modulation("modulation", &self.modulation, c);
+        let [shift, scale, gate] = modulate::chunks("modulation", &self.modulation, c);
         self.block.forward(h, [shift, scale, gate], rope, &Scores::default())
     }
 }

@@ -13,8 +13,9 @@ mod blocks;
 mod published;
 
 use crate::Prompt;
+use crate::latents::shared;
 use crate::prompt::Expected;
-use crate::streams::{check_heads, modulation};
+use crate::streams::check_heads;
 use blocks::{Double, Single};
 use burn::nn::Linear;
 use burn::prelude::*;
@@ -169,9 +170,11 @@ impl Flux2 {
 
     /// The vector that modulates all blocks, `[B, W]`.
     fn vector(&self, time: Tensor<1>, cond: &Prompt) -> Tensor<2> {
-        let c = self.time.forward(time);
+        let c = keep(|| "time".into(), Constant::Time, || self.time.forward(time));
         match (&self.guidance, cond.guidance_for(self.guidance.is_some())) {
-            (Some(embed), Some(scale)) => c + embed.forward(scale),
+            (Some(embed), Some(scale)) => {
+                c + keep(|| "guidance".into(), Constant::Condition, || embed.forward(scale))
+            }
             _ => c,
         }
     }
@@ -192,9 +195,10 @@ impl Backbone<4> for Flux2 {
         expected.check_references(x.dims()[0], &cond.references);
         let ([_, _, height, width], device) = (x.dims(), x.device());
         let c = self.vector(time, cond); // [B, W]
-        let of_text = modulation("text_modulation", &self.text_modulation, c.clone());
-        let of_image = modulation("modulation", &self.image_modulation, c.clone());
-        let of_single: [Tensor<3>; 3] = modulation("single_modulation", &self.single_modulation, c.clone());
+        let shared = |name: &str, layer: &Linear| shared(name, layer, &c, self.guidance.is_none()); // [B, 1, V]
+        let of_text = shared("text_modulation", &self.text_modulation);
+        let of_image = shared("image_modulation", &self.image_modulation);
+        let of_single = shared("single_modulation", &self.single_modulation);
 
         let mut text = keep(
             || "text".into(),
@@ -210,19 +214,27 @@ impl Backbone<4> for Flux2 {
         let mut h = dense(&self.image_in, Tensor::cat(split, 1)); // [B, N + R, W]
         for (i, block) in self.double.iter().enumerate() {
             let run = |(h, text)| {
-                let [text, h] = block.forward([text, h], [&of_text, &of_image], &rope);
+                let modulation = [tapped("text_modulation", &of_text), tapped("modulation", &of_image)];
+                let [text, h] = block.forward([text, h], modulation, &rope);
                 (h, text)
             };
             (h, text) = trace::block(|| format!("double.{i}"), (h, text), run);
         }
         let mut h = Tensor::cat(vec![text, h], 1); // [B, T + N + R, W]
         for (i, block) in self.single.iter().enumerate() {
-            h = trace::block(|| format!("single.{i}"), h, |h| block.forward(h, of_single.clone(), &rope));
+            let run = |h| block.forward(h, tapped("modulation", &of_single), &rope);
+            h = trace::block(|| format!("single.{i}"), h, run);
         }
         let h = h.narrow(1, tokens, height * width); // [B, N, W]
         // The scale first, unlike in the blocks: so the published weights lie.
-        let [scale, shift] = modulation("final_modulation", &self.final_modulation, c);
+        let last = shared("final_modulation", &self.final_modulation);
+        let [scale, shift] = tapped("final_modulation", &last);
         let h = modulate::apply(modulate::norm(h), shift, scale);
         patch::join(dense(&self.unembed, h), 1, height, width) // [B, C, H, S]
     }
+}
+
+/// The same for all blocks, but tapped in each: a hook may replace that of one.
+fn tapped<const K: usize>(name: &str, shared: &Tensor<3>) -> [Tensor<3>; K] {
+    modulate::cut(trace::tap(|| name.into(), shared.clone()))
 }

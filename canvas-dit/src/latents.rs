@@ -1,11 +1,13 @@
-//! What networks that read latents beside text share: patches, positions from a table, projections.
+//! What networks that read latents beside text share: patches, positions from a table, projections, modulation.
 
 use burn::module::Param;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{Initializer, Linear};
 use burn::prelude::*;
+use burn::tensor::activation::silu;
+use canvas_core::memo::{Constant, keep};
 use canvas_core::nn::init::xavier_linear;
-use canvas_core::nn::{Activation, Mlp, MlpConfig, conv2d};
+use canvas_core::nn::{Activation, Mlp, MlpConfig, linear};
 
 /// A convolution of kernel and stride `patch`: Xavier-uniform weight, zero bias.
 pub(crate) fn embedding(channels: usize, width: usize, patch: usize, device: &Device) -> Conv2d {
@@ -14,16 +16,17 @@ pub(crate) fn embedding(channels: usize, width: usize, patch: usize, device: &De
     Conv2d { bias: Some(Initializer::Zeros.init([width], device)), ..layer }
 }
 
-/// Latents to tokens, row by row: `[B, C, H, S]` to `[B, N, W]`.
-pub(crate) fn tokens(embed: &Conv2d, x: Tensor<4>) -> Tensor<3> {
-    conv2d(embed, x).flatten::<3>(2, 3).swap_dims(1, 2)
-}
-
 /// Two layers from another width to the model's.
 pub(crate) fn projection(from: usize, width: usize, activation: Activation, device: &Device) -> Mlp {
     let mut mlp = MlpConfig::new(width, width).with_activation(activation).init(device);
     mlp.up = xavier_linear(from, width, device);
     mlp
+}
+
+/// Modulation that blocks share, `[B, W]` to `[B, 1, V]`; kept over a run if the vector follows from the time alone.
+pub(crate) fn shared(name: &str, layer: &Linear, c: &Tensor<2>, of_time: bool) -> Tensor<3> {
+    let make = || linear(layer, silu(c.clone())).unsqueeze_dim::<3>(1);
+    if of_time { keep(|| name.into(), Constant::Time, make) } else { make() }
 }
 
 /// The same layer without its bias.

@@ -5,7 +5,7 @@
 //!
 //! | file | network | paper | answers |
 //! |---|---|---|---|
-//! | `dit.rs` | [`Dit`] | Peebles & Xie, 2022, [2212.09748](https://arxiv.org/abs/2212.09748) | noise, variance |
+//! | `dit.rs` | [`Dit`] | Peebles & Xie, 2022, [2212.09748](https://arxiv.org/abs/2212.09748) | noise; [`WithVariance`] its variance, too |
 //! | `sit.rs` | [`Sit`] | Ma et al., 2024, [2401.08740](https://arxiv.org/abs/2401.08740) | velocity, noise or score |
 //! | `u_vit.rs` | [`UVit`] | Bao et al., 2022, [2209.12152](https://arxiv.org/abs/2209.12152) | noise |
 //! | `lightning.rs` | [`LightningDit`] | Yao et al., 2025, [2501.01423](https://arxiv.org/abs/2501.01423) | velocity |
@@ -68,6 +68,7 @@ mod sit;
 mod streams;
 mod text_dit;
 mod u_vit;
+mod variance;
 mod z_image;
 
 pub use auraflow::{AuraFlow, AuraFlowConfig};
@@ -90,4 +91,5 @@ pub use sd3::{Sd3, Sd3Config};
 pub use sit::{Sit, SitConfig, SitTarget};
 pub use text_dit::{TextDit, TextDitConfig};
 pub use u_vit::{UVit, UVitConfig};
+pub use variance::{LearnsVariance, WithVariance};
 pub use z_image::{ZImage, ZImageConfig};

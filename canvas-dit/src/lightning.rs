@@ -209,7 +209,8 @@ impl LightningEnd {
 
     /// `h`: `[B, N, W]`, `c`: `[B, 1 or N, W]`, output: `[B, N, O]`.
     pub(crate) fn forward(&self, h: Tensor<3>, c: Tensor<3>) -> Tensor<3> {
-        let [shift, scale] = modulate::cut(dense(&self.modulation, silu(c)));
+        let all = trace::tap(|| "final_modulation".into(), dense(&self.modulation, silu(c)));
+        let [shift, scale] = modulate::cut(all);
         dense(&self.unembed, modulate::apply(self.norm.forward(h), shift, scale))
     }
 }

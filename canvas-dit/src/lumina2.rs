@@ -19,7 +19,7 @@ use burn::tensor::activation::silu;
 use canvas_core::memo::{Constant, keep};
 use canvas_core::nn::init::{xavier_linear, zero_linear};
 use canvas_core::nn::{Scores, TimeEmbed, TimeEmbedConfig, dense, linear, modulate, patch};
-use canvas_core::{Backbone, ConfigError, Text, check, trace};
+use canvas_core::{Backbone, ConfigError, Text, check};
 
 /// Sizes of a [`Lumina2`].
 #[derive(Config, Debug)]
@@ -176,8 +176,8 @@ impl Backbone<4> for Lumina2 {
         let h = Tensor::cat(vec![text, h], 1); // [B, T + N, W]
         let h = run(&self.blocks, "blocks", h, Some(&c), &rope, &Scores::seen(seen));
         let h = modulate::norm(h.narrow(1, words, count));
-        let scale = linear(&self.final_modulation, c).unsqueeze_dim::<3>(1);
-        let scale = trace::tap(|| "final_modulation".into(), scale);
+        let scale =
+            modulate::of_time("final_modulation", || linear(&self.final_modulation, c).unsqueeze_dim(1));
         let data = dense(&self.unembed, h * (scale + 1.0));
         -patch::join_channels_last(data, patch, height, width) // [B, C, H, S]
     }

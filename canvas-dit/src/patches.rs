@@ -3,6 +3,7 @@
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{Initializer, Linear};
 use burn::prelude::*;
+use canvas_core::memo::{Constant, keep};
 use canvas_core::nn::{Pairs, Rope, conv2d};
 use canvas_core::{ConfigError, check};
 
@@ -39,11 +40,14 @@ pub(crate) fn xavier_of(outputs: usize, from: usize, to: usize, device: &Device)
 }
 
 /// Rotations by row and column, half of a head's features each, neighbours in pairs, after `before` tokens that are not
-/// rotated: EVA-02's, which LightningDiT and JiT took over.
+/// rotated: EVA-02's, which LightningDiT and JiT took over. Kept over a run.
 pub(crate) fn rope(before: usize, [rows, columns]: [usize; 2], head: usize, device: &Device) -> Rope {
-    let grid = (0..rows).flat_map(|row| (0..columns).map(move |column| [row as f64, column as f64]));
-    let places: Vec<[f64; 2]> = std::iter::repeat_n([0.0; 2], before).chain(grid).collect();
-    Rope::new(&places, &[head / 2, head / 2], 10000.0, Pairs::Neighbours, device)
+    let make = || {
+        let grid = (0..rows).flat_map(|row| (0..columns).map(move |column| [row as f64, column as f64]));
+        let places: Vec<[f64; 2]> = std::iter::repeat_n([0.0; 2], before).chain(grid).collect();
+        Rope::new(&places, &[head / 2, head / 2], 10000.0, Pairs::Neighbours, device)
+    };
+    keep(|| format!("rope {before} {rows}x{columns} of {head}"), Constant::Condition, make)
 }
 
 /// The checks of sizes that all of these networks need.

@@ -12,18 +12,15 @@ mod published;
 
 pub use condition::PixArtCondition;
 
-use crate::{cross::Cross, latents, prompt::Expected};
+use crate::{cross::Cross, latents, patches, prompt::Expected};
 use burn::module::Param;
 use burn::nn::conv::Conv2d;
 use burn::nn::{Initializer, Linear};
 use burn::prelude::*;
-use burn::tensor::activation::silu;
 use canvas_core::memo::{Constant, keep};
 use canvas_core::nn::init::{normal_linear, zero_linear};
-use canvas_core::nn::{
-    Activation, Attention, AttentionConfig, Mlp, MlpConfig, TimeEmbed, TimeEmbedConfig, dense, linear,
-};
-use canvas_core::nn::{modulate, patch, position};
+use canvas_core::nn::{Activation, Attention, AttentionConfig, Mlp, MlpConfig, TimeEmbed, TimeEmbedConfig};
+use canvas_core::nn::{dense, modulate, patch, position};
 use canvas_core::{Backbone, ConfigError, check, trace};
 
 /// Sizes of a [`PixArt`].
@@ -141,11 +138,15 @@ pub(crate) fn table(vectors: usize, width: usize, device: &Device) -> Param<Tens
     Initializer::Normal { mean: 0.0, std: (width as f64).sqrt().recip() }.init([vectors, width], device)
 }
 
-/// Those vectors added to what all blocks share, `[B, 1, K W]`, and cut.
-pub(crate) fn tabled<const K: usize>(table: &Param<Tensor<2>>, shared: Tensor<3>) -> [Tensor<3>; K] {
+/// Those vectors added to what all blocks share, `[B, 1, K W]`, tapped under this name and cut.
+pub(crate) fn tabled<const K: usize>(
+    name: &str,
+    table: &Param<Tensor<2>>,
+    shared: Tensor<3>,
+) -> [Tensor<3>; K] {
     let [vectors, width] = table.lazy_shape().dims();
     let m = shared + table.val().reshape([1, 1, vectors * width]);
-    modulate::cut(trace::tap(|| "modulation".into(), m))
+    modulate::cut(trace::tap(|| name.into(), m))
 }
 
 /// Sine-cosine positions of `rows` by `columns` patches, each axis stretched to span what `base` patches do:
@@ -211,10 +212,10 @@ impl PixArt {
         Expected { channels: self.channels, text: self.context, pooled: None }.check(&x, &time, &cond.text);
         let grid = latents::grid(&x, self.patch);
         let [_, _, height, width] = x.dims();
-        let h = latents::tokens(&self.embed, x); // [B, N, W]
+        let h = patches::tokens(&self.embed, x); // [B, N, W]
         let mut h = h.clone() + positions(grid, self.base, self.interpolation, &h);
         let c = self.vector(time, cond.size.as_ref()); // [B, W]
-        let shared = linear(&self.modulation, silu(c.clone())).unsqueeze_dim::<3>(1); // [B, 1, 6 W]
+        let shared = latents::shared("shared", &self.modulation, &c, self.size.is_none()); // [B, 1, 6 W]
         let tokens = || self.caption.forward(cond.text.tokens.clone());
         let text = keep(|| "text".into(), Constant::Condition, tokens); // [B, T, W]
         for (i, block) in self.blocks.iter().enumerate() {
@@ -222,7 +223,8 @@ impl PixArt {
             h = trace::block(|| format!("blocks.{i}"), h, run); // [B, N, W]
         }
         let c = c.unsqueeze_dim::<3>(1);
-        let [shift, scale] = tabled(&self.final_table, Tensor::cat(vec![c.clone(), c], 2)); // 2 x [B, 1, W]
+        let both = Tensor::cat(vec![c.clone(), c], 2); // [B, 1, 2 W]
+        let [shift, scale] = tabled("final_modulation", &self.final_table, both); // 2 x [B, 1, W]
         let h = dense(&self.unembed, modulate::apply(modulate::norm(h), shift, scale));
         patch::join_channels_last(h, self.patch, height, width) // [B, C or 2C, H, S]
     }
@@ -266,7 +268,7 @@ impl PixArtBlock {
         text: &Tensor<3>,
         mask: &Tensor<2, Bool>,
     ) -> Tensor<3> {
-        let [shift_a, scale_a, gate_a, shift_m, scale_m, gate_m] = tabled(&self.table, shared);
+        let [shift_a, scale_a, gate_a, shift_m, scale_m, gate_m] = tabled("modulation", &self.table, shared);
         let a = modulate::apply(modulate::norm(h.clone()), shift_a, scale_a);
         let own = trace::scope(|| "attention".into(), || self.attention.forward(a.clone(), a, None));
         let h = h + gate_a * own;

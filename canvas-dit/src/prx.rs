@@ -158,10 +158,11 @@ impl Backbone<4> for Prx {
         Expected { channels, text, pooled: None }.check(&x, &time, cond);
         let ([batch, _, height, width], device) = (x.dims(), x.device());
         let tokens = patch::split(x, patch);
-        let name = || format!("time at {height} by {width}");
-        let c = keep(name, Constant::Time, || silu(self.vector(time, [height, width]))); // [B, W]
+        let sides = [height, width];
+        let c = keep(|| format!("time {sides:?}"), Constant::Time, || silu(self.vector(time, sides))); // [B, W]
         let text = keep(|| "text".into(), Constant::Condition, || dense(&self.text_in, cond.tokens.clone()));
-        let rope = self.rope([height / patch, width / patch], &device);
+        let make = || self.rope(sides.map(|side| side / patch), &device);
+        let rope = keep(|| format!("rope {sides:?}"), Constant::Condition, make);
         let seen = Tensor::<2, Int>::ones([batch, tokens.dims()[1]], &device).bool();
         let scores = Scores::seen(Some(Tensor::cat(vec![cond.mask.clone(), seen], 1)));
 
@@ -171,13 +172,28 @@ impl Backbone<4> for Prx {
         };
         let mut h = dense(&self.image_in, tokens); // [B, N, W]
         for (i, block) in self.blocks.iter().enumerate() {
-            h = trace::block(|| format!("blocks.{i}"), h, |h| block.forward(h, &text, &c, &rope, &scores));
+            let run = |h| {
+                let all = of_time_at(sides, "modulation", &block.modulation, &c);
+                block.forward(h, &text, all, &rope, &scores)
+            };
+            h = trace::block(|| format!("blocks.{i}"), h, run);
         }
-        let all = linear(&self.final_modulation, c).unsqueeze_dim::<3>(1);
-        let [shift, scale] = modulate::cut(trace::tap(|| "final_modulation".into(), all));
+        let [shift, scale] = of_time_at(sides, "final_modulation", &self.final_modulation, &c);
         let h = modulate::apply(modulate::norm(h), shift, scale);
         patch::join(dense(&self.unembed, h), patch, height, width) // [B, C, H, S]
     }
+}
+
+/// Modulation vectors `[B, 1, W]` of the vector `[B, W]` after its activation, which follows from time and size.
+fn of_time_at<const K: usize>(
+    sides: [usize; 2],
+    name: &str,
+    layer: &Linear,
+    c: &Tensor<2>,
+) -> [Tensor<3>; K] {
+    let make = || linear(layer, c.clone()).unsqueeze_dim::<3>(1);
+    let all = keep(|| format!("{name} {sides:?}"), Constant::Time, make);
+    modulate::cut(trace::tap(|| name.into(), all))
 }
 
 /// Height and width through a two-layer perceptron.
@@ -245,18 +261,15 @@ impl Block {
         [self.text_key_norm.forward(key), value]
     }
 
-    /// `[B, N, W]` to `[B, N, W]`, by the text `[B, T, W]` and the vector `[B, W]` after its activation.
+    /// `[B, N, W]` to `[B, N, W]`, by the text `[B, T, W]` and modulation vectors `[B, 1, W]`.
     fn forward(
         &self,
         h: Tensor<3>,
         text: &Tensor<3>,
-        c: &Tensor<2>,
+        [shift_a, scale_a, gate_a, shift_m, scale_m, gate_m]: [Tensor<3>; 6],
         rope: &Rope,
         scores: &Scores,
     ) -> Tensor<3> {
-        let all =
-            trace::tap(|| "modulation".into(), linear(&self.modulation, c.clone()).unsqueeze_dim::<3>(1));
-        let [shift_a, scale_a, gate_a, shift_m, scale_m, gate_m] = modulate::cut(all);
         let read = |x: Tensor<3>| {
             let [text_key, text_value] = keep(|| "kv".into(), Constant::Condition, || self.of_text(text));
             let [query, key, value] = self.qkv.forward(x, Some(rope));

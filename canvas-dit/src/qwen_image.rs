@@ -138,10 +138,8 @@ impl QwenImage {
         counts: [usize; 2],
     ) -> [Modulation; 2] {
         let by = |layer: &Linear, c: &Tensor<2>| linear(layer, c.clone()).unsqueeze_dim::<3>(1); // [B, 1, 6 W]
-        let made = || (by(&block.text_modulation, c), by(&block.image_modulation, c));
-        let (text, image) = keep(|| "modulation".into(), Constant::Time, made);
-        let text = trace::tap(|| "text_modulation".into(), text);
-        let image = trace::tap(|| "modulation".into(), image);
+        let text = modulate::of_time("text_modulation", || by(&block.text_modulation, c));
+        let image = modulate::of_time("modulation", || by(&block.image_modulation, c));
         let [drawn, seen] = counts;
         let image = if self.config.clean_references && seen > 0 {
             let still = keep(|| "still".into(), Constant::Time, || by(&block.image_modulation, still));
@@ -169,7 +167,8 @@ impl Backbone<4> for QwenImage {
         expected.check_references(x.dims()[0], &cond.references);
         cond.guidance_for(false);
         let ([batch, _, height, width], device) = (x.dims(), x.device());
-        let vectors = [time.clone(), time.zeros_like()].map(|time| silu(self.time.forward(time))); // 2 x [B, W]
+        let vectors = || [time.clone(), time.zeros_like()].map(|time| silu(self.time.forward(time))); // 2 x [B, W]
+        let vectors = keep(|| "time".into(), Constant::Time, vectors);
         let mut text = keep(
             || "text".into(),
             Constant::Condition,
@@ -196,7 +195,8 @@ impl Backbone<4> for QwenImage {
         }
         let [c, _] = vectors;
         // The scale first, unlike in the blocks: so the published weights lie.
-        let [scale, shift] = modulate::cut(linear(&self.final_modulation, c).unsqueeze_dim(1));
+        let last = || linear(&self.final_modulation, c).unsqueeze_dim(1);
+        let [scale, shift] = modulate::cut(modulate::of_time("final_modulation", last));
         let h = modulate::apply(modulate::norm(h.narrow(1, 0, noised)), shift, scale); // [B, N, W]
         patch::join(dense(&self.unembed, h), patch, height, width) // [B, C, H, S]
     }

@@ -12,15 +12,14 @@ mod published;
 
 use crate::cross::Cross;
 use crate::pixart::{caption, positions, table, tabled};
-use crate::{Prompt, latents, prompt::Expected};
+use crate::{Prompt, latents, patches, prompt::Expected};
 use burn::module::Param;
 use burn::nn::conv::Conv2d;
 use burn::nn::{Initializer, Linear, RmsNorm, RmsNormConfig};
 use burn::prelude::*;
-use burn::tensor::activation::silu;
 use canvas_core::memo::{Constant, keep};
 use canvas_core::nn::init::{normal_linear, zero_linear};
-use canvas_core::nn::{Mlp, TimeEmbed, TimeEmbedConfig, dense, linear, modulate, patch};
+use canvas_core::nn::{Mlp, TimeEmbed, TimeEmbedConfig, dense, modulate, patch};
 use canvas_core::{Backbone, ConfigError, check, trace};
 use mix::{LinearAttention, MixFeed};
 
@@ -196,12 +195,12 @@ impl Backbone<4> for Sana {
         assert!(cond.references.is_empty(), "a Sana reads no references, found {}", cond.references.len());
         let grid = latents::grid(&x, self.patch);
         let [_, _, height, width] = x.dims();
-        let mut h = latents::tokens(&self.embed, x); // [B, N, W]
+        let mut h = patches::tokens(&self.embed, x); // [B, N, W]
         if let Some(interpolation) = self.interpolation {
             h = h.clone() + positions(grid, self.base, interpolation, &h);
         }
         let c = self.vector(time, cond); // [B, W]
-        let shared = linear(&self.modulation, silu(c.clone())).unsqueeze_dim::<3>(1); // [B, 1, 6 W]
+        let shared = latents::shared("shared", &self.modulation, &c, self.guidance.is_none()); // [B, 1, 6 W]
         let tokens = || self.caption_norm.forward(self.caption.forward(cond.text.tokens.clone()));
         let text = keep(|| "text".into(), Constant::Condition, tokens); // [B, T, W]
         for (i, block) in self.blocks.iter().enumerate() {
@@ -209,7 +208,8 @@ impl Backbone<4> for Sana {
             h = trace::block(|| format!("blocks.{i}"), h, run); // [B, N, W]
         }
         let c = c.unsqueeze_dim::<3>(1);
-        let [shift, scale] = tabled(&self.final_table, Tensor::cat(vec![c.clone(), c], 2)); // 2 x [B, 1, W]
+        let both = Tensor::cat(vec![c.clone(), c], 2); // [B, 1, 2 W]
+        let [shift, scale] = tabled("final_modulation", &self.final_table, both); // 2 x [B, 1, W]
         let h = dense(&self.unembed, modulate::apply(modulate::norm(h), shift, scale));
         patch::join_channels_last(h, self.patch, height, width) // [B, C, H, S]
     }
@@ -243,7 +243,7 @@ impl SanaBlock {
         (text, mask): (&Tensor<3>, &Tensor<2, Bool>),
         grid: [usize; 2],
     ) -> Tensor<3> {
-        let [shift_a, scale_a, gate_a, shift_m, scale_m, gate_m] = tabled(&self.table, shared);
+        let [shift_a, scale_a, gate_a, shift_m, scale_m, gate_m] = tabled("modulation", &self.table, shared);
         let a = modulate::apply(modulate::norm(h.clone()), shift_a, scale_a);
         let own = trace::scope(|| "attention".into(), || self.attention.forward(&a));
         let h = h + gate_a * own;

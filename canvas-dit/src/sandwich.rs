@@ -5,7 +5,6 @@
 
 use burn::nn::{Linear, RmsNorm, RmsNormConfig};
 use burn::prelude::*;
-use canvas_core::memo::{Constant, keep};
 use canvas_core::nn::init::{self, zero_linear};
 use canvas_core::nn::{
     GatedMlp, GatedMlpConfig, Pairs, Qkv, QkvConfig, Rope, Scores, attend_jointly, dense, linear, modulate,
@@ -79,9 +78,7 @@ impl SandwichBlock {
             let h = h.clone() + attention(self.attention_norm.forward(h));
             return h.clone() + mlp(self.mlp_norm.forward(h));
         };
-        let all =
-            keep(|| "modulation".into(), Constant::Time, || linear(layer, c.clone()).unsqueeze_dim::<3>(1));
-        let all = trace::tap(|| "modulation".into(), all); // [B, 1, 4 W]
+        let all = modulate::of_time("modulation", || linear(layer, c.clone()).unsqueeze_dim(1)); // [B, 1, 4 W]
         let [scale_a, gate_a, scale_m, gate_m] = modulate::cut(all);
         let h = h.clone() + gate_a.tanh() * attention(self.attention_norm.forward(h) * (scale_a + 1.0));
         h.clone() + gate_m.tanh() * mlp(self.mlp_norm.forward(h) * (scale_m + 1.0))

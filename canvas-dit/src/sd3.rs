@@ -10,7 +10,7 @@
 
 mod published;
 
-use crate::{latents, prompt::Expected};
+use crate::{latents, patches, prompt::Expected};
 use burn::module::{Param, ParamId};
 use burn::nn::Linear;
 use burn::nn::conv::Conv2d;
@@ -168,14 +168,14 @@ impl Backbone<4> for Sd3 {
         let c = keep(|| "time".into(), Constant::Time, || self.time.forward(time))
             + keep(|| "prompt".into(), Constant::Condition, prompt); // [B, W]
         let positions = latents::cut(&self.position, self.table, grid, |side| (self.table - side) / 2);
-        let mut h = latents::tokens(&self.embed, x) + positions; // [B, N, W]
+        let mut h = patches::tokens(&self.embed, x) + positions; // [B, N, W]
         let tokens = || dense(&self.text, text.tokens.clone());
         let mut context = keep(|| "text".into(), Constant::Condition, tokens); // [B, T, W]
         for (i, block) in self.blocks.iter().enumerate() {
             let run = |(h, context)| block.forward(h, context, c.clone());
             (h, context) = trace::block(|| format!("blocks.{i}"), (h, context), run); // [B, N, W], [B, T, W]
         }
-        let [scale, shift] = modulate::chunks(&self.final_modulation, c); // 2 x [B, 1, W]
+        let [scale, shift] = modulate::chunks("final_modulation", &self.final_modulation, c); // 2 x [B, 1, W]
         let h = dense(&self.unembed, modulate::apply(modulate::norm(h), shift, scale));
         patch::join_channels_last(h, self.patch, height, width) // [B, C, H, S]
     }

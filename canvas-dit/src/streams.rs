@@ -4,11 +4,9 @@
 
 use burn::nn::Linear;
 use burn::prelude::*;
-use burn::tensor::activation::{gelu_approximate, silu};
+use burn::tensor::activation::gelu_approximate;
 use canvas_core::nn::init::xavier_linear;
-use canvas_core::nn::{
-    Mlp, MlpConfig, Qkv, QkvConfig, Rope, Scores, attend_jointly, dense, linear, modulate,
-};
+use canvas_core::nn::{Mlp, MlpConfig, Qkv, QkvConfig, Rope, Scores, attend_jointly, dense, modulate};
 use canvas_core::{ConfigError, check, trace};
 
 /// Shift, scale and gate of attention, then of the perceptron: each `[B, 1, W]`, or one a token.
@@ -19,11 +17,6 @@ pub(crate) fn check_heads(heads: usize, axes: &[usize]) -> Result<(), ConfigErro
     check::positive(("heads", heads))?;
     check::positive(("the sum of axes", axes.iter().sum()))?;
     axes.iter().try_for_each(|&axis| check::divides(("2", 2), ("an axis of rotary positions", axis)))
-}
-
-/// Modulation vectors of `silu(c)`, tapped before they are cut: `c` `[B, W]`, output `K` times `[B, 1, V]`.
-pub(crate) fn modulation<const K: usize>(name: &str, layer: &Linear, c: Tensor<2>) -> [Tensor<3>; K] {
-    modulate::cut(trace::tap(|| name.into(), linear(layer, silu(c)).unsqueeze_dim(1)))
 }
 
 /// Queries, keys and values of a stream, normalised and modulated.

@@ -12,9 +12,10 @@
 
 use burn::nn::Linear;
 use burn::prelude::*;
+use canvas_core::memo::{Constant, keep};
 use canvas_core::nn::init::{xavier_linear, zero_linear};
 use canvas_core::nn::{Activation, Attention, AttentionConfig, Mlp, MlpConfig, TimeEmbed, TimeEmbedConfig};
-use canvas_core::nn::{dense, modulate, patch, position};
+use canvas_core::nn::{dense, linear, modulate, patch, position};
 use canvas_core::{Backbone, Condition, ConfigError, Text, check, trace};
 
 /// Sizes of a [`TextDit`].
@@ -114,12 +115,15 @@ impl Backbone<4> for TextDit {
     fn forward(&self, x: Tensor<4>, time: Tensor<1>, cond: &Text) -> Tensor<4> {
         self.check_shapes(&x, &time, cond);
         let [_, _, height, width] = x.dims();
-        let c = self.time.forward(time) + self.prompt.forward(cond.pooled.clone()); // [B, W]
+        let time = keep(|| "time".into(), Constant::Time, || self.time.forward(time));
+        let prompt =
+            keep(|| "prompt".into(), Constant::Condition, || linear(&self.prompt, cond.pooled.clone()));
+        let c = time + prompt; // [B, W]
         let mut h = dense(&self.embed, patch::split(x, self.patch)) + self.position.clone(); // [B, N, W]
         for (i, block) in self.blocks.iter().enumerate() {
             h = trace::block(|| format!("blocks.{i}"), h, |h| block.forward(h, c.clone(), cond)); // [B, N, W]
         }
-        let [shift, scale] = modulate::chunks(&self.final_modulation, c); // 2 x [B, 1, W]
+        let [shift, scale] = modulate::chunks("final_modulation", &self.final_modulation, c); // 2 x [B, 1, W]
         let h = modulate::apply(modulate::norm(h), shift, scale);
         patch::join_channels_last(dense(&self.unembed, h), self.patch, height, width) // [B, C, H, S]
     }
@@ -150,14 +154,19 @@ impl TextDitBlock {
 
     /// `h`: `[B, N, W]`, `c`: `[B, W]`, output: `[B, N, W]`.
     fn forward(&self, h: Tensor<3>, c: Tensor<2>, text: &Text) -> Tensor<3> {
-        let [shift_a, scale_a, gate_a, shift_m, scale_m, gate_m] = modulate::chunks(&self.modulation, c);
+        let [shift_a, scale_a, gate_a, shift_m, scale_m, gate_m] =
+            modulate::chunks("modulation", &self.modulation, c); // 6 x [B, 1, W]
         let a = modulate::apply(modulate::norm(h.clone()), shift_a, scale_a);
         let own = trace::scope(|| "attention".into(), || self.attention.forward(a.clone(), a, None));
         let h = h + gate_a * own;
-        let (tokens, mask) = (text.tokens.clone(), Some(text.mask.clone()));
-        let read = trace::scope(|| "cross".into(), || self.cross.forward(h.clone(), tokens, mask));
-        let h = h + read;
+        let h = h.clone() + trace::scope(|| "cross".into(), || self.read(h, text));
         let m = modulate::apply(modulate::norm(h.clone()), shift_m, scale_m);
         h + gate_m * self.mlp.forward(m)
+    }
+
+    /// What the patches `[B, N, W]` read of the text.
+    fn read(&self, h: Tensor<3>, text: &Text) -> Tensor<3> {
+        let kv = || self.cross.keys_and_values(text.tokens.clone());
+        self.cross.read(h, keep(|| "kv".into(), Constant::Condition, kv), Some(text.mask.clone()))
     }
 }

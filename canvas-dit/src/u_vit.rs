@@ -23,6 +23,7 @@ use burn::nn::PaddingConfig2d;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{Embedding, EmbeddingConfig, Initializer, LayerNorm, LayerNormConfig, Linear};
 use burn::prelude::*;
+use canvas_core::memo::{Constant, keep};
 use canvas_core::nn::init::normal_linear;
 use canvas_core::nn::{Activation, Mlp, MlpConfig, Qkv, QkvConfig, Scores};
 use canvas_core::nn::{attend_jointly, conv2d, dense, patch, sinusoidal};
@@ -169,7 +170,8 @@ impl<E: EmbedTokens> UVit<E> {
         let ([_, count, width], device, dtype) = (image.dims(), image.device(), image.dtype());
         // Not trained: the features themselves, of steps out of 1000.
         let time = sinusoidal(time * 1000.0, width, 10000.0).cast(dtype).unsqueeze_dim::<3>(1); // [B, 1, W]
-        let read = self.cond.tokens(cond, &device); // [B, T, W]
+        let read = || self.cond.tokens(cond, &device);
+        let read = keep(|| "tokens".into(), Constant::Condition, read); // [B, T, W]
         let (length, limit) = (read.dims()[1], self.length);
         assert!(length <= limit, "{length} tokens of the condition, the U-ViT has positions for {limit}");
         let before = if E::BEFORE_TIME { vec![read, time] } else { vec![time, read] };

@@ -1,33 +1,16 @@
 //! The DiT family: parity with PyTorch (fixtures by `tools/fixtures_dit.py`), sizes, invariances, errors.
 
-use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::module::{Module, ModuleMapper, Param};
 use burn::prelude::*;
-use burn::tensor::Gradients;
-use canvas_core::trace::{self, IdentityMaps, Perturbation, SkippedBlocks};
+use canvas_core::memo::{Remembering, Tagged};
+use canvas_core::trace::{self, Hook, IdentityMaps, Perturbation, SkippedBlocks, Tapped};
 use canvas_core::{Backbone, Class, Condition, Text, params, weights};
 use canvas_dit::{Dit, DitConfig, TextDit, TextDitConfig};
-use canvas_testkit::recomputed_equals_whole;
+use canvas_testkit::{answers, distance, panic_text, pattern, recomputed_equals_whole};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::rc::Rc;
-
-/// Largest difference from the fixture, relative to the fixture's largest value. An exact GELU changes an output
-/// by about 1e-4, an epsilon of 1e-5 by 4e-5, or 1e-5 where weights are small ("quiet").
-fn tolerance(name: &str) -> f64 {
-    match name {
-        "output" => 1e-5,
-        "quiet" => 2e-6,
-        _ => 1e-4, // a gradient
-    }
-}
-
-/// As `input_pattern` of tools/formula.py.
-fn pattern<const D: usize>(dims: [usize; D], seed: f64, device: &Device) -> Tensor<D> {
-    let values: Vec<f32> =
-        (0..dims.iter().product()).map(|i: usize| (0.37 * i as f64 + seed).sin() as f32).collect();
-    Tensor::from_data(TensorData::new(values, dims), device)
-}
 
 /// The configurations of the fixtures.
 fn dit_config(size: [usize; 2]) -> DitConfig {
@@ -60,31 +43,6 @@ fn times(device: &Device) -> Tensor<1> {
     Tensor::from_floats([0.25, 0.75], device)
 }
 
-/// Largest absolute difference.
-fn distance<const D: usize>(a: Tensor<D>, b: Tensor<D>) -> f32 {
-    (a - b).abs().max().into_scalar()
-}
-
-/// Every parameter's gradient by its path.
-struct Grads<'a> {
-    path: Vec<String>,
-    all: &'a Gradients,
-    found: BTreeMap<String, TensorData>,
-}
-
-impl ModuleVisitor for Grads<'_> {
-    fn enter_module(&mut self, name: &str, _container: &str) {
-        self.path.push(name.to_owned());
-    }
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.pop();
-    }
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let grad = param.val().grad(self.all).unwrap_or_else(|| panic!("no gradient: {:?}", self.path));
-        self.found.insert(format!("grad.{}", self.path.join(".")), grad.into_data());
-    }
-}
-
 struct Tenth;
 
 impl ModuleMapper for Tenth {
@@ -93,28 +51,16 @@ impl ModuleMapper for Tenth {
     }
 }
 
-/// Holds values against everything the fixture holds.
+/// Holds values against everything the fixture holds. An exact GELU changes an output by about 1e-4 of its largest value, an
+/// epsilon of 1e-5 by 4e-5, or 1e-5 where weights are small ("quiet").
 fn compare(file: &str, found: &BTreeMap<String, TensorData>) {
     let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(file);
-    for (name, expected) in weights::read_tensors(&fixture).unwrap() {
-        let found = &found[&name];
-        assert_eq!(found.shape(), expected.shape(), "{file} {name}");
-        let largest = expected.iter::<f64>().fold(0.0, |most: f64, x| most.max(x.abs()));
-        let pairs = found.iter::<f64>().zip(expected.iter::<f64>());
-        let error = pairs.fold(0.0, |most: f64, (a, b)| most.max((a - b).abs())) / largest;
-        println!("{file} {name}: {error:.1e}");
-        assert!(error < tolerance(&name), "{file} {name}: relative error {error:.2e}");
-    }
-}
-
-/// Output and gradients of the script's fixed sum.
-fn answers<M: Module>(model: &M, output: Tensor<4>) -> (BTreeMap<String, TensorData>, Gradients) {
-    let grads = (output.clone() * pattern(output.dims(), 2.0, &output.device())).sum().backward();
-    let mut visitor = Grads { path: Vec::new(), all: &grads, found: BTreeMap::new() };
-    model.visit(&mut visitor);
-    let mut found = visitor.found;
-    found.insert("output".into(), output.into_data());
-    (found, grads)
+    canvas_testkit::compare(&fixture, found, [1e-5, 1e-4]);
+    let expected = &weights::read_tensors(&fixture).unwrap()["quiet"];
+    let largest = expected.iter::<f64>().fold(0.0, |most: f64, x| most.max(x.abs()));
+    let pairs = found["quiet"].iter::<f64>().zip(expected.iter::<f64>());
+    let error = pairs.fold(0.0, |most: f64, (a, b)| most.max((a - b).abs())) / largest;
+    assert!(error < 2e-6, "{file} quiet: relative error {error:.2e}");
 }
 
 fn dit_equals(file: &str, size: [usize; 2]) {
@@ -316,12 +262,6 @@ fn errors_name_both_values() {
     }
 }
 
-/// The text of a panic.
-fn panic_text<T>(run: impl FnOnce() -> T) -> String {
-    let payload = catch_unwind(AssertUnwindSafe(run)).err().expect("should panic");
-    *payload.downcast::<String>().expect("a formatted message")
-}
-
 /// A turned image has as many patches as the right one, and must not be given its positions.
 #[test]
 fn inputs_that_do_not_fit_name_their_sizes() {
@@ -368,14 +308,14 @@ fn attention_maps_and_blocks_have_names() {
     let class = Class::new(&[0, 1], &device);
     let run = || by_class.forward(x.clone(), times(&device), &class);
     let attention = |name: &str| ["query", "map", "heads"].map(|part| format!("{name}.{part}"));
-    let block = |i: usize, first: &[&str], parts: &[&str]| {
-        let first = first.iter().map(|name| format!("blocks.{i}.{name}"));
+    let block = |i: usize, parts: &[&str]| {
+        let first = ["input", "modulation"].map(|name| format!("blocks.{i}.{name}"));
         let inside = parts.iter().flat_map(|part| attention(&format!("blocks.{i}.{part}")));
-        first.chain(inside).chain([format!("blocks.{i}")]).collect::<Vec<_>>()
+        first.into_iter().chain(inside).chain([format!("blocks.{i}")]).collect::<Vec<_>>()
     };
-    let of_class = [0, 1].map(|i| block(i, &["modulation"], &["attention"])).concat();
-    assert_eq!(trace::names(|| drop(run())), of_class);
-    let expected = |parts: &[&str]| [block(0, &[], parts), block(1, &[], parts)].concat();
+    let expected =
+        |parts: &[&str]| [block(0, parts), block(1, parts), vec!["final_modulation".into()]].concat();
+    assert_eq!(trace::names(|| drop(run())), expected(&["attention"]));
     let read = || by_text.forward(x.clone(), times(&device), &text(&device));
     assert_eq!(trace::names(|| drop(read())), expected(&["attention", "cross"]));
     // A hook that wants nothing changes no bit.
@@ -403,6 +343,56 @@ fn without_a_block_the_network_is_the_one_that_never_had_it() {
     let [long, short] = [long, short].map(|config| params::fill_by_formula(config.init(&device)));
     let found = trace::with_hook(skip(), || forward(&long));
     assert_eq!(found.into_data(), forward(&short).into_data());
+}
+
+/// Puts into the second block what came into the first.
+#[derive(Default)]
+struct Bypass(RefCell<Option<Tensor<3>>>);
+
+impl Hook for Bypass {
+    fn tap(&self, tapped: &mut Tapped<'_>) {
+        match tapped.name() {
+            "blocks.0.input" => *self.0.borrow_mut() = tapped.get(),
+            "blocks.1.input" => tapped.set(self.0.take().expect("the first block's input")),
+            _ => {}
+        }
+    }
+
+    /// Whole maps are other roundings.
+    fn wants(&self, _name: &str) -> bool {
+        false
+    }
+}
+
+#[test]
+fn what_comes_into_a_block_can_be_read_and_replaced() {
+    let device = Device::flex();
+    let (net, x) = (text_dit(&device), pattern([2, 3, 4, 10], 0.0, &device));
+    let run = || net.forward(x.clone(), times(&device), &text(&device));
+    let bypassed = trace::with_hook(Rc::new(Bypass::default()), run);
+    let skipped = trace::with_hook(Rc::new(SkippedBlocks::new(&["blocks.0"])), run);
+    assert_eq!(bypassed.clone().into_data(), skipped.into_data());
+    assert!(distance(bypassed, run()) > 1e-3);
+}
+
+/// What a run keeps are the time's and the prompt's vectors, and two blocks' keys and values of the text; its answers are the
+/// same bits.
+#[test]
+fn remembering_changes_nothing() {
+    let device = Device::flex();
+    let (net, cond) = (text_dit(&device), text(&device));
+    let remembering = Remembering::new(text_dit(&device));
+    for seed in [1.0, 2.0] {
+        let x = pattern([2, 3, 4, 10], seed, &device);
+        let expected = net.forward(x.clone(), times(&device), &cond);
+        let found = remembering.forward(x, times(&device), &Tagged::new(cond.clone(), 0));
+        assert_eq!(found.into_data(), expected.into_data());
+        assert_eq!(remembering.kept(), 4);
+    }
+    let other = Tagged::new(cond.select(&[1, 0]), 2);
+    let x = pattern([2, 3, 4, 10], 1.0, &device);
+    let found = remembering.forward(x.clone(), times(&device), &other);
+    assert_eq!(found.into_data(), net.forward(x, times(&device), &other.cond).into_data());
 }
 
 /// With the identity for every map, no patch sees another: attention is its values alone.

@@ -139,6 +139,16 @@ pub enum PromptError {
         /// Tokens of the rows.
         length: usize,
     },
+    /// Rows too short for the tokens that stand in every one.
+    #[error("rows of {length} tokens cannot hold the {special} special ones that {} puts into each", path.display())]
+    NoRoom {
+        /// The tokenizer's file.
+        path: PathBuf,
+        /// Special tokens of a row.
+        special: usize,
+        /// Tokens of the rows.
+        length: usize,
+    },
     /// A tokenizer from elsewhere failed on this prompt.
     #[error("the prompt {} could not be tokenized: {message}", quote(prompt))]
     Failed {

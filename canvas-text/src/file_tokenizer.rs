@@ -165,11 +165,8 @@ impl FileTokenizer {
     /// Tokenizes prompts to one row each.
     ///
     /// # Errors
-    /// If rows must be padded and the files name no pad token, if no prompt has a token, or if the tokenizer's
-    /// file is such that it fails on a prompt.
-    ///
-    /// # Panics
-    /// If the length is below the number of special tokens of a row.
+    /// If rows must be padded and the files name no pad token, if the special tokens do not fit into the length, if no
+    /// prompt has a token, or if the tokenizer's file is such that it fails on a prompt.
     pub fn tokenize<S: AsRef<str>>(
         &self,
         prompts: &[S],
@@ -205,24 +202,23 @@ impl FileTokenizer {
             message: error.to_string(),
         };
         let mut found = self.tokenizer.encode(prompt, false).map_err(failed)?;
-        let cut = most.and_then(|most| self.cut(prompt, &mut found, most));
+        let cut = most.map_or(Ok(None), |most| self.cut(prompt, &mut found, most))?;
         found.take_overflowing();
         Ok((self.tokenizer.post_process(found, None, self.special).map_err(failed)?, cut))
     }
 
     /// Leaves out what does not fit, and quotes it.
-    fn cut(&self, prompt: &str, found: &mut Encoding, most: usize) -> Option<CutPrompt> {
+    fn cut(&self, prompt: &str, found: &mut Encoding, most: usize) -> Result<Option<CutPrompt>, PromptError> {
         let added = match self.tokenizer.get_post_processor() {
             Some(processor) if self.special => processor.added_tokens(false),
             _ => 0,
         };
         let (tokens, offsets) = (found.len() + added, found.get_offsets());
-        assert!(
-            added <= most,
-            "rows of {most} tokens cannot hold the {added} special ones of this tokenizer"
-        );
+        if added > most {
+            return Err(PromptError::NoRoom { path: self.path.clone(), special: added, length: most });
+        }
         if tokens <= most {
-            return None;
+            return Ok(None);
         }
         let kept = most - added;
         let (cut, direction) = match self.cutting {
@@ -236,7 +232,7 @@ impl FileTokenizer {
         };
         let cut = CutPrompt { prompt: prompt.to_owned(), cut: cut.to_owned(), tokens, context: most };
         found.truncate(kept, 0, direction);
-        Some(cut)
+        Ok(Some(cut))
     }
 
     fn padded(&self, rows: &[Encoding], length: usize) -> Result<Tokens, PromptError> {

@@ -11,7 +11,7 @@ use burn::nn::PaddingConfig2d;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{GroupNorm, GroupNormConfig, Initializer, Linear, LinearConfig};
 use burn::prelude::*;
-use canvas_core::nn::Activation;
+use canvas_core::nn::{Activation, conv2d, linear};
 use serde::{Deserialize, Serialize};
 
 /// A 3x3 convolution that keeps the size.
@@ -152,21 +152,21 @@ impl ResBlock {
     /// - `embedding`: `[B, E]`, the SiLU already applied: it is the same in every block
     /// - output: `[B, O, H, S]`, of twice or half the size where the block resizes
     pub fn forward(&self, x: Tensor<4>, embedding: Tensor<2>) -> Tensor<4> {
-        let time = self.time.forward(embedding); // [B, O], or [B, 2 O]
+        let time = linear(&self.time, embedding); // [B, O], or [B, 2 O]
         let [batch, channels] = time.dims();
         let time = time.reshape([batch, channels, 1, 1]);
         let h = self.resize.forward(self.activation.forward(self.norm_in.forward(x.clone()))); // [B, C, H, S]
-        let h = self.conv_in.forward(h); // [B, O, H, S]
+        let h = conv2d(&self.conv_in, h); // [B, O, H, S]
         let h = if self.scale_shift {
             let [scale, shift] = [0, 1].map(|i| time.clone().narrow(1, i * channels / 2, channels / 2));
             self.norm_out.forward(h) * (scale + 1.0) + shift
         } else {
             self.norm_out.forward(h + time)
         };
-        let h = self.conv_out.forward(self.activation.forward(h)); // [B, O, H, S]
+        let h = conv2d(&self.conv_out, self.activation.forward(h)); // [B, O, H, S]
         let x = self.resize.forward(x);
         match &self.skip {
-            Some(skip) => skip.forward(x) + h,
+            Some(skip) => conv2d(skip, x) + h,
             None => x + h,
         }
     }

@@ -15,7 +15,7 @@ use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{Initializer, Linear, PaddingConfig2d};
 use burn::prelude::*;
 use burn::tensor::activation::silu;
-use canvas_core::nn::TimeEmbed;
+use canvas_core::nn::{TimeEmbed, conv2d};
 use canvas_core::{Backbone, Channels, ConfigError, check, trace};
 
 /// Sizes of a [`ControlNet`].
@@ -103,8 +103,8 @@ impl Hint {
     fn forward(&self, hint: Tensor<4>, like: &Tensor<4>) -> Tensor<4> {
         let (size, channels) = (hint.dims(), self.channels);
         assert_eq!(size[1], channels, "a hint of {} channels, the ControlNet reads {channels}", size[1]);
-        let first = silu(self.input.forward(hint)); // [B, W0, f H, f S]
-        let hint = self.output.forward(self.blocks.iter().fold(first, |h, conv| silu(conv.forward(h))));
+        let first = silu(conv2d(&self.input, hint)); // [B, W0, f H, f S]
+        let hint = conv2d(&self.output, self.blocks.iter().fold(first, |h, conv| silu(conv2d(conv, h))));
         let (found, expected) = (hint.dims(), like.dims());
         assert_eq!(found, expected, "a hint of {size:?} becomes {found:?}, the latents {expected:?}");
         hint
@@ -144,15 +144,15 @@ impl ControlNet {
         check_shapes(&x, &time, text, [self.in_channels, self.context_width]);
         let run = || {
             let embedding = embed(self.time.forward(time), self.pooled.as_ref(), &self.extra, cond); // [B, E]
-            let h = trace::tap(|| "input".into(), self.input.forward(x)); // [B, C0, H, S]
+            let h = trace::tap(|| "input".into(), conv2d(&self.input, x)); // [B, C0, H, S]
             let hint = trace::unit(|| "hint".into(), || self.hint.forward(hint, &h)); // [B, C0, H, S]
             let (h, skips) = Down::all(&self.down, h + hint, &embedding, text, &[]); // [B, Cn, H / 2^n, S / 2^n]
             (trace::block(|| "middle".into(), h, |h| self.middle.forward(h, &embedding, text)), skips)
         };
         // The parts have the names of the UNet's; hooks that are meant for those must not act here.
         let (h, skips) = trace::scope(|| "control".into(), run);
-        let skips = skips.into_iter().zip(&self.skips).map(|(skip, conv)| conv.forward(skip)).collect();
-        Residuals { levels: Vec::new(), skips, middle: Some(self.middle_out.forward(h)) }
+        let skips = skips.into_iter().zip(&self.skips).map(|(skip, conv)| conv2d(conv, skip)).collect();
+        Residuals { levels: Vec::new(), skips, middle: Some(conv2d(&self.middle_out, h)) }
     }
 }
 

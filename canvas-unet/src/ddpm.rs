@@ -17,7 +17,7 @@ use burn::nn::conv::Conv2d;
 use burn::nn::{GroupNorm, GroupNormConfig};
 use burn::prelude::*;
 use burn::tensor::activation::silu;
-use canvas_core::nn::{Activation, TimeEmbed, TimeEmbedConfig};
+use canvas_core::nn::{Activation, TimeEmbed, TimeEmbedConfig, conv2d, linear};
 use canvas_core::{Backbone, ConfigError, Unconditional, check, trace};
 use levels::{Down, Middle, Stage, Up};
 use serde::{Deserialize, Serialize};
@@ -240,7 +240,7 @@ impl Ddpm {
         let embedding = self.embed(time); // [B, E]
         let embedding = silu(added.map_or(embedding.clone(), |added| embedding + added));
         let embedding = trace::tap(|| "embedding".into(), embedding);
-        let mut h = self.input.forward(x); // [B, C0, H, S]
+        let mut h = conv2d(&self.input, x); // [B, C0, H, S]
         let mut skips = vec![h.clone()];
         for (i, level) in self.down.iter().enumerate() {
             let run = || level.forward(h, &embedding, &mut skips); // [B, Ci, H / 2^i, S / 2^i]
@@ -251,7 +251,7 @@ impl Ddpm {
             let run = || level.forward(h, &embedding, &mut skips); // [B, Ci, H / 2^(i-1), S / 2^(i-1)]
             h = trace::part(|| format!("up.{i}"), run);
         }
-        self.output.forward(self.activation.forward(self.norm.forward(h))) // [B, C, H, S]
+        conv2d(&self.output, self.activation.forward(self.norm.forward(h))) // [B, C, H, S]
     }
 
     /// `[B]` to `[B, E]`.
@@ -264,7 +264,7 @@ impl Ddpm {
         let angles = (time * self.time_scale).unsqueeze_dim::<2>(1) * frequencies; // [B, C0/2]
         let (sin, cos) = (angles.clone().sin(), angles.cos());
         let features = if self.ddpm_time { vec![sin, cos] } else { vec![cos, sin] };
-        self.time.output.forward(silu(self.time.input.forward(Tensor::cat(features, 1))))
+        linear(&self.time.output, silu(linear(&self.time.input, Tensor::cat(features, 1))))
     }
 
     fn check_shapes(&self, x: &Tensor<4>, time: &Tensor<1>) {

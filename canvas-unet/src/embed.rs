@@ -6,7 +6,7 @@ use crate::UnetConfig;
 use burn::nn::{Embedding, EmbeddingConfig, Linear, LinearConfig};
 use burn::prelude::*;
 use burn::tensor::activation::silu;
-use canvas_core::nn::sinusoidal;
+use canvas_core::nn::{linear, sinusoidal};
 use canvas_core::{Class, Condition, Text};
 use serde::{Deserialize, Serialize};
 
@@ -139,7 +139,7 @@ impl Pair {
     }
 
     fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        self.output.forward(silu(self.input.forward(x)))
+        linear(&self.output, silu(linear(&self.input, x)))
     }
 }
 

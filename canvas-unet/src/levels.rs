@@ -5,6 +5,7 @@ use crate::blocks::{ResBlock, SpatialTransformer};
 use crate::blocks::{conv3, double, downsample};
 use burn::nn::conv::Conv2d;
 use burn::prelude::*;
+use canvas_core::nn::conv2d;
 use canvas_core::{Text, trace};
 
 /// One step down or up within a level: a residual block and, where the level attends, a transformer.
@@ -89,7 +90,7 @@ impl Down {
             skips.push(h.clone());
         }
         if let Some(downsample) = &self.downsample {
-            h = trace::unit(|| "downsample".into(), || downsample.forward(h)); // [B, O, H/2, S/2]
+            h = trace::unit(|| "downsample".into(), || conv2d(downsample, h)); // [B, O, H/2, S/2]
             if !attends {
                 h = plus(h, added);
             }
@@ -176,7 +177,7 @@ impl Up {
         }
         let Some(conv) = &self.upsample else { return h };
         let [_, _, height, width] = skips.last().expect("the next level's").dims();
-        let run = || conv.forward(double(h).narrow(2, 0, height).narrow(3, 0, width));
+        let run = || conv2d(conv, double(h).narrow(2, 0, height).narrow(3, 0, width));
         trace::unit(|| "upsample".into(), run) // [B, O, 2 H, 2 S]
     }
 }

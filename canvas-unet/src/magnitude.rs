@@ -12,6 +12,7 @@ use burn::prelude::*;
 use burn::tensor::activation::silu;
 use burn::tensor::module::conv2d;
 use burn::tensor::ops::ConvOptions;
+use canvas_core::macs;
 use std::f64::consts::{PI, SQRT_2};
 
 /// Keeps a vector of zeros from being divided by zero.
@@ -80,7 +81,9 @@ impl MpLinear {
 
     /// `[B, C]` to `[B, O]`.
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        let scale = (x.dims()[1] as f64).sqrt().recip();
+        let ([rows, from], [to, _]) = (x.dims(), self.weight.dims());
+        macs::add(rows * from * to);
+        let scale = (from as f64).sqrt().recip();
         x.matmul((rows_normalized(self.weight.val()) * scale).transpose())
     }
 
@@ -114,7 +117,8 @@ impl MpConv {
 
     /// `[B, C, H, S]` to `[B, O, H, S]`.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let [_, from, kernel, _] = self.weight.dims();
+        let ([batch, _, height, width], [to, from, kernel, _]) = (x.dims(), self.weight.dims());
+        macs::add(batch * height * width * to * from * kernel * kernel);
         let scale = ((from * kernel * kernel) as f64).sqrt().recip();
         let weight = rows_normalized(self.weight.val()) * scale;
         conv2d(x, weight, None, ConvOptions::new([1, 1], [kernel / 2; 2], [1, 1], 1))

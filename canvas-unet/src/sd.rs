@@ -33,7 +33,7 @@ use burn::nn::conv::Conv2d;
 use burn::nn::{GroupNorm, Linear};
 use burn::prelude::*;
 use burn::tensor::activation::silu;
-use canvas_core::nn::{Activation, TimeEmbed};
+use canvas_core::nn::{Activation, TimeEmbed, conv2d, linear};
 use canvas_core::{Backbone, Text, trace};
 
 /// The UNet: down through the levels, a middle, and up again, each step up reading what a step down left.
@@ -116,7 +116,7 @@ impl Unet {
         let text = &cond.text;
         check_shapes(&x, &time, text, [self.in_channels, self.context_width]);
         let embedding = embed(self.time.forward(time), self.pooled.as_ref(), &self.extra, cond); // [B, E]
-        let h = trace::tap(|| "input".into(), self.input.forward(x)); // [B, C0, H, S]
+        let h = trace::tap(|| "input".into(), conv2d(&self.input, x)); // [B, C0, H, S]
         let levels = added.map_or(&[][..], |added| &added.levels);
         let (h, mut skips) = Down::all(&self.down, h, &embedding, text, levels); // [B, Cn, H / 2^n, S / 2^n]
         let mut h = trace::block(|| "middle".into(), h, |h| self.middle.forward(h, &embedding, text));
@@ -127,7 +127,7 @@ impl Unet {
             let run = || level.forward(h, &embedding, text, &mut skips); // [B, Ci, H / 2^(i-1), S / 2^(i-1)]
             h = trace::part(|| format!("up.{i}"), run);
         }
-        self.output.forward(self.activation.forward(self.norm.forward(h))) // [B, C, H, S]
+        conv2d(&self.output, self.activation.forward(self.norm.forward(h))) // [B, C, H, S]
     }
 }
 
@@ -135,7 +135,7 @@ impl Unet {
 pub(crate) fn embed(time: Tensor<2>, pooled: Option<&Linear>, extra: &Extra, cond: &Conditions) -> Tensor<2> {
     let embedding = extra.add(time, cond); // [B, E]
     let embedding = match pooled {
-        Some(pooled) => silu(embedding + pooled.forward(cond.text.pooled.clone())),
+        Some(pooled) => silu(embedding + linear(pooled, cond.text.pooled.clone())),
         None => silu(embedding),
     };
     trace::tap(|| "embedding".into(), embedding)

@@ -10,6 +10,7 @@ use crate::blocks::{Resize, conv3};
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::prelude::*;
 use burn::tensor::activation::relu;
+use canvas_core::nn::conv2d;
 use canvas_core::{ConfigError, check, trace};
 use serde::{Deserialize, Serialize};
 
@@ -137,7 +138,7 @@ impl T2iAdapter {
         );
         let mut h = unshuffle(hint, self.factor); // [B, X f f, H, S]
         if let Some(input) = &self.input {
-            h = input.forward(h); // [B, C0, H, S]
+            h = conv2d(input, h); // [B, C0, H, S]
         }
         let mut levels = Vec::with_capacity(self.blocks.len());
         for (i, part) in self.blocks.iter().enumerate() {
@@ -187,13 +188,13 @@ impl Part {
         let resize = if self.halves { Resize::Halve } else { Resize::Keep };
         let mut h = resize.forward(x); // [B, C, H/2, S/2]
         if let Some(input) = &self.input {
-            h = input.forward(h);
+            h = conv2d(input, h);
         }
         for stage in &self.stages {
             h = stage.forward(h);
         }
         match &self.output {
-            Some(output) => output.forward(h),
+            Some(output) => conv2d(output, h),
             None => h,
         }
     }
@@ -208,6 +209,6 @@ struct Stage {
 
 impl Stage {
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        x.clone() + self.second.forward(relu(self.first.forward(x)))
+        x.clone() + conv2d(&self.second, relu(conv2d(&self.first, x)))
     }
 }

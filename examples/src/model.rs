@@ -4,6 +4,7 @@ use crate::scheduler::Scheduler;
 use anyhow::Result;
 use burn::module::{Module, ModuleDisplay};
 use burn::prelude::*;
+use canvas_core::memo::{Remembering, Tagged};
 use canvas_core::{Autoencoder, Condition, Level, picture};
 use canvas_core::{Backbone, Denoiser, LatentScale, Noise, Process, Run, Seeded, Text, TextEncoder, Tokens};
 use canvas_sched::{Cfg, Timesteps, predict, schedule};
@@ -125,13 +126,15 @@ impl<B: Network> Painter<'_, B> {
         options: &DrawOptions,
     ) -> Result<Vec<RgbImage>> {
         let (batch, [channels, height, width]) = (numbers.len(), self.latent);
-        let cond = self.model.text.encode(prompts);
-        let null = self.model.text.encode(null).spread(batch);
-        let guided = Cfg::new(self.process.denoiser(&self.model.backbone), null, options.guidance);
+        let cond = Tagged::new(self.model.text.encode(prompts), 0);
+        let null = Tagged::new(self.model.text.encode(null).spread(batch), batch as u64);
+        // What does not change over the run is computed once.
+        let backbone = Remembering::new(&self.model.backbone);
+        let guided = Cfg::new(self.process.denoiser(&backbone), null, options.guidance);
         let levels = options.scheduler.levels(self.process, options.steps)?;
 
         let mut noise = Seeded::new(canvas_core::seed_for(options.seed, "draw"), numbers);
-        let blank = Tensor::<4>::zeros([batch, channels, height, width], &cond.tokens.device());
+        let blank = Tensor::<4>::zeros([batch, channels, height, width], &cond.cond.tokens.device());
         let start = noise.normal_like(&blank) * options.scheduler.start_scale(&levels);
         let run = Run::new(options.scheduler.sampler(), &*self.process.schedule, &levels, &mut noise)?;
         let latents = run.sample(|x, level| guided.denoise(x, &[level], &cond), start);

@@ -62,10 +62,27 @@ impl Attention {
     /// - `mask`: `[B, T]`, true where a context token may be seen; a row must not be all false
     /// - output: `[B, N, W]`
     pub fn forward(&self, x: Tensor<3>, context: Tensor<3>, mask: Option<Tensor<2, Bool>>) -> Tensor<3> {
+        self.read(x, self.keys_and_values(context), mask)
+    }
+
+    /// What there is to be read of a context, which may be [kept](crate::memo::keep): `[B, T, C]` to twice
+    /// `[B, H, T, W/H]`.
+    pub fn keys_and_values(&self, context: Tensor<3>) -> [Tensor<4>; 2] {
+        [&self.key, &self.value].map(|layer| split(dense(layer, context.clone()), self.heads))
+    }
+
+    /// [`forward`](Self::forward) with the context's keys and values.
+    ///
+    /// # Shapes
+    /// As [`forward`](Self::forward) and [`keys_and_values`](Self::keys_and_values).
+    pub fn read(
+        &self,
+        x: Tensor<3>,
+        [key, value]: [Tensor<4>; 2],
+        mask: Option<Tensor<2, Bool>>,
+    ) -> Tensor<3> {
         let query = split(dense(&self.query, x), self.heads); // [B, H, N, W/H]
         let query = trace::tap(|| "query".into(), query);
-        let key = split(dense(&self.key, context.clone()), self.heads); // [B, H, T, W/H]
-        let value = split(dense(&self.value, context), self.heads); // [B, H, T, W/H]
         let heads = trace::tap(|| "heads".into(), attend(query, key, value, mask)); // [B, H, N, W/H]
         dense(&self.output, joined(heads)) // [B, N, W]
     }

@@ -1,7 +1,9 @@
 //! Adaptive layer norm: normalise, then shift and scale by a conditioning vector.
 
 use super::linear;
+use crate::memo::{Constant, keep};
 use crate::ops::{self, silu};
+use crate::trace;
 use burn::nn::Linear;
 use burn::prelude::*;
 
@@ -27,15 +29,23 @@ pub fn normed(x: Tensor<3>, shift: Tensor<3>, scale: Tensor<3>) -> Tensor<3> {
     ops::norm(ops::Norm::layer(1e-6).modulated(), x, scale, shift)
 }
 
-/// Projects `silu(c)` and cuts it into `K` modulation vectors.
+/// Projects `silu(c)`, [taps](trace::tap) it under this name, and cuts it into `K` modulation vectors.
 ///
 /// # Shapes
 /// - `c`: `[B, W]`; `layer`: from `W` to `K * V`; output: `K` tensors `[B, 1, V]`
 ///
 /// # Panics
 /// If `K` does not divide the layer's output.
-pub fn chunks<const K: usize>(layer: &Linear, c: Tensor<2>) -> [Tensor<3>; K] {
-    cut(linear(layer, silu(c)).unsqueeze_dim(1))
+pub fn chunks<const K: usize>(name: &str, layer: &Linear, c: Tensor<2>) -> [Tensor<3>; K] {
+    cut(trace::tap(|| name.into(), linear(layer, silu(c)).unsqueeze_dim(1)))
+}
+
+/// Modulation that follows from the time alone: [kept](keep) over a run, and [tapped](trace::tap), under this name.
+///
+/// # Shapes
+/// As `make`: `[B, 1, K * V]`.
+pub fn of_time(name: &str, make: impl FnOnce() -> Tensor<3>) -> Tensor<3> {
+    trace::tap(|| name.into(), keep(|| name.into(), Constant::Time, make))
 }
 
 /// Cuts a vector a sample into `K` modulation vectors: for modulation that blocks share, or hold as a table.

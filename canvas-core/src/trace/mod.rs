@@ -2,7 +2,8 @@
 //!
 //! Networks name their intermediate results with [`tap`], their parts with [`scope`] and [`part`], and the parts that
 //! can be left out with [`block`]. All of them cost one look at a flag until a hook or a search is on. Names are paths:
-//! `blocks.3.attention.map` is the attention map, after the softmax, of the self-attention of block 3.
+//! `blocks.3.attention.map` is the attention map, after the softmax, of the self-attention of block 3, `blocks.3.input`
+//! what comes into that block and `blocks.3` what it gives.
 //!
 //! # Example
 //! ```
@@ -33,7 +34,8 @@
 //! assert_eq!(network(x.clone()).into_scalar::<f32>(), 7.0);
 //! assert_eq!(trace::with_hook(Rc::new(Zero), || network(x.clone())).into_scalar::<f32>(), 1.0);
 //! let names = trace::names(|| drop(network(x)));
-//! assert_eq!(names, ["blocks.0.double", "blocks.0", "blocks.1.double", "blocks.1"]);
+//! assert_eq!(names[..3], ["blocks.0.input", "blocks.0.double", "blocks.0"]);
+//! assert_eq!(names[3..], ["blocks.1.input", "blocks.1.double", "blocks.1"]);
 //! ```
 
 mod perturb;
@@ -217,6 +219,8 @@ pub fn unit<const D: usize>(name: impl Fn() -> String, run: impl FnOnce() -> Ten
 
 /// Runs a part of a network that a hook may leave out: a [`unit()`] with an input of its output's shape.
 ///
+/// Its input is tapped under its name and `.input`, its output under its name.
+///
 /// Whatever `run` leaves behind other than its output is lost where the block is left out or [run
 /// again](crate::recompute): a second stream goes through the block beside the first, as a pair.
 ///
@@ -227,6 +231,7 @@ pub fn block<S: Streams>(name: impl Fn() -> String, x: S, run: impl FnOnce(S) ->
         return run(x);
     }
     let path = path(name());
+    let x = x.tapped(&|| format!("{}.input", name()));
     let hooks = HOOKS.with_borrow(Vec::clone);
     // Every hook is asked, so that each knows all blocks.
     let mut skipped = false;

@@ -6,7 +6,8 @@ use burn::prelude::*;
 /// What goes through a [`block`](super::block): a tensor, or two side by side, as pictures and text in a network that
 /// keeps them apart.
 ///
-/// The first is tapped under the block's name, the second under that name and `.1`.
+/// The first is tapped under the block's name, the second under that name and `.1`; before the block, both with `.input`
+/// behind the block's name.
 pub trait Streams: sealed::Sealed {}
 
 impl<const D: usize> Streams for Tensor<D> {}

@@ -236,7 +236,7 @@ mod modulation {
         let layer = params::fill_by_formula(init::zero_linear(2, 6, &Device::flex()));
         let c = waves([3, 2], 0.0);
         let all = layer.forward(Activation::Silu.forward(c.clone()));
-        let parts: [Tensor<3>; 3] = modulate::chunks(&layer, c);
+        let parts: [Tensor<3>; 3] = modulate::chunks("modulation", &layer, c);
         for (k, part) in parts.iter().enumerate() {
             assert_eq!(part.dims(), [3, 1, 2]);
             assert_near(part, &host64(&all.clone().slice([0..3, 2 * k..2 * k + 2])), 1e-6);
@@ -247,7 +247,7 @@ mod modulation {
     #[should_panic(expected = "4 modulation vectors from a width of 6")]
     fn chunks_refuse_a_width_that_does_not_divide() {
         let _: [Tensor<3>; 4] =
-            modulate::chunks(&init::zero_linear(2, 6, &Device::flex()), waves([1, 2], 0.0));
+            modulate::chunks("modulation", &init::zero_linear(2, 6, &Device::flex()), waves([1, 2], 0.0));
     }
 }
 

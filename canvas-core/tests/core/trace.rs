@@ -71,12 +71,12 @@ fn hooks_read_replace_and_nest() {
     // (1 * 2 + 10) + 1 = 13, then 13 * 2 + 100 + 1; without the inner hook 3, then 3 * 2 + 100 + 1.
     assert_eq!(found, (127.0, 107.0));
     assert_eq!(
-        outer.seen.borrow()[0],
+        outer.seen.borrow()[1],
         ("blocks.0.double".into(), 12.0),
         "the outer sees what the inner left"
     );
-    assert_eq!(inner.seen.borrow().len(), 4);
-    assert_eq!(outer.seen.borrow().len(), 8);
+    assert_eq!(inner.seen.borrow().len(), 6);
+    assert_eq!(outer.seen.borrow().len(), 12);
     assert_eq!(value(network(x)), 7.0, "no hook is left");
 }
 
@@ -91,10 +91,12 @@ fn a_panic_closes_hooks_scopes_and_searches() {
     assert_eq!(value(network(x.clone())), 7.0);
     trace::tap(|| unreachable!(), x.clone());
     let names = trace::names(|| drop(network(x.clone())));
-    assert_eq!(names, ["blocks.0.double", "blocks.0", "blocks.1.double", "blocks.1"]);
+    let expected =
+        ["blocks.0.input", "blocks.0.double", "blocks.0", "blocks.1.input", "blocks.1.double", "blocks.1"];
+    assert_eq!(names, expected);
     let names = trace::names(|| drop(trace::part(|| "whole".into(), || network(x).unsqueeze::<2>())));
-    let inside = ["whole.blocks.0.double", "whole.blocks.0", "whole.blocks.1.double", "whole.blocks.1"];
-    assert_eq!((&names[..4], names[4].as_str()), (&inside.map(String::from)[..], "whole"));
+    let inside = expected.map(|name| format!("whole.{name}"));
+    assert_eq!((&names[..6], names[6].as_str()), (&inside[..], "whole"));
 }
 
 #[test]
@@ -126,6 +128,22 @@ fn a_skipped_block_passes_its_input_on() {
     assert_eq!(panic_text(|| hook.verify()), expected);
 }
 
+/// A block's input can be replaced, whether the block runs or not.
+#[test]
+fn what_comes_into_a_block_can_be_replaced() {
+    let x = tensor::<1>(&[1.0], [1]);
+    let hook = Add::new("blocks.1.input", 10.0);
+    // 1 * 2 + 1 = 3, then (3 + 10) * 2 + 1.
+    assert_eq!(value(trace::with_hook(hook.clone(), || network(x.clone()))), 27.0);
+    let skip = Rc::new(SkippedBlocks::new(&["blocks.1"]));
+    let run = || trace::with_hook(skip, || network(x.clone()));
+    assert_eq!(value(trace::with_hook(hook, run)), 13.0);
+    // Both streams of two.
+    let net = |x: Tensor<1>| trace::block(|| "both".into(), (x.clone(), x), |(x, y)| (x * 2.0, y * 5.0));
+    let (first, second) = trace::with_hook(Add::new("both.input.1", 1.0), || net(x));
+    assert_eq!((value(first), value(second)), (2.0, 10.0));
+}
+
 #[test]
 fn two_streams_go_through_a_block_together() {
     let net = |x: Tensor<1>| {
@@ -137,7 +155,8 @@ fn two_streams_go_through_a_block_together() {
     };
     let x = tensor::<1>(&[2.0], [1]);
     assert_eq!(value(net(x.clone())), 8.0);
-    assert_eq!(trace::names(|| drop(net(x.clone()))), ["blocks.0", "blocks.0.1", "end.half", "end"]);
+    let names = ["blocks.0.input", "blocks.0.input.1", "blocks.0", "blocks.0.1", "end.half", "end"];
+    assert_eq!(trace::names(|| drop(net(x.clone()))), names);
     let hook = Rc::new(SkippedBlocks::new(&["blocks.0"]));
     assert_eq!(value(trace::with_hook(hook, || net(x))), 3.0);
 }
@@ -151,7 +170,7 @@ fn a_replacement_must_fit() {
         }
     }
     let run = || trace::with_hook(Rc::new(Wrong), || network(tensor::<1>(&[1.0], [1])));
-    assert!(panic_text(run).contains("blocks.0.double cannot be replaced by a tensor of other sizes"));
+    assert!(panic_text(run).contains("blocks.0.input cannot be replaced by a tensor of other sizes"));
 }
 
 /// The text of a panic.

@@ -45,13 +45,13 @@ impl Double {
     pub(super) fn forward(
         &self,
         [text, image]: [Tensor<3>; 2],
-        [of_text, of_image]: [&Modulation; 2],
+        [of_text, of_image]: [Modulation; 2],
         rope: &Rope,
     ) -> [Tensor<3>; 2] {
-        let streams = [(&self.text.qkv, &text, of_text), (&self.image.qkv, &image, of_image)];
+        let streams = [(&self.text.qkv, &text, &of_text), (&self.image.qkv, &image, &of_image)];
         let [read_text, read_image] = attend_both(streams, rope, &Scores::default());
-        let after = |stream: &Stream, h, read, modulation: &Modulation| {
-            answer(h, dense(&stream.output, read), modulation.clone(), |m| stream.mlp.forward(m))
+        let after = |stream: &Stream, h, read, modulation| {
+            answer(h, dense(&stream.output, read), modulation, |m| stream.mlp.forward(m))
         };
         [after(&self.text, text, read_text, of_text), after(&self.image, image, read_image, of_image)]
     }

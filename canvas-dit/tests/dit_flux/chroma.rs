@@ -1,11 +1,7 @@
-use super::{
-    Input, equals, half_text, named_as_published, rows_are_alone, runs_in_half, text, times, tracked,
-};
-use burn::prelude::*;
+use super::*;
 use canvas_core::memo::{Remembering, Tagged};
-use canvas_core::{Backbone, Text};
 use canvas_dit::{Chroma, ChromaConfig, ChromaMask};
-use canvas_testkit::{chirped, distance, pattern};
+use canvas_testkit::chirped;
 
 fn config() -> ChromaConfig {
     let config = ChromaConfig::new(2, 2, 2, 12).with_axes([4, 4, 8]).with_channels(4);
@@ -79,6 +75,38 @@ fn remembering_changes_nothing() {
         assert_eq!(distance(found, expected), 0.0);
     }
     assert_eq!(remembering.kept(), 3); // modulation, text and positions
+}
+
+#[test]
+fn it_is_a_network() {
+    let device = Device::flex();
+    let (x, cond) = (pattern([2, 4, 4, 6], 1.0, &device), text([5, 2], &device));
+    has_names(&chroma(&device), "double", true, &x, &cond);
+    answers_zero(&config().init(&device), &x, &cond);
+    let device = device.autodiff();
+    runs_again(&chroma(&device), &pattern([2, 4, 4, 6], 1.0, &device), &text([5, 2], &device));
+}
+
+#[test]
+fn sizes_that_disagree_are_named() {
+    let device = Device::flex();
+    let model = chroma(&device);
+    let run = |dims: [usize; 4], text: Text| {
+        panic_text(|| model.forward(pattern(dims, 1.0, &device), times(&device), &text))
+    };
+    let fits = || text([5, 2], &device);
+    assert_eq!(run([2, 4, 5, 6], fits()), "patch (2) must divide height (5) and width (6)");
+    let says = run([2, 3, 4, 6], fits());
+    assert!(says.contains("channels of x") && says.contains('3') && says.contains('4'), "{says}");
+    assert_eq!(run([3, 4, 4, 6], fits()), "2 times and 2 texts for a batch of 3");
+    let says = run([2, 4, 4, 6], Text { tokens: pattern([2, 5, 13], 1.0, &device), ..fits() });
+    assert!(
+        says.contains("width of the text's tokens") && says.contains("13") && says.contains("12"),
+        "{says}"
+    );
+    let refused = |config: ChromaConfig| config.validate().unwrap_err().to_string();
+    assert_eq!(refused(config().with_axes([4, 5, 8])), "2 (2) must divide an axis of rotary positions (5)");
+    assert_eq!(refused(config().with_features(12)), "8 (8) must divide features (12)");
 }
 
 #[test]

@@ -1,12 +1,8 @@
-use super::{
-    Input, equals, fixture, half_prompt, named_as_published, rows_are_alone, runs_in_half, text, times,
-    tracked,
-};
-use burn::prelude::*;
+use super::*;
+use canvas_core::Concatenated;
 use canvas_core::memo::{Remembering, Tagged};
-use canvas_core::{Backbone, Concatenated, Text, trace};
-use canvas_dit::{Flux, FluxConfig, Prompt, ReduxConfig, fill_channels};
-use canvas_testkit::{answers, chirped, compare, distance, panic_text, pattern};
+use canvas_dit::{Flux, FluxConfig, ReduxConfig, fill_channels};
+use canvas_testkit::{answers, chirped};
 
 fn config() -> FluxConfig {
     FluxConfig::new(2, 2, 2, 12, 10).with_axes([4, 4, 8]).with_channels(4)
@@ -54,7 +50,7 @@ fn fill_equals_diffusers() {
     found.insert("grad.masked".into(), masked.grad(&all).unwrap().into_data());
     found.insert("grad.tokens".into(), text.tokens.grad(&all).unwrap().into_data());
     found.insert("grad.pooled".into(), text.pooled.grad(&all).unwrap().into_data());
-    compare(&fixture("flux_fill"), &found, super::TOLERANCE);
+    compare(&fixture("flux_fill"), &found, TOLERANCE);
 
     let says = panic_text(|| fill_channels(masked, Tensor::zeros([2, 1, 32, 40], &device)));
     assert_eq!(says, "the mask is [2, 1, 32, 40] for latents of [2, 4, 4, 6]");
@@ -68,7 +64,7 @@ fn redux_equals_diffusers() {
     let output = model.forward(x.clone());
     let (mut found, all) = answers(&model, output.clone());
     found.insert("grad.x".into(), x.grad(&all).unwrap().into_data());
-    compare(&fixture("redux"), &found, super::TOLERANCE);
+    compare(&fixture("redux"), &found, TOLERANCE);
     named_as_published("redux", &model, &ReduxConfig::new().published());
 
     let text = Text { tokens: pattern([2, 5, 8], 3.0, &device), ..text([5, 3], &device) };
@@ -138,43 +134,17 @@ fn remembering_changes_nothing() {
         let found = remembering.forward(x, times(&device), &Tagged::new(cond.clone(), 0));
         assert_eq!(distance(found, expected), 0.0);
     }
-    assert_eq!(remembering.kept(), 3); // the text, and two tables of positions
+    assert_eq!(remembering.kept(), 6); // time, text, pooled text, guidance, and two tables of positions
 }
 
 #[test]
-fn activations_are_named() {
+fn it_is_a_network() {
     let device = Device::flex();
-    let (model, x) = (flux(&device), pattern([2, 4, 4, 6], 1.0, &device));
-    let names = trace::names(|| drop(model.forward(x, times(&device), &prompt(&device))));
-    for name in [
-        "double.1.1", // the text behind the block
-        "double.1.attention.map",
-        "double.0.modulation",
-        "single.0.modulation",
-        "single.1",
-    ] {
-        assert!(names.iter().any(|found| found == name), "{name} in {names:?}");
-    }
-}
-
-/// Both streams go through a block that is run again.
-#[test]
-fn gradients_are_the_same_with_blocks_run_again() {
-    let device = Device::flex().autodiff();
     let (x, cond) = (pattern([2, 4, 4, 6], 1.0, &device), prompt(&device));
-    canvas_testkit::recomputed_equals_whole(&flux(&device), |net| {
-        net.forward(x.clone(), times(&device), &cond)
-    });
-}
-
-/// adaLN-Zero: an untrained network answers zero, and its blocks do nothing.
-#[test]
-fn an_untrained_network_answers_zero() {
-    let device = Device::flex();
-    let x = pattern([2, 4, 4, 6], 1.0, &device);
-    let output = config().init(&device).forward(x, times(&device), &prompt(&device));
-    assert_eq!(output.dims(), [2, 4, 4, 6]);
-    assert_eq!(output.abs().max().into_scalar::<f32>(), 0.0);
+    has_names(&flux(&device), "double", true, &x, &cond);
+    answers_zero(&config().init(&device), &x, &cond);
+    let device = device.autodiff();
+    runs_again(&flux(&device), &pattern([2, 4, 4, 6], 1.0, &device), &prompt(&device));
 }
 
 #[test]

@@ -10,12 +10,14 @@ mod qwen;
 use burn::module::{Module, ModuleMapper, Param};
 use burn::prelude::*;
 use burn::tensor::{DType, FloatDType, Gradients};
+use canvas_core::trace::{self, Hook, Tapped};
 use canvas_core::weights::{Rules, published_shapes};
 use canvas_core::{Backbone, Condition, Text};
 use canvas_dit::Prompt;
-use canvas_testkit::{answers_but, compare, distance, pattern};
+use canvas_testkit::{answers_but, compare, distance, panic_text, pattern, recomputed_equals_whole};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::rc::Rc;
 
 /// The largest errors allowed of values and gradients, relative to the largest of each tensor.
 const TOLERANCE: [f64; 2] = [1e-5, 1e-4];
@@ -91,6 +93,61 @@ fn rows_are_alone<M: Backbone<4>>(model: &M, x: &Tensor<4>, cond: &M::Cond) {
     }
 }
 
+/// Gradients are the same with blocks run again, through which two streams may go.
+fn runs_again<M: Module + Backbone<4>>(model: &M, x: &Tensor<4>, cond: &M::Cond) {
+    recomputed_equals_whole(model, |model| model.forward(x.clone(), times(&x.device()), cond));
+}
+
+/// An untrained network answers zero (adaLN-Zero).
+fn answers_zero<M: Backbone<4>>(model: &M, x: &Tensor<4>, cond: &M::Cond) {
+    let output = model.forward(x.clone(), times(&x.device()), cond);
+    assert_eq!(output.dims(), x.dims());
+    assert_eq!(output.abs().max().into_scalar::<f32>(), 0.0);
+}
+
+/// Sets what has this name to zero.
+struct Zero(&'static str);
+
+impl Hook for Zero {
+    fn tap(&self, tapped: &mut Tapped<'_>) {
+        if tapped.name() == self.0 {
+            let x = tapped.get::<3>().expect("tokens or modulation");
+            tapped.set(x.zeros_like());
+        }
+    }
+}
+
+/// Every name, in order: of two blocks of two streams, called `double`, two of one stream if there are any, and the end. What
+/// comes into a block and what modulates it can be replaced, one block's alone.
+fn has_names<M: Backbone<4>>(model: &M, double: &str, single: bool, x: &Tensor<4>, cond: &M::Cond) {
+    let attention = ["attention.query", "attention.map", "attention.heads"];
+    let mut expected = Vec::new();
+    let mut push = |name: String, before: &[&str], after: &[&str]| {
+        let inside = before.iter().chain(&attention).map(|part| format!("{name}.{part}"));
+        expected.extend(inside);
+        expected.extend(after.iter().map(|stream| format!("{name}{stream}")));
+    };
+    for i in 0..2 {
+        let before = ["input", "input.1", "text_modulation", "modulation"];
+        push(format!("{double}.{i}"), &before, &["", ".1"]);
+    }
+    for i in 0..if single { 2 } else { 0 } {
+        push(format!("single.{i}"), &["input", "modulation"], &[""]);
+    }
+    expected.push("final_modulation".into());
+    let run = || model.forward(x.clone(), times(&x.device()), cond);
+    assert_eq!(trace::names(|| drop(run())), expected);
+    let whole = run();
+    let names = match double {
+        "double" => &["double.1.input", "double.0.modulation", "single.1.modulation", "final_modulation"],
+        _ => &["blocks.1.input", "blocks.0.modulation", "blocks.0.text_modulation", "final_modulation"],
+    };
+    for &name in names {
+        let changed = trace::with_hook(Rc::new(Zero(name)), run);
+        assert!(distance(changed, whole.clone()) > 1e-3, "{name}");
+    }
+}
+
 #[test]
 fn prompts_join_and_part() {
     let device = Device::flex();
@@ -110,9 +167,9 @@ fn prompts_join_and_part() {
     let expected = prompt.text.tokens.clone().narrow(0, 1, 1);
     assert_eq!(distance(picked.text.tokens.narrow(0, 0, 1), expected), 0.0);
 
-    let says = canvas_testkit::panic_text(|| Prompt::cat(&[prompt.clone(), plain.clone()]));
+    let says = panic_text(|| Prompt::cat(&[prompt.clone(), plain.clone()]));
     assert_eq!(says, "1 of 2 prompts hold a guidance scale");
-    let says = canvas_testkit::panic_text(|| Prompt::cat(&[prompt, plain.with_guidance(1.0)]));
+    let says = panic_text(|| Prompt::cat(&[prompt, plain.with_guidance(1.0)]));
     assert_eq!(says, "prompts with [1, 0] references do not make a batch");
 }
 

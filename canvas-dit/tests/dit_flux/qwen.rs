@@ -1,11 +1,7 @@
-use super::{
-    Input, equals, half_prompt, named_as_published, rows_are_alone, runs_in_half, text, times, tracked,
-};
-use burn::prelude::*;
+use super::*;
 use canvas_core::memo::{Remembering, Tagged};
-use canvas_core::{Backbone, Text};
-use canvas_dit::{Prompt, QwenImage, QwenImageConfig};
-use canvas_testkit::{chirped, distance, panic_text, pattern};
+use canvas_dit::{QwenImage, QwenImageConfig};
+use canvas_testkit::chirped;
 
 /// Nothing reads the text behind the last attention.
 const UNREAD: [&str; 6] = [
@@ -90,7 +86,46 @@ fn remembering_changes_nothing() {
         let found = remembering.forward(x, times(&device), &Tagged::new(cond.clone(), tag));
         assert_eq!(distance(found, expected), 0.0);
     }
-    assert_eq!(remembering.kept(), 8); // two texts and positions, two blocks' modulation, drawn and still
+    // Two texts and positions; the time, and modulation: of text and picture in two blocks, of what is still, of the end.
+    assert_eq!(remembering.kept(), 4 + 1 + 4 + 2 + 1);
+}
+
+#[test]
+fn it_is_a_network() {
+    let device = Device::flex();
+    let prompt = |device: &Device| {
+        Prompt::from(text([5, 3], device)).with_reference(pattern([2, 4, 4, 4], 5.0, device))
+    };
+    let x = |device: &Device| pattern([2, 4, 6, 10], 1.0, device);
+    has_names(&qwen(&device), "blocks", false, &x(&device), &prompt(&device));
+    answers_zero(&config().init(&device), &x(&device), &prompt(&device));
+    let device = device.autodiff();
+    let model = chirped(config().with_clean_references(true).init(&device));
+    runs_again(&model, &x(&device), &prompt(&device));
+}
+
+#[test]
+fn sizes_that_disagree_are_named() {
+    let device = Device::flex();
+    let model = qwen(&device);
+    let x = |dims: [usize; 4]| pattern(dims, 1.0, &device);
+    let run = |x: Tensor<4>, cond: Prompt| panic_text(|| model.forward(x, times(&device), &cond));
+    let fits = || Prompt::from(text([5, 3], &device));
+    assert_eq!(run(x([2, 4, 5, 6]), fits()), "patch (2) must divide height (5) and width (6)");
+    let says = run(x([2, 3, 4, 6]), fits());
+    assert!(says.contains("channels of x") && says.contains('3') && says.contains('4'), "{says}");
+    assert_eq!(run(x([3, 4, 4, 6]), fits()), "2 times and 2 texts for a batch of 3");
+    let mut wide = fits();
+    wide.text.tokens = pattern([2, 5, 13], 1.0, &device);
+    let says = run(x([2, 4, 4, 6]), wide);
+    assert!(
+        says.contains("width of the text's tokens") && says.contains("13") && says.contains("12"),
+        "{says}"
+    );
+    let says = run(x([2, 4, 4, 6]), fits().with_reference(x([1, 4, 4, 6])));
+    assert!(says.contains("reference 0") && says.contains("[1, 4]") && says.contains("[2, 4]"), "{says}");
+    let says = config().with_axes([4, 5, 8]).validate().unwrap_err().to_string();
+    assert_eq!(says, "2 (2) must divide an axis of rotary positions (5)");
 }
 
 #[test]

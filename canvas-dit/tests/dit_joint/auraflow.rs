@@ -46,7 +46,7 @@ fn configurations_and_counts_are_the_published_ones() {
 fn rows_and_runs_are_independent() {
     let cond = text(0, &Device::flex());
     rows_alone(&net(), SIZE, &cond);
-    remembers(net(), SIZE, &cond);
+    remembers(net(), SIZE, &cond, 9); // time, text, modulation of 2 blocks twice, of 2 and of the end
     halves(net(), SIZE, &cond, half_text);
 }
 
@@ -91,9 +91,12 @@ fn parts_have_names() {
     let single = [&["modulation"][..], &attention].concat();
     let mut expected = Vec::new();
     for (i, parts) in [&joint, &joint, &single, &single].into_iter().enumerate() {
+        expected.push(format!("blocks.{i}.input"));
+        expected.extend((i < 2).then(|| format!("blocks.{i}.input.1")));
         expected.extend(parts.iter().map(|part| format!("blocks.{i}.{part}")));
         expected.push(format!("blocks.{i}"));
         expected.extend((i < 2).then(|| format!("blocks.{i}.1"))); // the text behind it
     }
+    expected.push("final_modulation".into());
     assert_eq!(names, expected);
 }

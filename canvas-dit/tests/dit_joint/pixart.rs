@@ -118,9 +118,10 @@ fn files_of_the_older_class_are_read() {
 fn rows_and_runs_are_independent() {
     let device = Device::flex();
     let half = |cond: &PixArtCondition| PixArtCondition { text: half_text(&cond.text), ..cond.clone() };
+    // Time, positions, text, keys and values of two blocks; sizes, or what all modulation begins with.
     for (config, cond) in [(alpha(), sized(text(0, &device))), (sigma(), text(0, &device).into())] {
         rows_alone(&net(&config), SIZE, &cond);
-        remembers(net(&config), SIZE, &cond);
+        remembers(net(&config), SIZE, &cond, 6);
         halves(net(&config), SIZE, &cond, half);
     }
 }
@@ -182,6 +183,7 @@ fn parts_have_names() {
     let (net, cond) = (net(&sigma()), text(0, &device).into());
     let names = trace::names(|| drop(net.forward(latents(SIZE, &device), times(&device), &cond)));
     let parts = [
+        "input",
         "modulation",
         "attention.query",
         "attention.map",
@@ -194,5 +196,5 @@ fn parts_have_names() {
         let inside = parts.iter().map(move |part| format!("blocks.{i}.{part}"));
         inside.chain([format!("blocks.{i}")]).collect::<Vec<_>>()
     };
-    assert_eq!(names, [block(0), block(1), vec!["modulation".to_owned()]].concat());
+    assert_eq!(names, [block(0), block(1), vec!["final_modulation".to_owned()]].concat());
 }

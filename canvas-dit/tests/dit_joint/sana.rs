@@ -88,9 +88,11 @@ fn configurations_and_counts_are_the_published_ones() {
 fn rows_and_runs_are_independent() {
     let device = Device::flex();
     let half = |cond: &Prompt| Prompt { text: half_text(&cond.text), ..cond.clone() };
-    for (config, cond) in [(config(), text(0, &device).into()), (sprint(), guided(text(0, &device)))] {
+    // Time, text, keys and values of two blocks; what all modulation begins with, or guidance and positions.
+    let cases = [(config(), text(0, &device).into(), 5), (sprint(), guided(text(0, &device)), 6)];
+    for (config, cond, kept) in cases {
         rows_alone(&net(&config), SIZE, &cond);
-        remembers(net(&config), SIZE, &cond);
+        remembers(net(&config), SIZE, &cond, kept);
         halves(net(&config), SIZE, &cond, half);
     }
 }
@@ -149,11 +151,18 @@ fn parts_have_names() {
     let device = Device::flex();
     let (net, cond) = (net(&config()), text(0, &device).into());
     let names = trace::names(|| drop(net.forward(latents(SIZE, &device), times(&device), &cond)));
-    let parts =
-        ["modulation", "attention.query", "attention.heads", "cross.query", "cross.map", "cross.heads"];
+    let parts = [
+        "input",
+        "modulation",
+        "attention.query",
+        "attention.heads",
+        "cross.query",
+        "cross.map",
+        "cross.heads",
+    ];
     let block = |i: usize| {
         let inside = parts.iter().map(move |part| format!("blocks.{i}.{part}"));
         inside.chain([format!("blocks.{i}")]).collect::<Vec<_>>()
     };
-    assert_eq!(names, [block(0), block(1), vec!["modulation".to_owned()]].concat());
+    assert_eq!(names, [block(0), block(1), vec!["final_modulation".to_owned()]].concat());
 }

@@ -39,11 +39,12 @@ fn it_is_a_backbone() {
     rows_stand_alone(&net, x.clone(), &cond);
     is_told_both(&net, x.clone(), &cond);
     runs_in_half(&net, &x, &cond);
-    can_be_remembered(net.clone(), &x, &cond);
+    can_be_remembered(net.clone(), &x, &cond, 2); // the time, and rotations of two parts with heads alike
     starts_at_zero(&config().init(&device), x.clone(), &cond);
     survives_json(&config());
     let seen = trace::names(|| drop(net.forward(x.clone(), times(&device), &cond)));
-    assert!(seen.contains(&"context".to_owned()), "{seen:?}");
+    let [encoder, head] = [0..2, 2..4].map(|part| blocks(part.map(|i| format!("blocks.{i}")), &INSIDE));
+    assert_eq!(seen, [encoder, vec!["context".into()], head, vec!["final_modulation".into()]].concat());
     // Patches of 2, and widths that are the same: no layer between the two.
     let even = DdtConfig { size: [4, 6], width: [16, 16], heads: [2, 2], ..config() }.with_patch(2);
     let x = pattern([2, 5, 4, 6], 1.0, &device);

@@ -1,4 +1,5 @@
 use super::*;
+use canvas_core::trace;
 use canvas_dit::JitConfig;
 use canvas_testkit::{chirped, panic_text};
 
@@ -42,9 +43,12 @@ fn it_is_a_backbone() {
     rows_stand_alone(&net, x.clone(), &cond);
     is_told_both(&net, x.clone(), &cond);
     runs_in_half(&net, &x, &cond);
-    can_be_remembered(net.clone(), &x, &cond);
+    can_be_remembered(net.clone(), &x, &cond, 3); // the time, and rotations without and with class tokens
     starts_at_zero(&config().init(&device), x.clone(), &cond);
     survives_json(&config());
+    let seen = trace::names(|| drop(net.forward(x.clone(), times(&device), &cond)));
+    let expected = blocks((0..4).map(|i| format!("blocks.{i}")), &INSIDE);
+    assert_eq!(seen, [expected, vec!["final_modulation".into()]].concat());
     // Without class tokens, and with them from the first block on.
     let none = JitConfig { start: 9, ..config().with_tokens(0) };
     assert_eq!(chirped(none.init(&device)).forward(x.clone(), times(&device), &cond).dims(), x.dims());

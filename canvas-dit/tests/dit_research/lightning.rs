@@ -50,15 +50,12 @@ fn it_is_a_backbone() {
     rows_stand_alone(&net, x.clone(), &cond);
     is_told_both(&net, x.clone(), &cond);
     runs_in_half(&net, &x, &cond);
-    can_be_remembered(net.clone(), &x, &cond);
+    can_be_remembered(net.clone(), &x, &cond, 2); // the time and rotations
     starts_at_zero(&config().init(&device), x.clone(), &cond);
     survives_json(&config().with_qk_norm(true));
     let seen = trace::names(|| drop(net.forward(x, times(&device), &cond)));
-    let block = |i| {
-        let parts = ["modulation", "attention.query", "attention.map", "attention.heads"];
-        parts.map(|part| format!("blocks.{i}.{part}")).into_iter().chain([format!("blocks.{i}")])
-    };
-    assert_eq!(seen, (0..3).flat_map(block).collect::<Vec<_>>());
+    let expected = blocks((0..3).map(|i| format!("blocks.{i}")), &INSIDE);
+    assert_eq!(seen, [expected, vec!["final_modulation".into()]].concat());
 }
 
 #[test]

@@ -44,7 +44,7 @@ fn it_is_a_backbone() {
     rows_stand_alone(&net, x.clone(), &cond);
     is_told_both(&net, x.clone(), &cond);
     runs_in_half(&net, &x, &cond);
-    can_be_remembered(net.clone(), &x, &cond);
+    can_be_remembered(net.clone(), &x, &cond, 1); // the time
     starts_at_zero(&config().init(&device), x, &cond);
     survives_json(&config().with_target(SitTarget::Score));
     let sizes = [SitConfig::small(32), SitConfig::base(32), SitConfig::large(32), SitConfig::xl(32)];

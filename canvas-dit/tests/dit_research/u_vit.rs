@@ -1,5 +1,5 @@
 use super::*;
-use canvas_core::Unconditional;
+use canvas_core::{Unconditional, trace};
 use canvas_dit::UVitConfig;
 use canvas_testkit::{chirped, panic_text};
 
@@ -26,8 +26,9 @@ fn text_is_read_as_in_the_paper_and_padding_can_be_hidden() {
     let device = Device::flex().autodiff();
     for (name, hide) in [("u_vit_text", false), ("u_vit_masked", true)] {
         let net = chirped(of_text().with_hide_padding(hide).init_text(12, 5, &device));
-        let x = pattern([2, 3, 4, 6], 1.0, &device).require_grad();
-        let mut cond = text(&device);
+        let (x, mut cond) = (pattern([2, 3, 4, 6], 1.0, &device), text(&device));
+        recomputed_equals_whole(&net, |net| net.forward(x.clone(), times(&device), &cond));
+        let x = x.require_grad();
         cond.tokens = cond.tokens.require_grad();
         let (mut found, all) = answers(&net, net.forward(x.clone(), times(&device), &cond));
         found.insert("grad.input.x".into(), x.grad(&all).unwrap().into_data());
@@ -73,9 +74,14 @@ fn it_is_a_backbone() {
     rows_stand_alone(&net, x.clone(), &class);
     is_told_both(&net, x.clone(), &class);
     runs_in_half(&net, &x, &class);
+    can_be_remembered(net, &x, &class, 1); // the condition's token
     let net = chirped(of_text().init_text(12, 5, &device));
     rows_stand_alone(&net, x.clone(), &text);
-    is_told_both(&net, x, &text);
+    is_told_both(&net, x.clone(), &text);
+    let seen = trace::names(|| drop(net.forward(x.clone(), times(&device), &text)));
+    let all = ["down.0", "down.1", "middle", "up.0", "up.1"].map(str::to_owned);
+    assert_eq!(seen, blocks(all, &["attention.query", "attention.map", "attention.heads"]));
+    can_be_remembered(net, &x, &text, 1); // the text's tokens
     survives_json(&config().with_hide_padding(true));
 }
 

@@ -171,9 +171,12 @@ fn special_tokens_can_be_left_out() {
 }
 
 #[test]
-#[should_panic(expected = "rows of 0 tokens cannot hold the 1 special ones of this tokenizer")]
 fn rows_below_the_special_tokens_are_refused() {
-    let _ = read("t5").tokenize(&["a"], RowLength::Exactly(0));
+    for length in [RowLength::Exactly(0), RowLength::AtMost(0)] {
+        let error = read("t5").tokenize(&["a"], length).unwrap_err();
+        assert!(matches!(error, PromptError::NoRoom { special: 1, length: 0, .. }), "{error}");
+        assert!(error.to_string().contains("spiece.model"), "{error}");
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@ use burn::nn::{GroupNorm, GroupNormConfig, Initializer, LayerNorm, LayerNormConf
 use burn::prelude::*;
 use burn::tensor::module::linear;
 use canvas_core::nn::{Activation, Attention, AttentionConfig, dense};
-use canvas_core::{Text, trace};
+use canvas_core::{Text, macs, trace};
 
 /// Sizes of an [`ImageAttention`].
 #[derive(Config, Debug)]
@@ -152,7 +152,8 @@ fn pointwise((conv, linear): (&Option<Conv2d>, &Option<Linear>), tokens: Tensor<
 ///
 /// As one matrix of `B N` rows: the gradient of a batched product would hold one weight matrix a sample.
 fn project(x: Tensor<3>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<3> {
-    let ([batch, count, _], [_, width]) = (x.dims(), weight.dims());
+    let ([batch, count, _], [from, width]) = (x.dims(), weight.dims());
+    macs::add(batch * count * from * width);
     linear(x.flatten::<2>(0, 1), weight, bias).reshape([batch, count, width])
 }
 

@@ -7,6 +7,7 @@ use crate::blocks::{ImageAttention, ResBlock, Resize, conv3, double, downsample}
 use burn::nn::PaddingConfig2d;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::prelude::*;
+use canvas_core::nn::conv2d;
 use canvas_core::trace;
 
 /// One step within a level: a residual block and, where the level attends, attention.
@@ -75,7 +76,7 @@ impl Down {
             skips.push(h.clone());
         }
         if let Some(conv) = &self.downsample {
-            h = trace::unit(|| "downsample".into(), || conv.forward(h)); // [B, O, H/2, S/2]
+            h = trace::unit(|| "downsample".into(), || conv2d(conv, h)); // [B, O, H/2, S/2]
             skips.push(h.clone());
         }
         if let Some(block) = &self.down_res {
@@ -149,7 +150,7 @@ impl Up {
             h = trace::unit(|| format!("stages.{i}"), || stage.forward(joined, embedding)); // [B, O, H, S]
         }
         match (&self.upsample, &self.up_res) {
-            (Some(conv), _) => trace::unit(|| "upsample".into(), || conv.forward(double(h))), // [B, O, 2 H, 2 S]
+            (Some(conv), _) => trace::unit(|| "upsample".into(), || conv2d(conv, double(h))), // [B, O, 2 H, 2 S]
             (None, Some(block)) => {
                 trace::unit(|| "up_res".into(), || block.forward(h, embedding.clone())) // [B, O, 2 H, 2 S]
             }

@@ -92,9 +92,9 @@ impl Backbone<4> for Switchboard {
         let words = (keys, dense(&self.values, cond.tokens.clone()), cond.mask.clone());
         let mut h = dense(&self.embed, patch::split(x, PATCH)) + self.position.clone(); // [B, N, W]
         for (i, block) in self.blocks.iter().enumerate() {
-            h = trace::tap(|| format!("blocks.{i}"), block.forward(h, c.clone(), &words)); // [B, N, W]
+            h = trace::block(|| format!("blocks.{i}"), h, |h| block.forward(h, c.clone(), &words)); // [B, N, W]
         }
-        let [shift, scale] = modulate::chunks(&self.last, c);
+        let [shift, scale] = modulate::chunks("final_modulation", &self.last, c);
         let h = dense(&self.unembed, modulate::apply(modulate::norm(h), shift, scale));
         patch::join_channels_last(h, PATCH, height, width) // [B, C, H, S]
     }
@@ -113,7 +113,7 @@ impl Block {
 
     /// `h`: `[B, N, W]`, `c`: `[B, W]`, output: `[B, N, W]`.
     fn forward(&self, h: Tensor<3>, c: Tensor<2>, words: &Words) -> Tensor<3> {
-        let chunks = modulate::chunks(&self.modulation, c.clone()); // [B, 1, W] each
+        let chunks = modulate::chunks("modulation", &self.modulation, c.clone()); // [B, 1, W] each
         let [shift_a, scale_a, gate_a, shift_m, scale_m, gate_m] = chunks;
         let a = modulate::apply(modulate::norm(h.clone()), shift_a, scale_a);
         let h = h + gate_a * (self.hear(a.clone(), c) + read(a, words));

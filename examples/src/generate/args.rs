@@ -1,10 +1,13 @@
 //! The arguments of the program `generate`.
 
-use anyhow::{Context, Result, bail};
+mod check;
+mod values;
+
+pub use values::{Pair, Scales, Weighed, Window};
+
 use burn::tensor::FloatDType;
 use clap::Parser;
 use std::path::PathBuf;
-use std::str::FromStr;
 
 /// Draws with a published model: Stable Diffusion 1.x, 2.x, XL, their inpainting variants and refiner, and the diffusion
 /// transformers from DiT to Flux.
@@ -25,7 +28,8 @@ pub struct Args {
     /// Weights of this variant: fp16 reads diffusion_pytorch_model.fp16.safetensors
     #[arg(long, value_name = "NAME")]
     pub variant: Option<String>,
-    /// Another autoencoder: a folder of diffusers' AutoencoderKL or AutoencoderTiny
+    /// Another autoencoder of as many channels: a folder of diffusers' AutoencoderKL, AutoencoderTiny, AutoencoderDC,
+    /// AutoencoderKLFlux2 or AutoencoderKLQwenImage
     #[arg(long, value_name = "DIR")]
     pub vae: Option<PathBuf>,
     /// A scheduler_config.json or its folder, or a sampler by name such as dpmpp-2m-karras [default: the model's own]
@@ -68,7 +72,8 @@ pub struct Args {
     /// Draw the size that was asked for, where models were trained at others of like proportions (PixArt, Sana, PRX)
     #[arg(long)]
     pub exact_size: bool,
-    /// Flux Redux: the folder that makes words of --image, which are put behind the prompt's
+    /// Flux Redux: the folder, or owner/name on the Hugging Face Hub, of what makes words of --image, which are put behind
+    /// the prompt's
     #[arg(long, value_name = "DIR", requires = "image")]
     pub redux: Option<PathBuf>,
     /// How much they count, and the pooled prompt beside them [default: 1:1]
@@ -87,7 +92,8 @@ pub struct Args {
     /// Steps of the scheduler [default: 50, or the pipeline's own]
     #[arg(long)]
     pub steps: Option<usize>,
-    /// Guidance scale; 1 or less is off [default: 7.5, SDXL 5, or the pipeline's own]
+    /// Guidance scale; 1 or less is off, of Z-Image 0 or less; to Flux a number that the network is told [default: 7.5,
+    /// SDXL 5, or the pipeline's own]
     #[arg(long)]
     pub guidance: Option<f64>,
     /// How far the guided noise is brought back to the conditional one's deviation, 0 to 1
@@ -96,10 +102,11 @@ pub struct Args {
     /// Blocks of the text encoders to leave out
     #[arg(long)]
     pub clip_skip: Option<usize>,
-    /// Height in pixels [default: the model's own, or the picture's]
+    /// Height in pixels [default: the model's own; the picture's where Stable Diffusion before version 3 starts from one
+    /// without a mask, or Flux.2 looks at one]
     #[arg(long)]
     pub height: Option<usize>,
-    /// Width in pixels
+    /// Width in pixels [default: as the height's]
     #[arg(long)]
     pub width: Option<usize>,
 
@@ -131,7 +138,7 @@ pub struct Args {
     /// The picture to start from, or to look at; Flux.2 looks at several
     #[arg(long, value_name = "PNG")]
     pub image: Vec<PathBuf>,
-    /// How much of it is drawn anew, 0 to 1 [default: 0.8, SDXL 0.3; with a mask 1, SDXL 0.9999]
+    /// How much of it is drawn anew, 0 to 1 [default: 0.8, SDXL 0.3, SD3 and Flux 0.6; with a mask 1, SDXL 0.9999]
     #[arg(long)]
     pub strength: Option<f64>,
     /// Where to paint: white is drawn anew, black stays
@@ -188,7 +195,8 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     pub noise: Option<PathBuf>,
 
-    /// Save the latents, as diffusers returns them for output_type="latent"
+    /// Save the latents [B, C, h, w]: what diffusers returns for output_type="latent", but unpacked where it packs them (Flux,
+    /// Chroma, Qwen-Image), and of unit variance as they are drawn, Flux.2's folded 2 by 2
     #[arg(long, value_name = "FILE")]
     pub save_latents: Option<PathBuf>,
     /// The picture; of a batch name-0.png, name-1.png, ... [default: out.png, unless only latents are saved]
@@ -203,7 +211,7 @@ pub struct Args {
     /// flex (the CPU), wgpu, cuda; a number chooses among several, as in cuda:1
     #[arg(long, default_value = "flex")]
     pub device: String,
-    /// Numbers of the UNet and what is put on it: f32, bf16 or f16. Everything else computes in f32
+    /// Numbers of the UNet and what is put on it, or of the transformer: f32, bf16 or f16. Everything else computes in f32
     #[arg(long, default_value = "f32", value_parser = ["f32", "bf16", "f16"])]
     pub dtype: String,
     /// Start even if the estimated memory is more than there is
@@ -215,82 +223,6 @@ impl Args {
     /// The picture to start from.
     pub fn start(&self) -> Option<&PathBuf> {
         self.image.first()
-    }
-
-    /// An error for what models with a UNet have not got.
-    ///
-    /// # Errors
-    /// Names the argument.
-    pub fn check_for_unet(&self) -> Result<()> {
-        let third = "no model of the Stable Diffusion family has a third text encoder before version 3";
-        let others = [
-            ("--prompt-3", !self.prompt_3.is_empty(), third),
-            ("--negative-prompt-3", !self.negative_prompt_3.is_empty(), third),
-            ("--classes", !self.classes.is_empty(), "this model draws what prompts say: --prompt TEXT"),
-            (
-                "--max-sequence-length",
-                self.max_sequence_length.is_some(),
-                "this model's text encoder has one length",
-            ),
-            ("--true-cfg", self.true_cfg.is_some(), "this model is guided by --guidance"),
-            ("--instruction", self.instruction.is_some(), "only Sana has one"),
-            ("--exact-size", self.exact_size, "this model draws any size"),
-            ("--redux", self.redux.is_some(), "only Flux reads its words"),
-            ("--image", self.image.len() > 1, "this model starts from one picture"),
-        ];
-        match others.iter().find(|(_, given, _)| *given) {
-            Some((flag, _, why)) => bail!("{flag}: {why}"),
-            None => Ok(()),
-        }
-    }
-
-    /// # Errors
-    /// If a group is incomplete, a number is out of its range, or arguments do not belong together.
-    pub fn check(&self) -> Result<()> {
-        let batch = self.prompt.len();
-        for (flag, found) in [
-            ("--prompt-2", self.prompt_2.len()),
-            ("--negative-prompt", self.negative_prompt.len()),
-            ("--prompt-3", self.prompt_3.len()),
-            ("--negative-prompt-2", self.negative_prompt_2.len()),
-            ("--negative-prompt-3", self.negative_prompt_3.len()),
-        ] {
-            if found > 1 && found != batch {
-                bail!("{flag} is given {found} times for {batch} prompts: expected once, or once for each");
-            }
-        }
-        group("--controlnet", self.controlnet.len(), ("--control-image", self.control_image.len(), true))?;
-        group("--controlnet", self.controlnet.len(), ("--control-scale", self.control_scale.len(), false))?;
-        group("--controlnet", self.controlnet.len(), ("--control-window", self.control_window.len(), false))?;
-        group("--t2i-adapter", self.t2i_adapter.len(), ("--adapter-image", self.adapter_image.len(), true))?;
-        group("--t2i-adapter", self.t2i_adapter.len(), ("--adapter-scale", self.adapter_scale.len(), false))?;
-        group("--ip-adapter", self.ip_adapter.len(), ("--ip-image", self.ip_image.len(), true))?;
-        group("--ip-adapter", self.ip_adapter.len(), ("--ip-scale", self.ip_scale.len(), false))?;
-        if let Some(strength) = self.strength {
-            if !(0.0..=1.0).contains(&strength) || strength == 0.0 {
-                bail!("--strength {strength}: expected more than 0 and at most 1");
-            }
-            if self.image.is_empty() {
-                bail!("--strength needs a picture to start from: --image PNG");
-            }
-        }
-        if self.steps == Some(0) {
-            bail!("--steps 0: expected at least 1");
-        }
-        if !(0.0..=1.0).contains(&self.guidance_rescale) {
-            bail!("--guidance-rescale {}: expected 0 to 1", self.guidance_rescale);
-        }
-        for (flag, path) in [("--out", self.picture()), ("--save-latents", self.save_latents.clone())] {
-            let folder =
-                path.as_ref().and_then(|path| path.parent()).filter(|folder| !folder.as_os_str().is_empty());
-            if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
-                bail!("{flag}: there is no folder {}", folder.display());
-            }
-        }
-        if self.guidance.is_some_and(|guidance| !guidance.is_finite()) {
-            bail!("--guidance: expected a finite number");
-        }
-        Ok(())
     }
 
     /// The picture's file, if one is wanted.
@@ -309,132 +241,5 @@ pub fn numbers(dtype: &str) -> FloatDType {
         "bf16" => FloatDType::BF16,
         "f16" => FloatDType::F16,
         _ => FloatDType::F32,
-    }
-}
-
-/// Members of a group belong to their head by their order.
-fn group(head: &str, heads: usize, (flag, found, needed): (&str, usize, bool)) -> Result<()> {
-    if found == heads || (found == 0 && !needed) {
-        return Ok(());
-    }
-    let expected = if needed { format!("{heads}") } else { format!("none or {heads}") };
-    bail!("{head} is given {heads} times and {flag} {found} times: expected {expected}, in the same order")
-}
-
-/// Two numbers with an `x` between: `512x768`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pair(pub usize, pub usize);
-
-impl FromStr for Pair {
-    type Err = anyhow::Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        let read = || {
-            let (first, second) = text.split_once(['x', 'X'])?;
-            Some(Self(first.trim().parse().ok()?, second.trim().parse().ok()?))
-        };
-        read().with_context(|| format!("expected two whole numbers as in 512x768, found {text:?}"))
-    }
-}
-
-/// A part of a run: `0.2:0.8`.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Window {
-    /// Where it begins, 0 to 1.
-    pub start: f64,
-    /// Where it ends.
-    pub end: f64,
-}
-
-impl FromStr for Window {
-    type Err = anyhow::Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        let read = || {
-            let (start, end) = text.split_once(':')?;
-            let window = Self { start: start.trim().parse().ok()?, end: end.trim().parse().ok()? };
-            (0.0 <= window.start && window.start < window.end && window.end <= 1.0).then_some(window)
-        };
-        read().with_context(|| format!("expected START:END with 0 <= START < END <= 1, found {text:?}"))
-    }
-}
-
-/// Two scales: `1:0.5`.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Scales(pub f64, pub f64);
-
-impl FromStr for Scales {
-    type Err = anyhow::Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        let read = || {
-            let (first, second) = text.split_once(':')?;
-            Some(Self(first.trim().parse().ok()?, second.trim().parse().ok()?))
-        };
-        read().with_context(|| format!("expected two numbers as in 1:0.5, found {text:?}"))
-    }
-}
-
-/// A file with a weight: `style.safetensors:0.7`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Weighed {
-    /// The file.
-    pub path: PathBuf,
-    /// Its weight.
-    pub weight: f64,
-}
-
-impl FromStr for Weighed {
-    type Err = anyhow::Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        let weighed = text.rsplit_once(':').and_then(|(path, weight)| {
-            let weight: f64 = weight.trim().parse().ok()?;
-            weight.is_finite().then(|| Self { path: path.into(), weight })
-        });
-        Ok(weighed.unwrap_or_else(|| Self { path: text.into(), weight: 1.0 }))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn weights_follow_the_last_colon() {
-        let read = |text: &str| text.parse::<Weighed>().unwrap();
-        assert_eq!(read("a.safetensors"), Weighed { path: "a.safetensors".into(), weight: 1.0 });
-        assert_eq!(read("a.safetensors:-0.5"), Weighed { path: "a.safetensors".into(), weight: -0.5 });
-        assert_eq!(read("C:/a.safetensors"), Weighed { path: "C:/a.safetensors".into(), weight: 1.0 });
-    }
-
-    #[test]
-    fn sizes_and_windows_are_read_strictly() {
-        assert_eq!("512x768".parse::<Pair>().unwrap(), Pair(512, 768));
-        assert!("512".parse::<Pair>().unwrap_err().to_string().contains("\"512\""));
-        assert_eq!("0.2:0.8".parse::<Window>().unwrap(), Window { start: 0.2, end: 0.8 });
-        for wrong in ["0.8:0.2", "0:1.5", "0.5", "a:b", "nan:1"] {
-            assert!(wrong.parse::<Window>().is_err(), "{wrong}");
-        }
-    }
-
-    fn checked(more: &[&str]) -> Result<()> {
-        Args::try_parse_from(["generate", "--model", "m", "--prompt", "p"].iter().chain(more))?.check()
-    }
-
-    #[test]
-    fn groups_and_ranges_are_checked() {
-        checked(&[]).unwrap();
-        let says = |more: &[&str], words: &str| {
-            let text = checked(more).unwrap_err().to_string();
-            assert!(text.contains(words), "{text}");
-        };
-        says(&["--controlnet", "c"], "--control-image 0 times");
-        says(&["--control-image", "c"], "--controlnet is given 0 times");
-        says(&["--strength", "0.5"], "--image");
-        says(&["--image", "a", "--strength", "1.5"], "1.5");
-        says(&["--steps", "0"], "--steps 0");
-        says(&["--negative-prompt", "a", "--negative-prompt", "b"], "2 times for 1 prompts");
-        says(&["--mask", "a"], "--image");
     }
 }

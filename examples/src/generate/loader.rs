@@ -91,8 +91,9 @@ impl Loader<'_> {
             "AutoencoderKLFlux2" => {
                 let config = AutoencoderKlFlux2Config::from_diffusers_file(&path)?;
                 let network = self.load("vae", config.init(self.device), &source, &config.published())?;
-                let scale = network.scale();
-                Ok(plain(Box::new(network), scale, config.downsampling(), true))
+                let (scale, factor) = (network.scale(), config.downsampling());
+                let vae = plain(Box::new(network), scale, factor, true);
+                Ok(Vae { config: Some(config.network), ..vae })
             }
             "AutoencoderKLQwenImage" => {
                 let (config, scale) = AutoencoderKlQwenImageConfig::from_diffusers_file(&path)?;

@@ -16,7 +16,10 @@ fn available() -> Option<u64> {
 }
 
 /// An error if so much is not free.
-fn check(what: &str, advice: &str, bytes: u64, args: &Args) -> Result<()> {
+///
+/// # Errors
+/// Says how much `what` takes and how much is free.
+pub fn check(what: &str, advice: &str, bytes: u64, args: &Args) -> Result<()> {
     // The memory of other devices is not known.
     let Some(free) = available().filter(|_| args.device.starts_with("flex") && !args.ignore_memory) else {
         return Ok(());

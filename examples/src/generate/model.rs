@@ -105,6 +105,14 @@ impl Model {
                 self.config.context_width
             );
         }
+        let (found, latents) = (self.config.in_channels, self.vae.channels);
+        if found != latents && !self.reads_mask() {
+            bail!(
+                "the UNet reads {found} channels, the autoencoder's latents have {latents} (and with those of a masked \
+                 picture and a mask {})",
+                2 * latents + 1
+            );
+        }
         Ok(())
     }
 

@@ -49,7 +49,9 @@ pub fn run(args: &Args) -> Result<()> {
     args.check()?;
     let device = crate::device::open(&args.device)?;
     // From here on the model is a path.
-    let args = &Args { model: hub::folder(&args.model, args.variant.as_deref())?, ..args.clone() };
+    let model = hub::folder("--model", &args.model, args.variant.as_deref())?;
+    let redux = args.redux.as_ref().map(|redux| hub::folder("--redux", redux, None)).transpose()?;
+    let args = &Args { model, redux, ..args.clone() };
     if let Some(done) = transformers::run(args, &device) {
         return done;
     }

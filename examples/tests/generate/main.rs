@@ -3,14 +3,16 @@
 //! `tests/fixtures/generate/README.md` says how the models, the noise and the expected latents were made. Print the table
 //! with `cargo test -p canvas-examples --test generate -- --nocapture`.
 
+mod models;
 mod reference;
+mod refused;
 mod transformers;
 
 use burn::tensor::TensorData;
 use canvas_core::weights::{read_tensors, write_tensors};
 use canvas_examples::generate::{args::Args, run::run};
 use clap::Parser;
-use reference::{deviation, fixtures, models};
+use reference::{deviation, fixtures};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -35,7 +37,7 @@ struct Broken {
 impl Broken {
     fn new() -> Self {
         let root = tempfile::tempdir().unwrap();
-        models(&fixtures("generate"), root.path());
+        reference::models(&fixtures("generate"), root.path());
         Self { root }
     }
 

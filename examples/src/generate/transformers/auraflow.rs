@@ -1,7 +1,7 @@
 //! `AuraFlowPipeline`: UMT5, whose padding becomes zeros.
 
 use super::text::{T5, reads};
-use super::{Defaults, Folder, Given, Guidance, Pipeline, Request, Sizes};
+use super::{Defaults, Folder, Given, Guidance, Length, Pipeline, Request, Shape, Sizes};
 use crate::generate::args::Args;
 use crate::generate::draws::Draws;
 use crate::generate::model::Vae;
@@ -23,7 +23,7 @@ pub struct AuraFlowPipeline {
 
 impl Pipeline for AuraFlowPipeline {
     type Cond = Text;
-    const TAKES: &'static [&'static str] = &["--negative-prompt", "--max-sequence-length"];
+    const TAKES: &'static [&'static str] = &["--guidance", "--negative-prompt", "--max-sequence-length"];
 
     fn open(folder: &mut Folder<'_>) -> Result<Self> {
         let text = folder.t5("text_encoder", "tokenizer")?;
@@ -40,9 +40,23 @@ impl Pipeline for AuraFlowPipeline {
             multiple: self.config.patch * self.vae.factor,
             steps: 50,
             guidance: Guidance::Free { scale: 3.5, off: 1.0 },
+            length: Some(Length::any(LENGTH)),
             strength: None,
             sizes: Sizes::UpTo(self.config.table * self.config.patch * self.vae.factor),
         }
+    }
+
+    fn shape(&self, _args: &Args) -> Shape {
+        Shape {
+            channels: self.config.channels,
+            patch: self.config.patch,
+            width: self.config.width(),
+            beside: 0,
+        }
+    }
+
+    fn reading(&self, ask: &Request<'_>) -> f64 {
+        self.text.numbers(ask.batch, ask.length)
     }
 
     fn network(&self) -> &impl Backbone<4, Cond = Text> {
@@ -58,7 +72,7 @@ impl Pipeline for AuraFlowPipeline {
     }
 
     fn conditions(&self, ask: &Request<'_>, _draws: &mut Draws) -> Result<Given<Text>> {
-        let length = ask.length(LENGTH, None)?;
+        let length = ask.length;
         let read = |prompts: Vec<String>| -> Result<Text> {
             let text = self.text.read(&prompts, length, true)?;
             // The network has no mask: it was trained on zeros where there is no word.

@@ -65,7 +65,8 @@ pub fn cut_out(pictures: Tensor<4>, [height, width]: [usize; 2]) -> Tensor<4> {
         return pictures;
     }
     let ratio = (height as f64 / own_height as f64).max(width as f64 / own_width as f64);
-    let scaled = [own_height, own_width].map(|side| (side as f64 * ratio) as usize);
+    let scaled = [(own_height, height), (own_width, width)]
+        .map(|(own, asked)| ((own as f64 * ratio) as usize).max(asked)); // rounding must not take the last pixel
     let options = InterpolateOptions::new(InterpolateMode::Bilinear).with_align_corners(false);
     let pictures = interpolate(pictures, options.with_output_size(scaled));
     pictures.narrow(2, (scaled[0] - height) / 2, height).narrow(3, (scaled[1] - width) / 2, width)
@@ -89,5 +90,12 @@ mod tests {
         let ramp = Tensor::<1, Int>::arange(0..12, &Device::flex()).float().reshape([1, 1, 2, 6]);
         let cut = cut_out(ramp.clone(), [2, 2]);
         assert_eq!(cut.into_data(), ramp.narrow(3, 2, 2).into_data());
+    }
+
+    #[test]
+    fn rounding_takes_no_pixel() {
+        // In f64, 49 times a 49th is a little less than 1.
+        let picture = Tensor::<4>::ones([1, 1, 49, 98], &Device::flex());
+        assert_eq!(cut_out(picture, [1, 1]).dims(), [1, 1, 1, 1]);
     }
 }

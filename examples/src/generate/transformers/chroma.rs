@@ -2,7 +2,7 @@
 
 use super::flux::tokens;
 use super::text::{T5, reads};
-use super::{Defaults, Folder, Given, Grid, Guidance, Pipeline, Request, Sizes};
+use super::{Defaults, Folder, Given, Grid, Guidance, Length, Pipeline, Request, Shape, Sizes};
 use crate::generate::args::Args;
 use crate::generate::draws::Draws;
 use crate::generate::model::Vae;
@@ -25,7 +25,7 @@ pub struct ChromaPipeline {
 
 impl Pipeline for ChromaPipeline {
     type Cond = Text;
-    const TAKES: &'static [&'static str] = &["--negative-prompt", "--max-sequence-length"];
+    const TAKES: &'static [&'static str] = &["--guidance", "--negative-prompt", "--max-sequence-length"];
 
     fn open(folder: &mut Folder<'_>) -> Result<Self> {
         let text = folder.t5("text_encoder", "tokenizer")?;
@@ -44,9 +44,23 @@ impl Pipeline for ChromaPipeline {
             multiple: self.config.patch * self.vae.factor,
             steps: 35,
             guidance: Guidance::Free { scale: 5.0, off: 1.0 },
+            length: Some(Length::any(LENGTH)),
             strength: None,
             sizes: Sizes::Any,
         }
+    }
+
+    fn shape(&self, _args: &Args) -> Shape {
+        Shape {
+            channels: self.config.channels,
+            patch: self.config.patch,
+            width: self.config.width(),
+            beside: 0,
+        }
+    }
+
+    fn reading(&self, ask: &Request<'_>) -> f64 {
+        self.text.numbers(ask.batch, ask.length)
     }
 
     fn network(&self) -> &impl Backbone<4, Cond = Text> {
@@ -66,7 +80,7 @@ impl Pipeline for ChromaPipeline {
     }
 
     fn conditions(&self, ask: &Request<'_>, _draws: &mut Draws) -> Result<Given<Text>> {
-        let length = ask.length(LENGTH, None)?;
+        let length = ask.length;
         ask.both(|prompts| Ok(ask.cast(self.text.read(&prompts, length, true)?)))
     }
 }

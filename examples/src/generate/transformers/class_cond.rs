@@ -1,6 +1,6 @@
 //! `DiTPipeline`: pictures of classes.
 
-use super::{Defaults, Folder, Given, Guidance, Pipeline, Request, Sizes};
+use super::{Defaults, Folder, Given, Guidance, Pipeline, Request, Shape, Sizes};
 use crate::generate::args::Args;
 use crate::generate::draws::Draws;
 use crate::generate::memory;
@@ -22,7 +22,7 @@ pub struct ClassCond {
 impl Pipeline for ClassCond {
     type Cond = Class;
     const CLASSES: bool = true;
-    const TAKES: &'static [&'static str] = &[];
+    const TAKES: &'static [&'static str] = &["--guidance"];
 
     fn open(folder: &mut Folder<'_>) -> Result<Self> {
         let path = folder.component("transformer")?;
@@ -42,8 +42,18 @@ impl Pipeline for ClassCond {
             multiple: self.config.patch * self.vae.factor,
             steps: 50,
             guidance: Guidance::Free { scale: 4.0, off: 1.0 },
+            length: None,
             strength: None,
             sizes: Sizes::One,
+        }
+    }
+
+    fn shape(&self, _args: &Args) -> Shape {
+        Shape {
+            channels: self.config.channels,
+            patch: self.config.patch,
+            width: self.config.width,
+            beside: 0,
         }
     }
 

@@ -1,7 +1,6 @@
 //! A run of a transformer pipeline: from what was asked to latents and pictures.
 
-use super::{Defaults, Folder, Given, Guidance, Pipeline, Request, Sizes, bins};
-use crate::generate::args::{Args, numbers};
+use super::{Folder, Given, Pipeline, Request, ask, bins, cost, recipe};
 use crate::generate::draws::Draws;
 use crate::generate::model::Vae;
 use crate::generate::scheduler::{Plan, Scheduler};
@@ -28,17 +27,13 @@ pub fn run<P: Pipeline>(folder: &mut Folder<'_>) -> Result<()> {
         (false, false) => bail!("--classes: {} draws what prompts say: --prompt TEXT", folder.class()),
         _ => {}
     }
+    ask::refuse::<P>(args, folder.class())?;
     let pipeline = P::open(folder)?;
     write_report(folder)?;
+    check_channels(&pipeline, folder)?;
     let defaults = pipeline.defaults(args);
-    refuse::<P>(args, &defaults, folder.class())?;
-    let (asked, size) = size(args, &defaults)?;
-    let dtype = numbers(&args.dtype);
-    let (guidance, told) = guidance(args, &defaults);
-    // Redux may stand for the prompt.
-    let batch = if args.classes.is_empty() { args.prompt.len().max(1) } else { args.classes.len() };
-    let steps = args.steps.unwrap_or(defaults.steps);
-    let ask = Request { args, device, batch, size, steps, guidance, told, dtype };
+    let (ask, asked) = ask::fill(args, &defaults, device)?;
+    cost::check(&pipeline, &ask, asked)?;
 
     let config = folder.scheduler()?;
     let scheduler = match &args.scheduler {
@@ -46,22 +41,21 @@ pub fn run<P: Pipeline>(folder: &mut Folder<'_>) -> Result<()> {
         None => Scheduler::read(&config)?,
     };
     let strength = args.start().and(defaults.strength).map(|own| args.strength.unwrap_or(own));
-    let plan = scheduler.plan_along(steps, &pipeline.grid(&scheduler, &ask), strength)?;
+    let plan = scheduler.plan_along(ask.steps, &pipeline.grid(&scheduler, &ask), strength)?;
     let mut draws = match &args.noise {
         Some(path) => Draws::recorded(path, device)?,
-        None => Draws::seeded(args.seed.unwrap_or(0), batch),
+        None => Draws::seeded(args.seed.unwrap_or(0), ask.batch),
     };
     let start = start(&pipeline, &ask, &plan, strength.is_some(), &mut draws)?;
     let given = pipeline.conditions(&ask, &mut draws)?;
-    let pipeline = pipeline.cast(dtype);
-    let asked = if matches!(defaults.sizes, Sizes::Bins(_)) { asked } else { size };
+    let pipeline = pipeline.cast(ask.dtype);
     let job = Job { pipeline: &pipeline, ask: &ask, scheduler: &scheduler, plan: &plan, asked };
     let latents = job.draw(start, given, &mut draws)?;
     if let Some(path) = &args.save_latents {
         save::latents(latents.clone(), path)?;
     }
     if let Some(path) = args.picture() {
-        let recipe = recipe(args, &scheduler, &ask);
+        let recipe = recipe::of(&scheduler, &ask, &defaults, strength);
         let pictures = from_tensor(job.decode(latents));
         for (picture, name) in pictures.iter().zip(save::names(&path, pictures.len())) {
             save::picture(picture, &name, &recipe)?;
@@ -71,98 +65,19 @@ pub fn run<P: Pipeline>(folder: &mut Folder<'_>) -> Result<()> {
     Ok(())
 }
 
-/// An error for arguments that are for another kind of model, or that this pipeline has no use for.
-fn refuse<P: Pipeline>(args: &Args, defaults: &Defaults, class: &str) -> Result<()> {
-    let given = [
-        ("--controlnet", !args.controlnet.is_empty()),
-        ("--t2i-adapter", !args.t2i_adapter.is_empty()),
-        ("--ip-adapter", !args.ip_adapter.is_empty()),
-        ("--lora", !args.lora.is_empty()),
-        ("--embedding", !args.embedding.is_empty()),
-        ("--weighted", args.weighted),
-        ("--long-prompt chunk", args.long_prompt == "chunk"),
-        ("--config", args.config.is_some()),
-        ("--prediction-type", args.prediction_type.is_some()),
-        ("--guidance-rescale", args.guidance_rescale != 0.0),
-        ("--original-size", args.original_size.is_some()),
-        ("--target-size", args.target_size.is_some()),
-        ("--crop", args.crop.is_some()),
-        ("--negative-original-size", args.negative_original_size.is_some()),
-        ("--negative-target-size", args.negative_target_size.is_some()),
-        ("--negative-crop", args.negative_crop.is_some()),
-        ("--prompt-2", !args.prompt_2.is_empty()),
-        ("--prompt-3", !args.prompt_3.is_empty()),
-        ("--negative-prompt", !args.negative_prompt.is_empty()),
-        ("--negative-prompt-2", !args.negative_prompt_2.is_empty()),
-        ("--negative-prompt-3", !args.negative_prompt_3.is_empty()),
-        ("--max-sequence-length", args.max_sequence_length.is_some()),
-        ("--clip-skip", args.clip_skip.is_some()),
-        ("--instruction", args.instruction.is_some()),
-        ("--true-cfg", args.true_cfg.is_some()),
-        ("--exact-size", args.exact_size),
-        ("--image", !args.image.is_empty()),
-        ("--mask", args.mask.is_some()),
-        ("--strength", args.strength.is_some()),
-        ("--redux", args.redux.is_some()),
-    ];
-    if let Some((flag, _)) = given.iter().find(|(flag, given)| *given && !P::TAKES.contains(flag)) {
-        bail!("{flag} does nothing with {class}: leave it out");
-    }
-    if args.strength.is_some() && defaults.strength.is_none() {
-        bail!("--strength: here the picture is looked at, not started from");
-    }
-    if args.guidance.is_some() && !defaults.guidance.is_asked() {
-        eprintln!("warning: --guidance does nothing: this model was distilled to draw without");
-    }
-    Ok(())
-}
-
-/// What is asked for and what is drawn, height and width in pixels: another size where the model has bins.
-fn size(args: &Args, defaults: &Defaults) -> Result<([usize; 2], [usize; 2])> {
-    let asked = [args.height.unwrap_or(defaults.size[0]), args.width.unwrap_or(defaults.size[1])];
-    let multiple = defaults.multiple;
-    let drawn = match defaults.sizes {
-        Sizes::Bins(bins) if !args.exact_size => bins::nearest(bins, asked),
-        Sizes::Area(pixels) => bins::of_area(pixels, asked, multiple),
-        _ => asked,
-    };
-    if matches!(defaults.sizes, Sizes::One) && drawn != defaults.size {
-        let [height, width] = defaults.size;
-        bail!("--height {}, --width {}: this model draws {height}x{width} pixels only", drawn[0], drawn[1]);
-    }
-    for (name, side) in [("--height", drawn[0]), ("--width", drawn[1])] {
-        if let Sizes::UpTo(most) = defaults.sizes
-            && side > most
-        {
-            bail!("{name} {side}: this model's positions end at {most} pixels");
+/// An error if the autoencoder, which may be that of `--vae`, makes other latents than the network draws.
+fn check_channels<P: Pipeline>(pipeline: &P, folder: &Folder<'_>) -> Result<()> {
+    let (args, expected) = (folder.args, pipeline.shape(folder.args).channels);
+    match pipeline.vae().map(|vae| vae.channels) {
+        Some(found) if found != expected => {
+            let path = args.vae.clone().unwrap_or_else(|| args.model.join("vae"));
+            bail!(
+                "{}: expected an autoencoder of {expected} channels, those of {}, found {found}",
+                path.display(),
+                args.model.join("transformer/config.json").display()
+            )
         }
-        if side == 0 || !side.is_multiple_of(multiple) {
-            let (below, above) = (side / multiple * multiple, (side / multiple + 1) * multiple);
-            let nearest = if below == 0 { format!("{above}") } else { format!("{below} or {above}") };
-            bail!("{name} {side}: this model draws sides that are multiples of {multiple}: {nearest}");
-        }
-    }
-    Ok((asked, drawn))
-}
-
-/// The scale of classifier-free guidance where it is on, and what the network is told.
-fn guidance(args: &Args, defaults: &Defaults) -> (Option<f64>, Option<f64>) {
-    match defaults.guidance {
-        Guidance::None => (None, None),
-        Guidance::Told(told) => (None, Some(args.guidance.unwrap_or(told))),
-        Guidance::Free { scale, off } => {
-            let scale = args.guidance.unwrap_or(scale);
-            // Where 0 is off, 1 is what others call 2.
-            ((scale > off).then_some(scale + 1.0 - off), None)
-        }
-        Guidance::True { told, scale } => {
-            let scale = args.true_cfg.unwrap_or(scale);
-            let on = scale > 1.0 && !args.negative_prompt.is_empty();
-            if args.true_cfg.is_some_and(|scale| scale > 1.0) && !on {
-                eprintln!("warning: --true-cfg does nothing without --negative-prompt");
-            }
-            (on.then_some(scale), told.map(|told| args.guidance.unwrap_or(told)))
-        }
+        _ => Ok(()),
     }
 }
 
@@ -317,28 +232,4 @@ impl<P: Pipeline> Job<'_, P> {
         let names = save::names(&save::beside(&path, "preview"), pictures.len());
         pictures.iter().zip(names).try_for_each(|(picture, name)| save::picture(picture, &name, &[]))
     }
-}
-
-/// What a picture says of how it was made.
-fn recipe(args: &Args, scheduler: &Scheduler, ask: &Request<'_>) -> Vec<(&'static str, String)> {
-    let noise = match &args.noise {
-        Some(path) => format!("noise {}", path.display()),
-        None => format!("seed {}", args.seed.unwrap_or(0)),
-    };
-    let what = match args.classes.is_empty() {
-        true => format!(
-            "prompt {}\nnegative prompt {}",
-            args.prompt.join(" | "),
-            args.negative_prompt.join(" | ")
-        ),
-        false => format!("classes {:?}", args.classes),
-    };
-    let title = scheduler.title(args.scheduler.as_deref());
-    let said =
-        |name: &str, scale: Option<f64>| scale.map_or(String::new(), |scale| format!(", {name} {scale}"));
-    let steps = ask.steps;
-    let (told, free) = (said("guidance told", ask.told), said("guidance", ask.guidance));
-    let sampler = format!("sampler {title}, steps {steps}{told}{free}");
-    let lines = [format!("model {}", args.model.display()), what, sampler, noise];
-    vec![("Software", format!("canvas {}", env!("CARGO_PKG_VERSION"))), ("Description", lines.join("\n"))]
 }

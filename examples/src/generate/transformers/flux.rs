@@ -2,7 +2,7 @@
 
 use super::redux::ReduxReader;
 use super::text::{T5, clip};
-use super::{Defaults, Folder, Given, Grid, Guidance, Pipeline, Request, Sizes};
+use super::{Defaults, Folder, Given, Grid, Guidance, Length, Pipeline, Request, Shape, Sizes};
 use crate::generate::args::Args;
 use crate::generate::draws::Draws;
 use crate::generate::model::Vae;
@@ -17,7 +17,7 @@ use canvas_dit::{Flux, FluxConfig, Prompt};
 use canvas_text::ClipLayer;
 
 /// The most tokens that T5 is given.
-const LONGEST: usize = 512;
+pub const LONGEST: usize = 512;
 /// Sides of latents where no size is asked for.
 const SIDE: usize = 128;
 /// Pixels of Kontext's pictures.
@@ -62,7 +62,11 @@ impl FluxText {
         let found = [read.t5.width(), read.clip.encoder.pooled_width()];
         let expected = [config.text, config.pooled];
         if found != expected {
-            bail!("T5's tokens and CLIP's prompt are {found:?} wide, the transformer reads {expected:?}");
+            bail!(
+                "{}: T5's tokens and CLIP's prompt are {found:?} wide, the transformer reads {expected:?} \
+                 (joint_attention_dim, pooled_projection_dim)",
+                folder.component("transformer")?.display()
+            );
         }
         Ok(read)
     }
@@ -72,9 +76,14 @@ impl FluxText {
     /// # Errors
     /// If a prompt cannot be tokenized.
     pub fn read(&self, ask: &Request<'_>, first: &[String], second: &[String]) -> Result<Text> {
-        let length = ask.length(LONGEST, Some(LONGEST))?;
+        let length = ask.length;
         let text = self.t5.read(second, length, false)?;
         Ok(ask.cast(Text { pooled: clip(&self.clip, first, ClipLayer::last())?.pooled, ..text }))
+    }
+
+    /// Numbers that reading takes at the worst moment, about.
+    pub fn numbers(&self, ask: &Request<'_>) -> f64 {
+        self.t5.numbers(ask.batch, ask.length)
     }
 
     /// As [`read`](Self::read), of what is asked for and, where guidance is on, what is not.
@@ -108,6 +117,7 @@ pub struct FluxPipeline {
 impl Pipeline for FluxPipeline {
     type Cond = Prompt;
     const TAKES: &'static [&'static str] = &[
+        "--guidance",
         "--prompt-2",
         "--negative-prompt",
         "--negative-prompt-2",
@@ -120,6 +130,12 @@ impl Pipeline for FluxPipeline {
 
     fn open(folder: &mut Folder<'_>) -> Result<Self> {
         let kontext = folder.class() == "FluxKontextPipeline";
+        if folder.args.strength.is_some() && (kontext || folder.args.redux.is_some()) {
+            bail!("--strength: here the picture is looked at, not started from");
+        }
+        if kontext && folder.args.redux.is_some() {
+            bail!("--redux does nothing with {}: leave it out", folder.class());
+        }
         let path = folder.component("transformer")?;
         let config = FluxConfig::from_diffusers_file(&path.join("config.json"))?;
         // Redux alone is a prompt, too.
@@ -127,11 +143,8 @@ impl Pipeline for FluxPipeline {
             true => None,
             false => Some(FluxText::open(folder, &config)?),
         };
-        let redux = match folder.args.redux.clone() {
-            Some(path) if !kontext => Some(ReduxReader::open(folder, &path)?),
-            Some(_) => bail!("--redux does nothing with {}: leave it out", folder.class()),
-            None => None,
-        };
+        let redux = folder.args.redux.clone();
+        let redux = redux.map(|path| ReduxReader::open(folder, &path)).transpose()?;
         let network = folder.network(config.init(folder.device), &config.published())?;
         Ok(Self { network, config, vae: folder.vae()?, text, redux, kontext })
     }
@@ -145,9 +158,25 @@ impl Pipeline for FluxPipeline {
             multiple: self.config.patch * self.vae.factor,
             steps: 28,
             guidance: Guidance::True { told, scale: 1.0 },
+            length: Some(Length::up_to(LONGEST, LONGEST)),
             strength: from_picture.then_some(0.6),
             sizes: if self.kontext { Sizes::Area(KONTEXT) } else { Sizes::Any },
         }
+    }
+
+    fn shape(&self, args: &Args) -> Shape {
+        let looked_at = self.kontext && args.start().is_some();
+        let references = if looked_at { KONTEXT / (self.config.patch * self.vae.factor).pow(2) } else { 0 };
+        Shape {
+            channels: self.config.channels,
+            patch: self.config.patch,
+            width: self.config.width(),
+            beside: references,
+        }
+    }
+
+    fn reading(&self, ask: &Request<'_>) -> f64 {
+        self.text.as_ref().map_or(0.0, |text| text.numbers(ask))
     }
 
     fn network(&self) -> &impl Backbone<4, Cond = Prompt> {

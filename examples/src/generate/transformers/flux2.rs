@@ -1,8 +1,9 @@
 //! `Flux2Pipeline` and `Flux2KleinPipeline`: three states of a language model side by side; pictures to look at.
 
+use super::ask::MORE_IMAGES;
 use super::flux::{prompt, tokens};
 use super::text::{LanguageModel, reads};
-use super::{Defaults, Folder, Given, Grid, Guidance, Pipeline, Request, Sizes};
+use super::{Defaults, Folder, Given, Grid, Guidance, Length, Pipeline, Request, Shape, Sizes};
 use crate::generate::args::Args;
 use crate::generate::draws::Draws;
 use crate::generate::model::Vae;
@@ -42,7 +43,7 @@ pub struct Flux2Pipeline {
 
 impl Pipeline for Flux2Pipeline {
     type Cond = Prompt;
-    const TAKES: &'static [&'static str] = &["--max-sequence-length", "--image"];
+    const TAKES: &'static [&'static str] = &["--guidance", "--max-sequence-length", "--image", MORE_IMAGES];
 
     fn open(folder: &mut Folder<'_>) -> Result<Self> {
         let distilled = folder.index["is_distilled"].as_bool().unwrap_or(false);
@@ -73,7 +74,26 @@ impl Pipeline for Flux2Pipeline {
             Some(false) => Guidance::Free { scale: 4.0, off: 1.0 },
             Some(true) => Guidance::None,
         };
-        Defaults { size, multiple: self.vae.factor, steps: 50, guidance, strength: None, sizes: Sizes::Any }
+        Defaults {
+            size,
+            multiple: self.vae.factor,
+            steps: 50,
+            guidance,
+            length: Some(Length::any(LENGTH)),
+            strength: None,
+            sizes: Sizes::Any,
+        }
+    }
+
+    fn shape(&self, _args: &Args) -> Shape {
+        let pixels: usize =
+            self.pictures.iter().map(|file| file.width() as usize * file.height() as usize).sum();
+        let beside = pixels / self.vae.factor.pow(2);
+        Shape { channels: self.config.channels, patch: 1, width: self.config.width(), beside }
+    }
+
+    fn reading(&self, ask: &Request<'_>) -> f64 {
+        self.text.numbers(ask.batch, ask.length)
     }
 
     fn network(&self) -> &impl Backbone<4, Cond = Prompt> {
@@ -104,7 +124,7 @@ impl Pipeline for Flux2Pipeline {
                 latents.repeat_dim(0, ask.batch).cast(ask.dtype)
             })
             .collect();
-        let length = RowLength::Exactly(ask.length(LENGTH, None)?);
+        let length = RowLength::Exactly(ask.length);
         let Given { positive, negative } = ask.both(|prompts| {
             let chats = prompts.iter().map(|prompt| self.chat(prompt)).collect::<Result<Vec<_>>>()?;
             let text = self.text.read(&chats, length)?;

@@ -1,8 +1,8 @@
 //! `FluxFillPipeline`: paints within a mask, by a network that reads the mask and the picture around it.
 
 use super::draw::encode;
-use super::flux::{FluxText, prompt, tokens};
-use super::{Defaults, Folder, Given, Grid, Guidance, Pipeline, Request, Sizes};
+use super::flux::{FluxText, LONGEST, prompt, tokens};
+use super::{Defaults, Folder, Given, Grid, Guidance, Length, Pipeline, Request, Shape, Sizes};
 use crate::generate::args::Args;
 use crate::generate::draws::Draws;
 use crate::generate::model::Vae;
@@ -35,7 +35,7 @@ impl Backbone<4> for Filled {
 impl Pipeline for FluxFill {
     type Cond = (Prompt, Channels<4>);
     const TAKES: &'static [&'static str] =
-        &["--prompt-2", "--max-sequence-length", "--image", "--mask", "--strength"];
+        &["--guidance", "--prompt-2", "--max-sequence-length", "--image", "--mask", "--strength"];
 
     fn open(folder: &mut Folder<'_>) -> Result<Self> {
         if folder.args.image.is_empty() || folder.args.mask.is_none() {
@@ -63,9 +63,23 @@ impl Pipeline for FluxFill {
             multiple: self.config.patch * self.vae.factor,
             steps: 50,
             guidance: Guidance::Told(30.0),
+            length: Some(Length::up_to(LONGEST, LONGEST)),
             strength: Some(1.0),
             sizes: Sizes::Any,
         }
+    }
+
+    fn shape(&self, _args: &Args) -> Shape {
+        Shape {
+            channels: self.config.channels,
+            patch: self.config.patch,
+            width: self.config.width(),
+            beside: 0,
+        }
+    }
+
+    fn reading(&self, ask: &Request<'_>) -> f64 {
+        self.text.numbers(ask)
     }
 
     fn network(&self) -> &impl Backbone<4, Cond = Self::Cond> {

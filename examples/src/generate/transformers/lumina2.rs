@@ -1,7 +1,7 @@
 //! `Lumina2Pipeline`: Gemma 2's penultimate states, behind a system prompt.
 
-use super::text::{LanguageModel, reads};
-use super::{Defaults, Folder, Given, Grid, Guidance, Pipeline, Request, Sizes};
+use super::text::{LanguageModel, check_places, reads};
+use super::{Defaults, Folder, Given, Grid, Guidance, Length, Pipeline, Request, Shape, Sizes};
 use crate::generate::args::Args;
 use crate::generate::draws::Draws;
 use crate::generate::model::Vae;
@@ -17,6 +17,8 @@ use canvas_text::{RowLength, Side};
 
 /// Tokens of a prompt where nothing is said.
 const LENGTH: usize = 256;
+/// Text's positions at least: one for a word, one for the image behind it.
+const LEAST: usize = 2;
 /// What the pipeline takes for the autoencoder's factor.
 const FACTOR: usize = 8;
 
@@ -31,7 +33,7 @@ pub struct Lumina2Pipeline {
 
 impl Pipeline for Lumina2Pipeline {
     type Cond = Text;
-    const TAKES: &'static [&'static str] = &["--negative-prompt", "--max-sequence-length"];
+    const TAKES: &'static [&'static str] = &["--guidance", "--negative-prompt", "--max-sequence-length"];
 
     fn open(folder: &mut Folder<'_>) -> Result<Self> {
         let mut text = folder.language_model(|depth| vec![depth - 1])?;
@@ -39,6 +41,7 @@ impl Pipeline for Lumina2Pipeline {
         let path = folder.component("transformer")?;
         let config = Lumina2Config::from_diffusers_file(&path.join("config.json"))?;
         reads(&path, text.width(1), config.text)?;
+        check_places(&path, config.places, LEAST)?;
         let network = folder.network(config.init(folder.device), &config.published())?;
         Ok(Self { network, config, sample: folder.sample("transformer")?, vae: folder.vae()?, text })
     }
@@ -46,14 +49,28 @@ impl Pipeline for Lumina2Pipeline {
     fn defaults(&self, _args: &Args) -> Defaults {
         Defaults {
             size: self.sample.map(|side| side * FACTOR),
-            multiple: 2 * FACTOR,
+            multiple: lcm(2 * FACTOR, self.config.patch * self.vae.factor),
             steps: 30,
             guidance: Guidance::Free { scale: 4.0, off: 1.0 },
+            length: Some(Length::up_to(LENGTH, self.config.places[0] - 1)),
             strength: None,
             sizes: Sizes::UpTo(
                 self.config.places[1].min(self.config.places[2]) * self.config.patch * self.vae.factor,
             ),
         }
+    }
+
+    fn shape(&self, _args: &Args) -> Shape {
+        Shape {
+            channels: self.config.channels,
+            patch: self.config.patch,
+            width: self.config.width(),
+            beside: 0,
+        }
+    }
+
+    fn reading(&self, ask: &Request<'_>) -> f64 {
+        self.text.numbers(ask.batch, ask.length)
     }
 
     fn network(&self) -> &impl Backbone<4, Cond = Text> {
@@ -74,7 +91,7 @@ impl Pipeline for Lumina2Pipeline {
     }
 
     fn conditions(&self, ask: &Request<'_>, _draws: &mut Draws) -> Result<Given<Text>> {
-        let length = RowLength::Exactly(ask.length(LENGTH, Some(self.config.places[0] - 1))?);
+        let length = RowLength::Exactly(ask.length);
         let read = |prompts: &[String]| -> Result<Text> { Ok(ask.cast(self.text.read(prompts, length)?)) };
         let told: Vec<String> =
             ask.prompts().iter().map(|prompt| format!("{LUMINA2_SYSTEM}{prompt}")).collect();
@@ -90,5 +107,24 @@ impl Pipeline for Lumina2Pipeline {
         let length = |v: &Tensor<4>| v.clone().square().sum_dim(3).sqrt();
         let factor = length(&cond) / length(&mixed);
         Space::Flow.write(x, mixed * factor, at)
+    }
+}
+
+/// The least common multiple.
+fn lcm(a: usize, b: usize) -> usize {
+    let (mut divisor, mut rest) = (a, b);
+    while rest > 0 {
+        (divisor, rest) = (rest, divisor % rest);
+    }
+    a / divisor * b
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_divide_the_least_common_multiple() {
+        assert_eq!([lcm(16, 16), lcm(16, 4), lcm(16, 24), lcm(16, 6)], [16, 16, 48, 48]);
     }
 }

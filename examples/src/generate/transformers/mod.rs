@@ -3,11 +3,14 @@
 //! A pipeline is one file here and one implementation of [`Pipeline`]: its components, its defaults, how it reads prompts.
 //! [`draw`] does the rest, alike for all.
 
+mod ask;
 mod auraflow;
 mod bin_tables;
 mod bins;
 mod chroma;
 mod class_cond;
+mod cost;
+mod defaults;
 pub mod draw;
 mod flux;
 mod flux2;
@@ -16,11 +19,14 @@ mod lumina2;
 mod pixart;
 mod prx;
 mod qwen_image;
+mod recipe;
 mod redux;
 mod sana;
 mod sd3;
 pub mod text;
 mod z_image;
+
+pub use defaults::{Defaults, Guidance, Length, Shape, Sizes};
 
 use super::args::Args;
 use super::draws::Draws;
@@ -100,6 +106,9 @@ pub trait Pipeline: Sized {
     /// What it takes where nothing is said.
     fn defaults(&self, args: &Args) -> Defaults;
 
+    /// Sizes of the network.
+    fn shape(&self, args: &Args) -> Shape;
+
     /// The network.
     fn network(&self) -> &impl Backbone<4, Cond = Self::Cond>;
 
@@ -115,6 +124,11 @@ pub trait Pipeline: Sized {
     /// # Errors
     /// If a prompt or a picture cannot be read.
     fn conditions(&self, ask: &Request<'_>, draws: &mut Draws) -> Result<Given<Self::Cond>>;
+
+    /// Numbers that reading the prompts takes at the worst moment, about, beside the text encoder's weights.
+    fn reading(&self, _ask: &Request<'_>) -> f64 {
+        0.0
+    }
 
     /// Shape `[C, h, w]` of the latents of one picture of `height` by `width` pixels.
     fn latent(&self, [height, width]: [usize; 2]) -> [usize; 3] {
@@ -132,68 +146,6 @@ pub trait Pipeline: Sized {
     /// What becomes of a guided estimate `mixed` of clean latents, beside the one for what is drawn: `[B, C, h, w]` each.
     fn guided(&self, _x: &Tensor<4>, _at: &[Level], _cond: Tensor<4>, mixed: Tensor<4>) -> Tensor<4> {
         mixed
-    }
-}
-
-/// What a pipeline takes where nothing is said.
-#[derive(Clone, Debug)]
-pub struct Defaults {
-    /// Height and width in pixels.
-    pub size: [usize; 2],
-    /// What both must be a multiple of.
-    pub multiple: usize,
-    /// Steps of the scheduler.
-    pub steps: usize,
-    /// The guidance scale.
-    pub guidance: Guidance,
-    /// How much of a picture is drawn anew, where the pipeline can start from one.
-    pub strength: Option<f64>,
-    /// Which sizes are drawn.
-    pub sizes: Sizes,
-}
-
-/// Which sizes a pipeline draws.
-#[derive(Clone, Copy, Debug)]
-pub enum Sizes {
-    /// Any.
-    Any,
-    /// None but the one that the model was made for.
-    One,
-    /// Sides of so many pixels at most: the position table ends there.
-    UpTo(usize),
-    /// The one of these whose proportions are nearest, and what was asked for is cut out of it.
-    Bins(&'static [bin_tables::Bin]),
-    /// So many pixels, in the proportions that are asked for.
-    Area(usize),
-}
-
-/// What `--guidance` is to a pipeline.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Guidance {
-    /// Classifier-free guidance: this by default, on above so much.
-    Free {
-        /// By default.
-        scale: f64,
-        /// Off at this scale and below: 1, but for Z-Image.
-        off: f64,
-    },
-    /// A number that the network is told.
-    Told(f64),
-    /// `--true-cfg`, which needs a negative prompt; `--guidance` is a number that the network is told.
-    True {
-        /// What the network is told by default, if it is told anything.
-        told: Option<f64>,
-        /// The scale of `--true-cfg` by default.
-        scale: f64,
-    },
-    /// There is none.
-    None,
-}
-
-impl Guidance {
-    /// Whether `--guidance` means something.
-    fn is_asked(self) -> bool {
-        !matches!(self, Self::None | Self::True { told: None, .. })
     }
 }
 
@@ -222,6 +174,8 @@ pub struct Request<'a> {
     pub batch: usize,
     /// Height and width in pixels, of what is drawn.
     pub size: [usize; 2],
+    /// Tokens of a prompt.
+    pub length: usize,
     /// Steps of the scheduler.
     pub steps: usize,
     /// Scale of classifier-free guidance; `None` where it is off.

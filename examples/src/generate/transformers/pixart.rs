@@ -1,8 +1,8 @@
 //! `PixArtAlphaPipeline` and `PixArtSigmaPipeline`: T5, and the largest of the alpha models are told sizes.
 
 use super::bin_tables::Bin;
-use super::text::T5;
-use super::{Defaults, Folder, Given, Guidance, Pipeline, Request, Sizes, bins};
+use super::text::{T5, reads};
+use super::{Defaults, Folder, Given, Guidance, Length, Pipeline, Request, Shape, Sizes, bins};
 use crate::generate::args::Args;
 use crate::generate::draws::Draws;
 use crate::generate::model::Vae;
@@ -25,13 +25,15 @@ pub struct PixArtPipeline {
 
 impl Pipeline for PixArtPipeline {
     type Cond = PixArtCondition;
-    const TAKES: &'static [&'static str] = &["--negative-prompt", "--max-sequence-length", "--exact-size"];
+    const TAKES: &'static [&'static str] =
+        &["--guidance", "--negative-prompt", "--max-sequence-length", "--exact-size"];
 
     fn open(folder: &mut Folder<'_>) -> Result<Self> {
         let sigma = folder.class() == "PixArtSigmaPipeline";
         let t5 = folder.t5("text_encoder", "tokenizer")?;
         let path = folder.component("transformer")?;
         let config = PixArtConfig::from_diffusers_file(&path.join("config.json"))?;
+        reads(&path, t5.width(), config.context)?;
         let network = folder.network(config.init(folder.device), &config.published())?;
         let [sample, _] = folder.sample("transformer")?;
         let bins = match bins::pixart(sample, sigma) {
@@ -52,9 +54,23 @@ impl Pipeline for PixArtPipeline {
             multiple: self.config.patch * self.vae.factor,
             steps: 20,
             guidance: Guidance::Free { scale: 4.5, off: 1.0 },
+            length: Some(Length::any(self.length)),
             strength: None,
             sizes: Sizes::Bins(self.bins),
         }
+    }
+
+    fn shape(&self, _args: &Args) -> Shape {
+        Shape {
+            channels: self.config.channels,
+            patch: self.config.patch,
+            width: self.config.width(),
+            beside: 0,
+        }
+    }
+
+    fn reading(&self, ask: &Request<'_>) -> f64 {
+        self.t5.numbers(ask.batch, ask.length)
     }
 
     fn network(&self) -> &impl Backbone<4, Cond = PixArtCondition> {
@@ -70,7 +86,7 @@ impl Pipeline for PixArtPipeline {
     }
 
     fn conditions(&self, ask: &Request<'_>, _draws: &mut Draws) -> Result<Given<PixArtCondition>> {
-        let length = ask.length(self.length, None)?;
+        let length = ask.length;
         let read = |prompts: Vec<String>| -> Result<PixArtCondition> {
             // What diffusers does to captions without the packages that would clean them.
             let prompts: Vec<String> =

@@ -2,7 +2,7 @@
 
 use super::bin_tables::Bin;
 use super::text::{LanguageModel, reads};
-use super::{Defaults, Folder, Given, Guidance, Pipeline, Request, Sizes, bins};
+use super::{Defaults, Folder, Given, Guidance, Length, Pipeline, Request, Shape, Sizes, bins};
 use crate::generate::args::Args;
 use crate::generate::draws::Draws;
 use crate::generate::model::Vae;
@@ -27,7 +27,8 @@ pub struct PrxPipeline {
 
 impl Pipeline for PrxPipeline {
     type Cond = Text;
-    const TAKES: &'static [&'static str] = &["--negative-prompt", "--max-sequence-length", "--exact-size"];
+    const TAKES: &'static [&'static str] =
+        &["--guidance", "--negative-prompt", "--max-sequence-length", "--exact-size"];
 
     fn open(folder: &mut Folder<'_>) -> Result<Self> {
         let text = folder.language_model(|depth| vec![depth])?;
@@ -62,9 +63,23 @@ impl Pipeline for PrxPipeline {
             multiple: self.config.patch * self.vae.factor,
             steps: 28,
             guidance: Guidance::Free { scale: 4.0, off: 1.0 },
+            length: Some(Length::any(self.length)),
             strength: None,
             sizes: Sizes::Bins(self.bins),
         }
+    }
+
+    fn shape(&self, _args: &Args) -> Shape {
+        Shape {
+            channels: self.config.channels,
+            patch: self.config.patch,
+            width: self.config.width(),
+            beside: 0,
+        }
+    }
+
+    fn reading(&self, ask: &Request<'_>) -> f64 {
+        self.text.numbers(ask.batch, ask.length)
     }
 
     fn network(&self) -> &impl Backbone<4, Cond = Text> {
@@ -80,7 +95,7 @@ impl Pipeline for PrxPipeline {
     }
 
     fn conditions(&self, ask: &Request<'_>, _draws: &mut Draws) -> Result<Given<Text>> {
-        let length = RowLength::Exactly(ask.length(self.length, None)?);
+        let length = RowLength::Exactly(ask.length);
         ask.both(|prompts| {
             let clean: Vec<String> = prompts.iter().map(|prompt| clean_caption(prompt)).collect();
             Ok(ask.cast(self.text.read(&clean, length)?))

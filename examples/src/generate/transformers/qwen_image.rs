@@ -2,7 +2,7 @@
 
 use super::flux::tokens;
 use super::text::{LanguageModel, packed, reads};
-use super::{Defaults, Folder, Given, Grid, Guidance, Pipeline, Request, Sizes};
+use super::{Defaults, Folder, Given, Grid, Guidance, Length, Pipeline, Request, Shape, Sizes};
 use crate::generate::args::Args;
 use crate::generate::draws::Draws;
 use crate::generate::model::Vae;
@@ -47,9 +47,23 @@ impl Pipeline for QwenImagePipeline {
             multiple: self.config.patch * self.vae.factor,
             steps: 50,
             guidance: Guidance::True { told: None, scale: 4.0 },
+            length: Some(Length::up_to(LENGTH, LONGEST)),
             strength: None,
             sizes: Sizes::Any,
         }
+    }
+
+    fn shape(&self, _args: &Args) -> Shape {
+        Shape {
+            channels: self.config.channels,
+            patch: self.config.patch,
+            width: self.config.width(),
+            beside: 0,
+        }
+    }
+
+    fn reading(&self, ask: &Request<'_>) -> f64 {
+        self.text.numbers(ask.batch, ask.length)
     }
 
     fn network(&self) -> &impl Backbone<4, Cond = Prompt> {
@@ -69,7 +83,7 @@ impl Pipeline for QwenImagePipeline {
     }
 
     fn conditions(&self, ask: &Request<'_>, _draws: &mut Draws) -> Result<Given<Prompt>> {
-        let most = ask.length(LENGTH, Some(LONGEST))?;
+        let most = ask.length;
         let Given { positive, negative } = ask.both(|prompts| {
             let [before, behind] = QWEN_IMAGE;
             let told: Vec<String> =

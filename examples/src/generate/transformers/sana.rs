@@ -2,7 +2,7 @@
 
 use super::bin_tables::Bin;
 use super::text::{LanguageModel, reads};
-use super::{Defaults, Folder, Given, Guidance, Pipeline, Request, Sizes, bins};
+use super::{Defaults, Folder, Given, Guidance, Length, Pipeline, Request, Shape, Sizes, bins};
 use crate::generate::args::Args;
 use crate::generate::draws::Draws;
 use crate::generate::model::Vae;
@@ -20,6 +20,7 @@ const LENGTH: usize = 300;
 /// Sana with Gemma 2.
 pub struct SanaPipeline {
     network: Sana,
+    config: SanaConfig,
     vae: Vae,
     text: LanguageModel,
     bins: &'static [Bin],
@@ -28,7 +29,7 @@ pub struct SanaPipeline {
 impl Pipeline for SanaPipeline {
     type Cond = Prompt;
     const TAKES: &'static [&'static str] =
-        &["--negative-prompt", "--max-sequence-length", "--exact-size", "--instruction"];
+        &["--guidance", "--negative-prompt", "--max-sequence-length", "--exact-size", "--instruction"];
 
     fn open(folder: &mut Folder<'_>) -> Result<Self> {
         let mut text = folder.language_model(|depth| vec![depth])?;
@@ -52,18 +53,32 @@ impl Pipeline for SanaPipeline {
                 path.display()
             ),
         };
-        Ok(Self { network, vae: folder.vae()?, text, bins })
+        Ok(Self { network, config, vae: folder.vae()?, text, bins })
     }
 
     fn defaults(&self, _args: &Args) -> Defaults {
         Defaults {
             size: [1024, 1024],
-            multiple: self.vae.factor,
+            multiple: self.config.patch * self.vae.factor,
             steps: 20,
             guidance: Guidance::Free { scale: 4.5, off: 1.0 },
+            length: Some(Length::any(LENGTH)),
             strength: None,
             sizes: Sizes::Bins(self.bins),
         }
+    }
+
+    fn shape(&self, _args: &Args) -> Shape {
+        Shape {
+            channels: self.config.channels,
+            patch: self.config.patch,
+            width: self.config.width(),
+            beside: 0,
+        }
+    }
+
+    fn reading(&self, ask: &Request<'_>) -> f64 {
+        self.text.numbers(ask.batch, ask.length)
     }
 
     fn network(&self) -> &impl Backbone<4, Cond = Prompt> {
@@ -79,7 +94,7 @@ impl Pipeline for SanaPipeline {
     }
 
     fn conditions(&self, ask: &Request<'_>, _draws: &mut Draws) -> Result<Given<Prompt>> {
-        let length = ask.length(LENGTH, None)?;
+        let length = ask.length;
         let instruction = if ask.args.instruction.is_some() { "" } else { SANA_INSTRUCTION };
         let positive = self.read(ask, &ask.prompts(), instruction, length)?;
         let negative = ask.guidance.map(|_| self.read(ask, &ask.negatives(), "", length)).transpose()?;
@@ -100,12 +115,14 @@ impl SanaPipeline {
             prompts.iter().map(|prompt| format!("{instruction}{}", prompt.to_lowercase().trim())).collect();
         let whole = match instruction {
             "" => length,
-            text => self.text.tokenizer.ids(text)?.len() + length - 2,
+            text => (self.text.tokenizer.ids(text)?.len() + length).saturating_sub(2).max(length),
         };
         let text = self.text.read(&told, RowLength::Exactly(whole))?;
         let kept = length - 1;
-        let cut =
-            |x: Tensor<3>| Tensor::cat(vec![x.clone().narrow(1, 0, 1), x.narrow(1, whole - kept, kept)], 1);
+        let cut = |x: Tensor<3>| match (x.clone().narrow(1, 0, 1), kept) {
+            (first, 0) => first,
+            (first, _) => Tensor::cat(vec![first, x.narrow(1, whole - kept, kept)], 1),
+        };
         let text = match instruction {
             "" => text,
             _ => {

@@ -2,7 +2,7 @@
 
 use super::flux::tokens;
 use super::text::{T5, behind, beside, clip};
-use super::{Defaults, Folder, Given, Grid, Guidance, Pipeline, Request, Sizes};
+use super::{Defaults, Folder, Given, Grid, Guidance, Length, Pipeline, Request, Shape, Sizes};
 use crate::generate::args::Args;
 use crate::generate::draws::Draws;
 use crate::generate::model::Vae;
@@ -14,6 +14,7 @@ use burn::tensor::FloatDType;
 use canvas_core::{Backbone, Text, params};
 use canvas_dit::{Sd3, Sd3Config};
 use canvas_text::ClipLayer;
+use std::path::Path;
 
 /// Stable Diffusion 3 or 3.5 with its encoders.
 pub struct StableDiffusion3 {
@@ -25,12 +26,16 @@ pub struct StableDiffusion3 {
     t5: Option<T5>,
 }
 
-/// The most tokens that T5 is given.
+/// Tokens that T5 is given where nothing is said, and the most.
+const LENGTH: usize = 256;
 const LONGEST: usize = 512;
+/// Tokens that CLIP is given.
+const CLIP: usize = 77;
 
 impl Pipeline for StableDiffusion3 {
     type Cond = Text;
     const TAKES: &'static [&'static str] = &[
+        "--guidance",
         "--prompt-2",
         "--prompt-3",
         "--negative-prompt",
@@ -43,27 +48,18 @@ impl Pipeline for StableDiffusion3 {
     ];
 
     fn open(folder: &mut Folder<'_>) -> Result<Self> {
+        check_third(folder)?;
+        let path = folder.component("transformer")?;
+        let config = Sd3Config::from_diffusers_file(&path.join("config.json"))?;
         let clips =
             [folder.clip("text_encoder", "tokenizer")?, folder.clip("text_encoder_2", "tokenizer_2")?];
         let t5 = match folder.has("text_encoder_3") {
             true => Some(folder.t5("text_encoder_3", "tokenizer_3")?),
             false => None,
         };
-        let path = folder.component("transformer")?;
-        let config = Sd3Config::from_diffusers_file(&path.join("config.json"))?;
+        check_widths(&path, &clips, t5.as_ref(), &config)?;
         let network = folder.network(config.init(folder.device), &config.published())?;
-        let pipeline =
-            Self { network, config, sample: folder.sample("transformer")?, vae: folder.vae()?, clips, t5 };
-        let [first, second] = pipeline.clips.each_ref().map(|clip| clip.encoder.width());
-        let widest = pipeline.t5.as_ref().map_or(pipeline.config.context, T5::width);
-        if first + second > widest || widest != pipeline.config.context {
-            bail!(
-                "the text encoders make tokens of width {} (CLIP) and {widest} (T5), the transformer reads {}",
-                first + second,
-                pipeline.config.context
-            );
-        }
-        Ok(pipeline)
+        Ok(Self { network, config, sample: folder.sample("transformer")?, vae: folder.vae()?, clips, t5 })
     }
 
     fn defaults(&self, args: &Args) -> Defaults {
@@ -72,9 +68,23 @@ impl Pipeline for StableDiffusion3 {
             multiple: self.config.patch * self.vae.factor,
             steps: if args.start().is_some() { 50 } else { 28 },
             guidance: Guidance::Free { scale: 7.0, off: 1.0 },
+            length: Some(Length::up_to(LENGTH, LONGEST)),
             strength: Some(0.6),
             sizes: Sizes::UpTo(self.config.table * self.config.patch * self.vae.factor),
         }
+    }
+
+    fn shape(&self, _args: &Args) -> Shape {
+        Shape {
+            channels: self.config.channels,
+            patch: self.config.patch,
+            width: self.config.width(),
+            beside: CLIP,
+        }
+    }
+
+    fn reading(&self, ask: &Request<'_>) -> f64 {
+        self.t5.as_ref().map_or(0.0, |t5| t5.numbers(ask.batch, ask.length))
     }
 
     fn network(&self) -> &impl Backbone<4, Cond = Text> {
@@ -111,13 +121,47 @@ impl Pipeline for StableDiffusion3 {
     }
 }
 
+/// An error for what a text encoder would read that is not there.
+fn check_third(folder: &Folder<'_>) -> Result<()> {
+    let Args { prompt_3, negative_prompt_3, .. } = folder.args;
+    let third = [("--prompt-3", prompt_3), ("--negative-prompt-3", negative_prompt_3)];
+    match third.iter().find(|(_, given)| !given.is_empty() && !folder.has("text_encoder_3")) {
+        Some((flag, _)) => {
+            bail!("{flag} does nothing: {} names no text_encoder_3", folder.index_path().display())
+        }
+        None => Ok(()),
+    }
+}
+
+/// An error if the text encoders make other tokens or other pooled prompts than the transformer reads.
+fn check_widths(path: &Path, clips: &[Clip; 2], t5: Option<&T5>, config: &Sd3Config) -> Result<()> {
+    let path = path.display();
+    let tokens: usize = clips.iter().map(|clip| clip.encoder.width()).sum();
+    let (expected, widest) = (config.context, t5.map_or(config.context, T5::width));
+    if tokens > widest || widest != expected {
+        bail!(
+            "{path}: the text encoders make tokens of width {tokens} (CLIP) and {widest} (T5), the transformer reads \
+             {expected} (joint_attention_dim)"
+        );
+    }
+    let pooled: usize = clips.iter().map(|clip| clip.encoder.pooled_width()).sum();
+    if pooled != config.pooled {
+        bail!(
+            "{path}: the text encoders make pooled prompts of width {pooled}, the transformer reads {} \
+             (pooled_projection_dim)",
+            config.pooled
+        );
+    }
+    Ok(())
+}
+
 impl StableDiffusion3 {
     /// CLIP's states side by side, filled up with zeros, and T5's behind them; without T5 zeros stand for it.
     fn read(&self, ask: &Request<'_>, [first, second, third]: [Vec<String>; 3], skip: usize) -> Result<Text> {
         let layer = ClipLayer::sdxl(skip);
         let [one, two] = &self.clips;
         let clips = beside(clip(one, &first, layer)?, clip(two, &second, layer)?);
-        let length = ask.length(256, Some(LONGEST))?;
+        let length = ask.length;
         let long = match &self.t5 {
             Some(t5) => t5.read(&third, length, false)?,
             None => {

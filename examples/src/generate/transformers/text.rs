@@ -1,13 +1,13 @@
 //! Prompts to token states, by the text encoders of transformer pipelines.
 
-use super::{Folder, Given, Request};
+use super::{Folder, Given, Request, cost};
 use crate::generate::text::Reader as Clip;
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use burn::prelude::*;
-use canvas_core::{Text, TextEncoder};
+use canvas_core::{Text, TextEncoder, Tokens};
 use canvas_text::{
     ChatTemplate, ClipLayer, CutPrompt, Emphasis, FileTokenizer, Llm, LlmConfig, LongPrompt, Message,
-    RowLength, T5Config, T5Encoder,
+    PromptError, RowLength, T5Config, T5Encoder,
 };
 use std::path::{Path, PathBuf};
 
@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 pub struct T5 {
     tokenizer: FileTokenizer,
     encoder: T5Encoder,
+    heads: usize,
 }
 
 /// A language model with its tokenizer.
@@ -64,7 +65,7 @@ impl Folder<'_> {
         let config = T5Config::from_transformers_file(&path.join("config.json"))?;
         let tokenizer = self.tokenizer(tokenizer, config.vocabulary)?;
         let encoder = self.weights(encoder, config.init(self.device), &config.published())?;
-        Ok(T5 { tokenizer, encoder })
+        Ok(T5 { tokenizer, encoder, heads: config.heads })
     }
 
     /// A tokenizer for an encoder that knows so many tokens.
@@ -93,9 +94,15 @@ impl T5 {
     /// # Errors
     /// If a prompt cannot be tokenized.
     pub fn read(&self, prompts: &[String], length: usize, masked: bool) -> Result<Text> {
-        let found = self.tokenizer.tokenize(prompts, RowLength::Exactly(length))?;
-        warn(&found.warnings);
-        Ok(self.encoder.clone().with_mask(masked).encode(&found.tokens))
+        let tokens = tokens(&self.tokenizer, prompts, RowLength::Exactly(length), masked)?;
+        Ok(self.encoder.clone().with_mask(masked).encode(&tokens))
+    }
+
+    /// Numbers that this takes at the worst moment, about: tokens, and for each pair of them a bucket of distances and what
+    /// each head adds to its score, once as read from the table and once in attention's order.
+    pub fn numbers(&self, batch: usize, length: usize) -> f64 {
+        let (length, pair) = (length as f64, 2 * self.heads + 2);
+        cost::tokens(batch as f64 * length, self.width()) + pair as f64 * length * length
     }
 }
 
@@ -110,13 +117,25 @@ impl LanguageModel {
     /// # Errors
     /// If a text cannot be tokenized.
     pub fn read(&self, texts: &[String], length: RowLength) -> Result<Text> {
-        let found = self.tokenizer.tokenize(texts, length)?;
-        warn(&found.warnings);
-        let (tokens, most) = (found.tokens.length, self.encoder.context());
-        if tokens > most {
-            bail!("rows of {tokens} tokens: the text encoder reads {most} at most (--max-sequence-length)");
+        let fits = |tokens: usize| match self.encoder.context() {
+            most if tokens > most => bail!(
+                "rows of {tokens} tokens: the text encoder reads {most} at most, the max_position_embeddings of \
+                 its config.json (--max-sequence-length)"
+            ),
+            _ => Ok(()),
+        };
+        if let RowLength::Exactly(tokens) = length {
+            fits(tokens)?;
         }
-        Ok(self.encoder.encode(&found.tokens))
+        let tokens = tokens(&self.tokenizer, texts, length, true)?;
+        fits(tokens.length)?;
+        Ok(self.encoder.encode(&tokens))
+    }
+
+    /// Numbers that this takes at the worst moment, about: tokens, and who sees whom.
+    pub fn numbers(&self, batch: usize, length: usize) -> f64 {
+        let (batch, length) = (batch as f64, length as f64);
+        cost::tokens(batch * length, self.encoder.width()) + batch * length * length
     }
 
     /// A chat, written down as the tokenizer's template says.
@@ -128,6 +147,21 @@ impl LanguageModel {
             Some(chat) => Ok(chat.render(messages, generation, thinking)?),
             None => bail!("{}: expected a chat template, found none", self.path.display()),
         }
+    }
+}
+
+/// Prompts in tokens, none of them without one where padding is not read.
+fn tokens(tokenizer: &FileTokenizer, prompts: &[String], length: RowLength, masked: bool) -> Result<Tokens> {
+    let found = tokenizer.tokenize(prompts, length);
+    let found = match found {
+        Err(PromptError::NoRoom { .. }) => found.context("--max-sequence-length")?,
+        found => found?,
+    };
+    warn(&found.warnings);
+    let empty = found.tokens.mask.chunks(found.tokens.length).position(|row| !row.contains(&true));
+    match empty.filter(|_| masked) {
+        Some(row) => bail!("the prompt {:?} has no token, and this tokenizer adds none", prompts[row]),
+        None => Ok(found.tokens),
     }
 }
 
@@ -223,6 +257,18 @@ pub fn reads(transformer: &Path, found: usize, expected: usize) -> Result<()> {
     Ok(())
 }
 
+/// An error if a transformer has fewer positions of text than its pipeline needs for one token.
+///
+/// # Errors
+/// Names the file, the key, and both numbers.
+pub fn check_places(transformer: &Path, [places, ..]: [usize; 3], least: usize) -> Result<()> {
+    if places < least {
+        let file = transformer.join("config.json");
+        bail!("{}: axes_lens: expected at least {least} positions of text, found {places}", file.display());
+    }
+    Ok(())
+}
+
 impl Request<'_> {
     /// What is asked for and, where guidance is on, what is not, read alike.
     ///
@@ -252,21 +298,6 @@ impl Request<'_> {
     /// The negative prompts; empty ones where none are given.
     pub fn negatives(&self) -> Vec<String> {
         self.spread(&self.args.negative_prompt, &[])
-    }
-
-    /// Tokens of a prompt: as asked for, or so many.
-    ///
-    /// # Errors
-    /// If more are asked for than `most`.
-    pub fn length(&self, own: usize, most: Option<usize>) -> Result<usize> {
-        let asked = self.args.max_sequence_length.unwrap_or(own);
-        match most {
-            Some(most) if asked > most => {
-                bail!("--max-sequence-length {asked}: this pipeline reads at most {most} tokens")
-            }
-            _ if asked == 0 => bail!("--max-sequence-length 0: expected at least 1"),
-            _ => Ok(asked),
-        }
     }
 
     /// A text in the network's numbers.

@@ -1,8 +1,8 @@
 //! `ZImagePipeline`: Qwen 3's penultimate states of a chat.
 
 use super::flux::tokens;
-use super::text::{LanguageModel, packed, reads};
-use super::{Defaults, Folder, Given, Grid, Guidance, Pipeline, Request, Sizes};
+use super::text::{LanguageModel, check_places, packed, reads};
+use super::{Defaults, Folder, Given, Grid, Guidance, Length, Pipeline, Request, Shape, Sizes};
 use crate::generate::args::Args;
 use crate::generate::draws::Draws;
 use crate::generate::model::Vae;
@@ -16,6 +16,11 @@ use canvas_text::{Message, RowLength};
 /// Tokens of a prompt where nothing is said.
 const LENGTH: usize = 512;
 
+/// Texts are filled up to a multiple of so many tokens.
+const FILLED: usize = 32;
+/// Positions of text beside its tokens: the first is not used, and the image takes one.
+const BESIDE: usize = 2;
+
 /// Z-Image with Qwen 3.
 pub struct ZImagePipeline {
     network: ZImage,
@@ -26,13 +31,14 @@ pub struct ZImagePipeline {
 
 impl Pipeline for ZImagePipeline {
     type Cond = Text;
-    const TAKES: &'static [&'static str] = &["--negative-prompt", "--max-sequence-length"];
+    const TAKES: &'static [&'static str] = &["--guidance", "--negative-prompt", "--max-sequence-length"];
 
     fn open(folder: &mut Folder<'_>) -> Result<Self> {
         let text = folder.language_model(|depth| vec![depth - 1])?;
         let path = folder.component("transformer")?;
         let config = ZImageConfig::from_diffusers_file(&path.join("config.json"))?;
         reads(&path, text.width(1), config.text)?;
+        check_places(&path, config.places, FILLED + BESIDE)?;
         let network = folder.network(config.init(folder.device), &config.published())?;
         Ok(Self { network, config, vae: folder.vae()?, text })
     }
@@ -43,11 +49,25 @@ impl Pipeline for ZImagePipeline {
             multiple: self.config.patch * self.vae.factor,
             steps: 50,
             guidance: Guidance::Free { scale: 5.0, off: 0.0 },
+            length: Some(Length::up_to(LENGTH, (self.config.places[0] - BESIDE) / FILLED * FILLED)),
             strength: None,
             sizes: Sizes::UpTo(
                 self.config.places[1].min(self.config.places[2]) * self.config.patch * self.vae.factor,
             ),
         }
+    }
+
+    fn shape(&self, _args: &Args) -> Shape {
+        Shape {
+            channels: self.config.channels,
+            patch: self.config.patch,
+            width: self.config.width(),
+            beside: 0,
+        }
+    }
+
+    fn reading(&self, ask: &Request<'_>) -> f64 {
+        self.text.numbers(ask.batch, ask.length)
     }
 
     fn network(&self) -> &impl Backbone<4, Cond = Text> {
@@ -67,7 +87,7 @@ impl Pipeline for ZImagePipeline {
     }
 
     fn conditions(&self, ask: &Request<'_>, _draws: &mut Draws) -> Result<Given<Text>> {
-        let length = ask.length(LENGTH, Some(self.config.places[0] - 2))?;
+        let length = ask.length;
         ask.both(|prompts| {
             let chat = |prompt: &String| self.text.chat(&[Message::new("user", prompt)], true, Some(true));
             let chats = prompts.iter().map(chat).collect::<Result<Vec<_>>>()?;

@@ -68,7 +68,8 @@ impl Attention {
     /// What there is to be read of a context, which may be [kept](crate::memo::keep): `[B, T, C]` to twice
     /// `[B, H, T, W/H]`.
     pub fn keys_and_values(&self, context: Tensor<3>) -> [Tensor<4>; 2] {
-        [&self.key, &self.value].map(|layer| split(dense(layer, context.clone()), self.heads))
+        let key = split(dense(&self.key, context.clone()), self.heads);
+        [key, split(dense(&self.value, context), self.heads)]
     }
 
     /// [`forward`](Self::forward) with the context's keys and values.

@@ -19,7 +19,6 @@ use crate::{latents, prompt::Expected};
 use burn::module::Param;
 use burn::nn::{Initializer, Linear};
 use burn::prelude::*;
-use burn::tensor::activation::silu;
 use burn::tensor::{DType, module::layer_norm};
 use canvas_core::memo::{Constant, keep};
 use canvas_core::nn::init::{self, xavier_linear, zero_linear};
@@ -28,6 +27,7 @@ use canvas_core::nn::{
     linear,
 };
 use canvas_core::nn::{modulate, patch};
+use canvas_core::ops::{residual, silu};
 use canvas_core::{Backbone, ConfigError, Text, check, trace};
 
 /// Learned tokens before the text.
@@ -241,7 +241,7 @@ impl Stream {
         let width = x.dims()[2];
         let [gate, shift, scale, gate_m] = modulate::cut(m.clone().narrow(2, 2 * width, 4 * width));
         let seen = norm(x.clone() + gate * dense(&self.output, read));
-        x + gate_m * self.mlp.forward(modulate::apply(seen, shift, scale))
+        residual(x, gate_m, self.mlp.forward(modulate::apply(seen, shift, scale)))
     }
 
     /// As a block by itself: `[B, T + N, W]` to the same.

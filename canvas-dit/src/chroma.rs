@@ -11,11 +11,14 @@ mod published;
 
 use crate::prompt::Expected;
 use crate::streams::{DoubleBlock, SingleBlock, check_heads};
-use burn::nn::{Linear, RmsNorm, RmsNormConfig};
+use burn::nn::Linear;
 use burn::prelude::*;
 use canvas_core::memo::{Constant, keep};
 use canvas_core::nn::init::{xavier_linear, zero_linear};
-use canvas_core::nn::{Activation, Mlp, MlpConfig, Pairs, Rope, Scores, dense, modulate, patch, sinusoidal};
+use canvas_core::nn::{
+    Activation, Mlp, MlpConfig, Pairs, RmsNorm, RmsNormConfig, Rope, Scores, dense, modulate, patch,
+    sinusoidal,
+};
 use canvas_core::{Backbone, ConfigError, Text, check, trace};
 use serde::{Deserialize, Serialize};
 
@@ -210,7 +213,7 @@ impl Backbone<4> for Chroma {
             h = trace::block(|| format!("single.{i}"), h, run);
         }
         let [shift, scale] = rows("final_modulation", &all, self.config.vectors() - 2);
-        let h = modulate::apply(modulate::norm(h.narrow(1, tokens, places)), shift, scale); // [B, N, W]
+        let h = modulate::normed(h.narrow(1, tokens, places), shift, scale); // [B, N, W]
         patch::join(dense(&self.unembed, h), patch, height, width) // [B, C, H, S]
     }
 }

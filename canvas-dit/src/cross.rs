@@ -1,11 +1,11 @@
 //! Attention to a text that stays the same over a run: its keys and values are kept.
 
-use burn::nn::{Linear, RmsNorm, RmsNormConfig};
+use burn::nn::Linear;
 use burn::prelude::*;
 use canvas_core::memo::{Constant, keep};
 use canvas_core::nn::attention::{attend, joined, split};
-use canvas_core::nn::dense;
 use canvas_core::nn::init::{xavier_linear, zero_linear};
+use canvas_core::nn::{RmsNorm, RmsNormConfig, dense};
 use canvas_core::trace;
 
 /// Cross-attention of patches to text of the model's width; all projections have biases.

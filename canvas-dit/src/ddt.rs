@@ -24,10 +24,10 @@ use burn::module::Param;
 use burn::nn::conv::Conv2d;
 use burn::nn::{Embedding, Initializer, Linear};
 use burn::prelude::*;
-use burn::tensor::activation::silu;
 use canvas_core::memo::{Constant, keep};
 use canvas_core::nn::init::{normal_embedding, normal_linear, xavier_linear};
 use canvas_core::nn::{dense, linear, patch, position};
+use canvas_core::ops::silu;
 use canvas_core::{Backbone, Condition, ConfigError, check, trace};
 use std::f64::consts::TAU;
 

@@ -18,6 +18,7 @@ use canvas_core::memo::{Constant, keep};
 use canvas_core::nn::init::{normal_embedding, xavier_linear, zero_linear};
 use canvas_core::nn::{Activation, Attention, AttentionConfig, Mlp, MlpConfig, TimeEmbed, TimeEmbedConfig};
 use canvas_core::nn::{dense, modulate, patch, position};
+use canvas_core::ops::residual;
 use canvas_core::{Backbone, Condition, ConfigError, check, trace};
 
 /// Sizes of a [`Dit`].
@@ -159,7 +160,7 @@ impl<E: Embed> Dit<E> {
             h = trace::block(|| format!("blocks.{i}"), h, |h| block.forward(h, c.clone())); // [B, N, W]
         }
         let [shift, scale] = modulate::chunks("final_modulation", &self.final_modulation, c); // 2 x [B, 1, W]
-        let h = modulate::apply(modulate::norm(h), shift, scale);
+        let h = modulate::normed(h, shift, scale);
         patch::join_channels_last(dense(&self.unembed, h), self.patch, height, width) // [B, C or 2C, H, S]
     }
 }
@@ -201,11 +202,11 @@ impl DitBlock {
     fn forward(&self, h: Tensor<3>, c: Tensor<2>) -> Tensor<3> {
         let [shift_a, scale_a, gate_a, shift_m, scale_m, gate_m] =
             modulate::chunks("modulation", &self.modulation, c); // 6 x [B, 1, W]
-        let a = modulate::apply(modulate::norm(h.clone()), shift_a, scale_a);
+        let a = modulate::normed(h.clone(), shift_a, scale_a);
         let own = trace::scope(|| "attention".into(), || self.attention.forward(a.clone(), a, None));
-        let h = h + gate_a * own;
+        let h = residual(h, gate_a, own);
         let m = modulate::apply(self.mlp_norm(h.clone()), shift_m, scale_m);
-        h + gate_m * self.mlp.forward(m)
+        residual(h, gate_m, self.mlp.forward(m))
     }
 
     fn mlp_norm(&self, h: Tensor<3>) -> Tensor<3> {

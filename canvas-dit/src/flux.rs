@@ -20,10 +20,10 @@ use crate::prompt::Expected;
 use crate::streams::{DoubleBlock, SingleBlock, check_heads};
 use burn::nn::Linear;
 use burn::prelude::*;
-use burn::tensor::activation::silu;
 use canvas_core::memo::{Constant, keep};
 use canvas_core::nn::init::{xavier_linear, zero_linear};
 use canvas_core::nn::{Pairs, Rope, Scores, TimeEmbed, TimeEmbedConfig, dense, linear, modulate, patch};
+use canvas_core::ops::silu;
 use canvas_core::{Backbone, ConfigError, check, trace};
 
 /// Sizes of a [`Flux`].
@@ -233,7 +233,7 @@ impl Backbone<4> for Flux {
         let h = h.narrow(1, tokens, places); // [B, N, W]
         // The scale first, unlike in the blocks: so the published weights lie.
         let [scale, shift] = modulate::chunks("final_modulation", &self.final_modulation, c);
-        let h = modulate::apply(modulate::norm(h), shift, scale);
+        let h = modulate::normed(h, shift, scale);
         patch::join(dense(&self.unembed, h), self.config.patch, height, width) // [B, C, H, S]
     }
 }

@@ -229,7 +229,7 @@ impl Backbone<4> for Flux2 {
         // The scale first, unlike in the blocks: so the published weights lie.
         let last = shared("final_modulation", &self.final_modulation);
         let [scale, shift] = tapped("final_modulation", &last);
-        let h = modulate::apply(modulate::norm(h), shift, scale);
+        let h = modulate::normed(h, shift, scale);
         patch::join(dense(&self.unembed, h), 1, height, width) // [B, C, H, S]
     }
 }

@@ -4,10 +4,10 @@ use burn::module::Param;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{Initializer, Linear};
 use burn::prelude::*;
-use burn::tensor::activation::silu;
 use canvas_core::memo::{Constant, keep};
 use canvas_core::nn::init::xavier_linear;
 use canvas_core::nn::{Activation, Mlp, MlpConfig, linear};
+use canvas_core::ops::silu;
 
 /// A convolution of kernel and stride `patch`: Xavier-uniform weight, zero bias.
 pub(crate) fn embedding(channels: usize, width: usize, patch: usize, device: &Device) -> Conv2d {

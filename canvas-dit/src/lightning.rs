@@ -19,13 +19,16 @@ pub(crate) mod published;
 
 use crate::{Embed, patches};
 use burn::nn::conv::Conv2d;
-use burn::nn::{Embedding, Linear, RmsNorm, RmsNormConfig};
+use burn::nn::{Embedding, Linear};
 use burn::prelude::*;
-use burn::tensor::activation::silu;
 use canvas_core::memo::{Constant, keep};
 use canvas_core::nn::init::{normal_embedding, xavier_linear, zero_linear};
-use canvas_core::nn::{GatedMlp, GatedMlpConfig, Qkv, QkvConfig, Rope, Scores, TimeEmbed, TimeEmbedConfig};
+use canvas_core::nn::{
+    GatedMlp, GatedMlpConfig, Qkv, QkvConfig, RmsNorm, RmsNormConfig, Rope, Scores, TimeEmbed,
+    TimeEmbedConfig,
+};
 use canvas_core::nn::{attend_jointly, dense, modulate, patch, position};
+use canvas_core::ops::{residual, silu};
 use canvas_core::{Backbone, Condition, ConfigError, check, trace};
 
 /// Sizes of a [`LightningDit`].
@@ -184,9 +187,9 @@ impl LightningBlock {
                 dense(&self.output, read) // [B, N, W]
             },
         );
-        let h = h + gate_a * own;
+        let h = residual(h, gate_a, own);
         let m = modulate::apply(self.norm_mlp.forward(h.clone()), shift_m, scale_m);
-        h + gate_m * self.mlp.forward(m)
+        residual(h, gate_m, self.mlp.forward(m))
     }
 }
 

@@ -13,12 +13,14 @@ pub(crate) mod published;
 use crate::prompt::Expected;
 use crate::sandwich::{self, SandwichBlock, Sequence, Sizes, check_places, grid, lengths, run};
 use crate::streams::check_heads;
-use burn::nn::{Linear, RmsNorm, RmsNormConfig};
+use burn::nn::Linear;
 use burn::prelude::*;
-use burn::tensor::activation::silu;
 use canvas_core::memo::{Constant, keep};
 use canvas_core::nn::init::{xavier_linear, zero_linear};
-use canvas_core::nn::{Scores, TimeEmbed, TimeEmbedConfig, dense, linear, modulate, patch};
+use canvas_core::nn::{
+    RmsNorm, RmsNormConfig, Scores, TimeEmbed, TimeEmbedConfig, dense, linear, modulate, patch,
+};
+use canvas_core::ops::silu;
 use canvas_core::{Backbone, ConfigError, Text, check};
 
 /// Sizes of a [`Lumina2`].

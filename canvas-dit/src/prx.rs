@@ -9,15 +9,15 @@ mod published;
 
 use crate::prompt::Expected;
 use crate::streams::check_heads;
-use burn::nn::{Linear, RmsNorm, RmsNormConfig};
+use burn::nn::Linear;
 use burn::prelude::*;
-use burn::tensor::activation::silu;
 use canvas_core::memo::{Constant, keep};
 use canvas_core::nn::init::{self, normal_linear, xavier_linear, zero_linear};
 use canvas_core::nn::{
-    Activation, GatedMlp, GatedMlpConfig, Pairs, Qkv, QkvConfig, Rope, Scores, TimeEmbed, TimeEmbedConfig,
-    attend_jointly, attention, dense, linear, modulate, patch, sinusoidal,
+    Activation, GatedMlp, GatedMlpConfig, Pairs, Qkv, QkvConfig, RmsNorm, RmsNormConfig, Rope, Scores,
+    TimeEmbed, TimeEmbedConfig, attend_jointly, attention, dense, linear, modulate, patch, sinusoidal,
 };
+use canvas_core::ops::{residual, silu};
 use canvas_core::{Backbone, ConfigError, Text, check, trace};
 
 /// Sinusoidal features of a side.
@@ -179,7 +179,7 @@ impl Backbone<4> for Prx {
             h = trace::block(|| format!("blocks.{i}"), h, run);
         }
         let [shift, scale] = of_time_at(sides, "final_modulation", &self.final_modulation, &c);
-        let h = modulate::apply(modulate::norm(h), shift, scale);
+        let h = modulate::normed(h, shift, scale);
         patch::join(dense(&self.unembed, h), patch, height, width) // [B, C, H, S]
     }
 }
@@ -276,10 +276,10 @@ impl Block {
             let [key, value] = [[text_key, key], [text_value, value]].map(|both| Tensor::cat(both.into(), 2));
             attend_jointly([[query, key, value]], scores)
         };
-        let x = modulate::apply(modulate::norm(h.clone()), shift_a, scale_a);
+        let x = modulate::normed(h.clone(), shift_a, scale_a);
         let [read] = trace::scope(|| "attention".into(), || read(x));
-        let h = h + gate_a * dense(&self.output, read);
-        let x = modulate::apply(modulate::norm(h.clone()), shift_m, scale_m);
-        h + gate_m * self.mlp.forward(x)
+        let h = residual(h, gate_a, dense(&self.output, read));
+        let x = modulate::normed(h.clone(), shift_m, scale_m);
+        residual(h, gate_m, self.mlp.forward(x))
     }
 }

@@ -11,12 +11,14 @@ mod published;
 use crate::Prompt;
 use crate::prompt::Expected;
 use crate::streams::{DoubleBlock, Modulation, check_heads};
-use burn::nn::{Linear, RmsNorm, RmsNormConfig};
+use burn::nn::Linear;
 use burn::prelude::*;
-use burn::tensor::activation::silu;
 use canvas_core::memo::{Constant, keep};
 use canvas_core::nn::init::{xavier_linear, zero_linear};
-use canvas_core::nn::{Pairs, Rope, Scores, TimeEmbed, TimeEmbedConfig, dense, linear, modulate, patch};
+use canvas_core::nn::{
+    Pairs, RmsNorm, RmsNormConfig, Rope, Scores, TimeEmbed, TimeEmbedConfig, dense, linear, modulate, patch,
+};
+use canvas_core::ops::silu;
 use canvas_core::{Backbone, ConfigError, check, trace};
 
 /// Sizes of a [`QwenImage`].
@@ -197,7 +199,7 @@ impl Backbone<4> for QwenImage {
         // The scale first, unlike in the blocks: so the published weights lie.
         let last = || linear(&self.final_modulation, c).unsqueeze_dim(1);
         let [scale, shift] = modulate::cut(modulate::of_time("final_modulation", last));
-        let h = modulate::apply(modulate::norm(h.narrow(1, 0, noised)), shift, scale); // [B, N, W]
+        let h = modulate::normed(h.narrow(1, 0, noised), shift, scale); // [B, N, W]
         patch::join(dense(&self.unembed, h), patch, height, width) // [B, C, H, S]
     }
 }

@@ -4,9 +4,9 @@
 
 use burn::nn::Linear;
 use burn::prelude::*;
-use burn::tensor::activation::silu;
 use canvas_core::config_file::{ConfigFileError, Fields};
 use canvas_core::nn::{dense, init::xavier_linear};
+use canvas_core::ops::silu;
 use canvas_core::weights::Rules;
 use canvas_core::{ConfigError, Text, check};
 use std::path::Path;

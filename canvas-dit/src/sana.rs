@@ -15,11 +15,12 @@ use crate::pixart::{caption, positions, table, tabled};
 use crate::{Prompt, latents, patches, prompt::Expected};
 use burn::module::Param;
 use burn::nn::conv::Conv2d;
-use burn::nn::{Initializer, Linear, RmsNorm, RmsNormConfig};
+use burn::nn::{Initializer, Linear};
 use burn::prelude::*;
 use canvas_core::memo::{Constant, keep};
 use canvas_core::nn::init::{normal_linear, zero_linear};
-use canvas_core::nn::{Mlp, TimeEmbed, TimeEmbedConfig, dense, modulate, patch};
+use canvas_core::nn::{Mlp, RmsNorm, RmsNormConfig, TimeEmbed, TimeEmbedConfig, dense, modulate, patch};
+use canvas_core::ops::residual;
 use canvas_core::{Backbone, ConfigError, check, trace};
 use mix::{LinearAttention, MixFeed};
 
@@ -210,7 +211,7 @@ impl Backbone<4> for Sana {
         let c = c.unsqueeze_dim::<3>(1);
         let both = Tensor::cat(vec![c.clone(), c], 2); // [B, 1, 2 W]
         let [shift, scale] = tabled("final_modulation", &self.final_table, both); // 2 x [B, 1, W]
-        let h = dense(&self.unembed, modulate::apply(modulate::norm(h), shift, scale));
+        let h = dense(&self.unembed, modulate::normed(h, shift, scale));
         patch::join_channels_last(h, self.patch, height, width) // [B, C, H, S]
     }
 }
@@ -244,12 +245,12 @@ impl SanaBlock {
         grid: [usize; 2],
     ) -> Tensor<3> {
         let [shift_a, scale_a, gate_a, shift_m, scale_m, gate_m] = tabled("modulation", &self.table, shared);
-        let a = modulate::apply(modulate::norm(h.clone()), shift_a, scale_a);
+        let a = modulate::normed(h.clone(), shift_a, scale_a);
         let own = trace::scope(|| "attention".into(), || self.attention.forward(&a));
-        let h = h + gate_a * own;
+        let h = residual(h, gate_a, own);
         let read = trace::scope(|| "cross".into(), || self.cross.forward(h.clone(), text, mask));
         let h = h + read;
-        let m = modulate::apply(modulate::norm(h.clone()), shift_m, scale_m);
-        h + gate_m * self.mlp.forward(m, grid)
+        let m = modulate::normed(h.clone(), shift_m, scale_m);
+        residual(h, gate_m, self.mlp.forward(m, grid))
     }
 }

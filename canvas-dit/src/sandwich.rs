@@ -3,11 +3,12 @@
 //! Shape letters: `B` batch, `T` text tokens, `N` image tokens, `L` tokens of a sequence, `W` width, `V` width of the vector
 //! that modulates.
 
-use burn::nn::{Linear, RmsNorm, RmsNormConfig};
+use burn::nn::Linear;
 use burn::prelude::*;
 use canvas_core::nn::init::{self, zero_linear};
 use canvas_core::nn::{
-    GatedMlp, GatedMlpConfig, Pairs, Qkv, QkvConfig, Rope, Scores, attend_jointly, dense, linear, modulate,
+    GatedMlp, GatedMlpConfig, Pairs, Qkv, QkvConfig, RmsNorm, RmsNormConfig, Rope, Scores, attend_jointly,
+    dense, linear, modulate,
 };
 use canvas_core::trace;
 

@@ -15,7 +15,6 @@ use burn::module::{Param, ParamId};
 use burn::nn::Linear;
 use burn::nn::conv::Conv2d;
 use burn::prelude::*;
-use burn::tensor::activation::silu;
 use canvas_core::memo::{Constant, keep};
 use canvas_core::nn::init::{xavier_linear, zero_linear};
 use canvas_core::nn::{
@@ -23,6 +22,7 @@ use canvas_core::nn::{
     linear,
 };
 use canvas_core::nn::{modulate, patch, position};
+use canvas_core::ops::{residual, silu};
 use canvas_core::{Backbone, ConfigError, Text, check, trace};
 
 /// Sizes of an [`Sd3`].
@@ -176,7 +176,7 @@ impl Backbone<4> for Sd3 {
             (h, context) = trace::block(|| format!("blocks.{i}"), (h, context), run); // [B, N, W], [B, T, W]
         }
         let [scale, shift] = modulate::chunks("final_modulation", &self.final_modulation, c); // 2 x [B, 1, W]
-        let h = dense(&self.unembed, modulate::apply(modulate::norm(h), shift, scale));
+        let h = dense(&self.unembed, modulate::normed(h, shift, scale));
         patch::join_channels_last(h, self.patch, height, width) // [B, C, H, S]
     }
 }
@@ -256,7 +256,7 @@ impl Stream {
                 [shift, scale]
             }
         };
-        self.qkv.forward(modulate::apply(modulate::norm(x), shift, scale), None)
+        self.qkv.forward(modulate::normed(x, shift, scale), None)
     }
 
     /// Adds what was read, and again what was read alone, and the perceptron; a stream that ends stays as it is.
@@ -264,13 +264,13 @@ impl Stream {
         let (Some(output), Some(mlp)) = (&self.output, &self.mlp) else { return x };
         let width = x.dims()[2];
         let [gate, shift, scale, gate_m] = modulate::cut(m.clone().narrow(2, 2 * width, 4 * width));
-        let x = x + gate * dense(output, read);
+        let x = residual(x, gate, dense(output, read));
         let x = match again {
             Some(again) => x + again,
             None => x,
         };
-        let fed = mlp.forward(modulate::apply(modulate::norm(x.clone()), shift, scale));
-        x + gate_m * fed
+        let fed = mlp.forward(modulate::normed(x.clone(), shift, scale));
+        residual(x, gate_m, fed)
     }
 }
 
@@ -286,7 +286,7 @@ impl Dual {
     fn forward(&self, x: Tensor<3>, m: &Tensor<3>) -> Tensor<3> {
         let width = x.dims()[2];
         let [shift, scale, gate] = modulate::cut(m.clone().narrow(2, 6 * width, 3 * width));
-        let own = self.qkv.forward(modulate::apply(modulate::norm(x), shift, scale), None);
+        let own = self.qkv.forward(modulate::normed(x, shift, scale), None);
         let [read] = trace::scope(|| "dual".into(), || attend_jointly([own], &Scores::default()));
         gate * dense(&self.output, read)
     }

@@ -4,9 +4,11 @@
 
 use burn::nn::Linear;
 use burn::prelude::*;
-use burn::tensor::activation::gelu_approximate;
 use canvas_core::nn::init::xavier_linear;
-use canvas_core::nn::{Mlp, MlpConfig, Qkv, QkvConfig, Rope, Scores, attend_jointly, dense, modulate};
+use canvas_core::nn::{
+    Activation, Mlp, MlpConfig, Qkv, QkvConfig, Rope, Scores, attend_jointly, dense, modulate,
+};
+use canvas_core::ops::residual;
 use canvas_core::{ConfigError, check, trace};
 
 /// Shift, scale and gate of attention, then of the perceptron: each `[B, 1, W]`, or one a token.
@@ -22,7 +24,7 @@ pub(crate) fn check_heads(heads: usize, axes: &[usize]) -> Result<(), ConfigErro
 /// Queries, keys and values of a stream, normalised and modulated.
 pub(crate) fn ask(qkv: &Qkv, h: &Tensor<3>, modulation: &Modulation, rope: &Rope) -> [Tensor<4>; 3] {
     let [shift, scale, ..] = modulation.clone();
-    qkv.forward(modulate::apply(modulate::norm(h.clone()), shift, scale), Some(rope))
+    qkv.forward(modulate::normed(h.clone(), shift, scale), Some(rope))
 }
 
 /// A stream after what its tokens have read, and their perceptron.
@@ -32,9 +34,9 @@ pub(crate) fn answer(
     [_, _, gate_a, shift, scale, gate_m]: Modulation,
     mlp: impl FnOnce(Tensor<3>) -> Tensor<3>,
 ) -> Tensor<3> {
-    let h = h + gate_a * read;
-    let m = modulate::apply(modulate::norm(h.clone()), shift, scale);
-    h + gate_m * mlp(m)
+    let h = residual(h, gate_a, read);
+    let m = modulate::normed(h.clone(), shift, scale);
+    residual(h, gate_m, mlp(m))
 }
 
 /// Attention of text and image to both: what each has read.
@@ -133,13 +135,13 @@ impl SingleBlock {
         rope: &Rope,
         scores: &Scores,
     ) -> Tensor<3> {
-        let x = modulate::apply(modulate::norm(h.clone()), shift, scale);
+        let x = modulate::normed(h.clone(), shift, scale);
         let [read] = trace::scope(
             || "attention".into(),
             || attend_jointly([self.qkv.forward(x.clone(), Some(rope))], scores),
         );
-        let wide = gelu_approximate(dense(&self.up, x)); // [B, L, 4 W]
-        h + gate * dense(&self.output, Tensor::cat(vec![read, wide], 2))
+        let wide = Activation::GeluTanh.forward(dense(&self.up, x)); // [B, L, 4 W]
+        residual(h, gate, dense(&self.output, Tensor::cat(vec![read, wide], 2)))
     }
 }
 

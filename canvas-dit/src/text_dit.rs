@@ -16,6 +16,7 @@ use canvas_core::memo::{Constant, keep};
 use canvas_core::nn::init::{xavier_linear, zero_linear};
 use canvas_core::nn::{Activation, Attention, AttentionConfig, Mlp, MlpConfig, TimeEmbed, TimeEmbedConfig};
 use canvas_core::nn::{dense, linear, modulate, patch, position};
+use canvas_core::ops::residual;
 use canvas_core::{Backbone, Condition, ConfigError, Text, check, trace};
 
 /// Sizes of a [`TextDit`].
@@ -124,7 +125,7 @@ impl Backbone<4> for TextDit {
             h = trace::block(|| format!("blocks.{i}"), h, |h| block.forward(h, c.clone(), cond)); // [B, N, W]
         }
         let [shift, scale] = modulate::chunks("final_modulation", &self.final_modulation, c); // 2 x [B, 1, W]
-        let h = modulate::apply(modulate::norm(h), shift, scale);
+        let h = modulate::normed(h, shift, scale);
         patch::join_channels_last(dense(&self.unembed, h), self.patch, height, width) // [B, C, H, S]
     }
 }
@@ -156,12 +157,12 @@ impl TextDitBlock {
     fn forward(&self, h: Tensor<3>, c: Tensor<2>, text: &Text) -> Tensor<3> {
         let [shift_a, scale_a, gate_a, shift_m, scale_m, gate_m] =
             modulate::chunks("modulation", &self.modulation, c); // 6 x [B, 1, W]
-        let a = modulate::apply(modulate::norm(h.clone()), shift_a, scale_a);
+        let a = modulate::normed(h.clone(), shift_a, scale_a);
         let own = trace::scope(|| "attention".into(), || self.attention.forward(a.clone(), a, None));
-        let h = h + gate_a * own;
+        let h = residual(h, gate_a, own);
         let h = h.clone() + trace::scope(|| "cross".into(), || self.read(h, text));
-        let m = modulate::apply(modulate::norm(h.clone()), shift_m, scale_m);
-        h + gate_m * self.mlp.forward(m)
+        let m = modulate::normed(h.clone(), shift_m, scale_m);
+        residual(h, gate_m, self.mlp.forward(m))
     }
 
     /// What the patches `[B, N, W]` read of the text.

@@ -21,11 +21,11 @@ use crate::{EmbedTokens, NoTokens, patches};
 use burn::module::Param;
 use burn::nn::PaddingConfig2d;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
-use burn::nn::{Embedding, EmbeddingConfig, Initializer, LayerNorm, LayerNormConfig, Linear};
+use burn::nn::{Embedding, EmbeddingConfig, Initializer, Linear};
 use burn::prelude::*;
 use canvas_core::memo::{Constant, keep};
 use canvas_core::nn::init::normal_linear;
-use canvas_core::nn::{Activation, Mlp, MlpConfig, Qkv, QkvConfig, Scores};
+use canvas_core::nn::{Activation, LayerNorm, LayerNormConfig, Mlp, MlpConfig, Qkv, QkvConfig, Scores};
 use canvas_core::nn::{attend_jointly, conv2d, dense, patch, sinusoidal};
 use canvas_core::{Backbone, Condition, ConfigError, check, trace};
 

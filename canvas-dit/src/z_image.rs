@@ -15,12 +15,12 @@ use crate::prompt::Expected;
 use crate::sandwich::{self, SandwichBlock, Sequence, Sizes, check_places, grid, lengths, run};
 use crate::streams::check_heads;
 use burn::module::Param;
-use burn::nn::{Initializer, Linear, RmsNorm, RmsNormConfig};
+use burn::nn::{Initializer, Linear};
 use burn::prelude::*;
-use burn::tensor::activation::silu;
 use canvas_core::memo::{Constant, keep};
 use canvas_core::nn::init::{normal_linear, xavier_linear, zero_linear};
-use canvas_core::nn::{Scores, dense, linear, modulate, patch, sinusoidal};
+use canvas_core::nn::{RmsNorm, RmsNormConfig, Scores, dense, linear, modulate, patch, sinusoidal};
+use canvas_core::ops::silu;
 use canvas_core::{Backbone, ConfigError, Text, check};
 
 /// Text and image are filled up to a multiple of so many tokens.

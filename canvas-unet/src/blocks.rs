@@ -9,9 +9,9 @@ pub use attention::{ImageAttention, ImageAttentionConfig, SpatialTransformer, Sp
 
 use burn::nn::PaddingConfig2d;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
-use burn::nn::{GroupNorm, GroupNormConfig, Initializer, Linear, LinearConfig};
+use burn::nn::{Initializer, Linear, LinearConfig};
 use burn::prelude::*;
-use canvas_core::nn::{Activation, conv2d, linear};
+use canvas_core::nn::{Activation, GroupNorm, GroupNormConfig, conv2d, linear};
 use serde::{Deserialize, Serialize};
 
 /// A 3x3 convolution that keeps the size.
@@ -155,7 +155,7 @@ impl ResBlock {
         let time = linear(&self.time, embedding); // [B, O], or [B, 2 O]
         let [batch, channels] = time.dims();
         let time = time.reshape([batch, channels, 1, 1]);
-        let h = self.resize.forward(self.activation.forward(self.norm_in.forward(x.clone()))); // [B, C, H, S]
+        let h = self.resize.forward(self.norm_in.forward_then(self.activation, x.clone())); // [B, C, H, S]
         let h = conv2d(&self.conv_in, h); // [B, O, H, S]
         let h = if self.scale_shift {
             let [scale, shift] = [0, 1].map(|i| time.clone().narrow(1, i * channels / 2, channels / 2));

@@ -14,8 +14,8 @@ use crate::{Unet, UnetConfig};
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{Initializer, Linear, PaddingConfig2d};
 use burn::prelude::*;
-use burn::tensor::activation::silu;
 use canvas_core::nn::{TimeEmbed, conv2d};
+use canvas_core::ops::silu;
 use canvas_core::{Backbone, Channels, ConfigError, check, trace};
 
 /// Sizes of a [`ControlNet`].

@@ -14,10 +14,9 @@ use crate::blocks::{
     ImageAttention, ImageAttentionConfig, ResBlock, ResBlockConfig, Resize, conv3, zero_conv3,
 };
 use burn::nn::conv::Conv2d;
-use burn::nn::{GroupNorm, GroupNormConfig};
 use burn::prelude::*;
-use burn::tensor::activation::silu;
-use canvas_core::nn::{Activation, TimeEmbed, TimeEmbedConfig, conv2d, linear};
+use canvas_core::nn::{Activation, GroupNorm, GroupNormConfig, TimeEmbed, TimeEmbedConfig, conv2d, linear};
+use canvas_core::ops::silu;
 use canvas_core::{Backbone, ConfigError, Unconditional, check, trace};
 use levels::{Down, Middle, Stage, Up};
 use serde::{Deserialize, Serialize};
@@ -251,7 +250,7 @@ impl Ddpm {
             let run = || level.forward(h, &embedding, &mut skips); // [B, Ci, H / 2^(i-1), S / 2^(i-1)]
             h = trace::part(|| format!("up.{i}"), run);
         }
-        conv2d(&self.output, self.activation.forward(self.norm.forward(h))) // [B, C, H, S]
+        conv2d(&self.output, self.norm.forward_then(self.activation, h)) // [B, C, H, S]
     }
 
     /// `[B]` to `[B, E]`.

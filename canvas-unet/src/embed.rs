@@ -5,8 +5,8 @@
 use crate::UnetConfig;
 use burn::nn::{Embedding, EmbeddingConfig, Linear, LinearConfig};
 use burn::prelude::*;
-use burn::tensor::activation::silu;
 use canvas_core::nn::{linear, sinusoidal};
+use canvas_core::ops::silu;
 use canvas_core::{Class, Condition, Text};
 use serde::{Deserialize, Serialize};
 

@@ -9,10 +9,10 @@
 use burn::module::{Module, ModuleMapper, Param};
 use burn::nn::Initializer;
 use burn::prelude::*;
-use burn::tensor::activation::silu;
 use burn::tensor::module::conv2d;
 use burn::tensor::ops::ConvOptions;
 use canvas_core::macs;
+use canvas_core::ops::silu;
 use std::f64::consts::{PI, SQRT_2};
 
 /// Keeps a vector of zeros from being divided by zero.

@@ -29,11 +29,11 @@ pub use config::UnetConfig;
 use crate::embed::{Conditions, Extra};
 use crate::levels::{Down, Middle, Up};
 use crate::residuals::Residuals;
+use burn::nn::Linear;
 use burn::nn::conv::Conv2d;
-use burn::nn::{GroupNorm, Linear};
 use burn::prelude::*;
-use burn::tensor::activation::silu;
-use canvas_core::nn::{Activation, TimeEmbed, conv2d, linear};
+use canvas_core::nn::{Activation, GroupNorm, TimeEmbed, conv2d, linear};
+use canvas_core::ops::silu;
 use canvas_core::{Backbone, Text, trace};
 
 /// The UNet: down through the levels, a middle, and up again, each step up reading what a step down left.
@@ -127,7 +127,7 @@ impl Unet {
             let run = || level.forward(h, &embedding, text, &mut skips); // [B, Ci, H / 2^(i-1), S / 2^(i-1)]
             h = trace::part(|| format!("up.{i}"), run);
         }
-        conv2d(&self.output, self.activation.forward(self.norm.forward(h))) // [B, C, H, S]
+        conv2d(&self.output, self.norm.forward_then(self.activation, h)) // [B, C, H, S]
     }
 }
 

@@ -5,7 +5,7 @@ use burn::nn::PaddingConfig2d;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::interpolate::{Interpolate2dConfig, InterpolateMode};
 use burn::prelude::*;
-use canvas_core::nn::{Activation, Attention, AttentionConfig, GroupNorm, GroupNormConfig};
+use canvas_core::nn::{Activation, Attention, AttentionConfig, GroupNorm, GroupNormConfig, conv2d};
 use canvas_core::{ConfigError, check};
 
 /// Added to every group norm's variance; Burn's own default is ten times larger.
@@ -53,7 +53,7 @@ impl Sizes<'_> {
 /// A layer that may be absent.
 pub(crate) fn apply(conv: &Option<Conv2d>, x: Tensor<4>) -> Tensor<4> {
     match conv {
-        Some(conv) => conv.forward(x),
+        Some(conv) => conv2d(conv, x),
         None => x,
     }
 }
@@ -99,8 +99,8 @@ impl ResBlock {
     }
 
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let hidden = self.conv1.forward(self.norm1.forward_then(Activation::Silu, x.clone())); // [B, D, H, W]
-        let hidden = self.conv2.forward(self.norm2.forward_then(Activation::Silu, hidden)); // [B, D, H, W]
+        let hidden = conv2d(&self.conv1, self.norm1.forward_then(Activation::Silu, x.clone())); // [B, D, H, W]
+        let hidden = conv2d(&self.conv2, self.norm2.forward_then(Activation::Silu, hidden)); // [B, D, H, W]
         apply(&self.shortcut, x) + hidden // [B, D, H, W]
     }
 }
@@ -198,10 +198,10 @@ impl Encoder {
     /// - `images`: `[B, C, H, W]` in `[-1, 1]`
     /// - output: `[B, Z, H / f, W / f]` with the downsampling `f` and `Z` channels out
     pub(crate) fn forward(&self, images: Tensor<4>) -> Tensor<4> {
-        let x = self.input.forward(images); // [B, C0, H, W]
+        let x = conv2d(&self.input, images); // [B, C0, H, W]
         let x = self.stages.iter().fold(x, |x, stage| apply(&stage.resize, stage.blocks(x))); // [B, C, h, w]
         let x = self.middle.forward(x); // [B, C, h, w]
-        self.output.forward(self.norm.forward_then(Activation::Silu, x)) // [B, Z, h, w]
+        conv2d(&self.output, self.norm.forward_then(Activation::Silu, x)) // [B, Z, h, w]
     }
 }
 
@@ -238,13 +238,13 @@ impl Decoder {
     /// - `latents`: `[B, Z, h, w]`
     /// - output: `[B, C, f h, f w]`, about `[-1, 1]`, with the downsampling `f`
     pub(crate) fn forward(&self, latents: Tensor<4>) -> Tensor<4> {
-        let mut x = self.middle.forward(self.input.forward(latents)); // [B, C, h, w]
+        let mut x = self.middle.forward(conv2d(&self.input, latents)); // [B, C, h, w]
         for stage in &self.stages {
             x = stage.blocks(x);
             if let Some(conv) = &stage.resize {
                 x = conv.forward(doubled(x)); // [B, C, 2h, 2w]
             }
         }
-        self.output.forward(self.norm.forward_then(Activation::Silu, x)) // [B, C, H, W]
+        conv2d(&self.output, self.norm.forward_then(Activation::Silu, x)) // [B, C, H, W]
     }
 }

@@ -7,7 +7,7 @@ use burn::module::Param;
 use burn::nn::Initializer;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::prelude::*;
-use canvas_core::nn::{Attention, AttentionConfig};
+use canvas_core::nn::{Attention, AttentionConfig, conv2d};
 use canvas_core::ops::silu;
 use canvas_core::{Autoencoder, ConfigError, LatentScale, Posterior, check, trace};
 
@@ -179,8 +179,8 @@ impl ResBlock {
     }
 
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let hidden = self.conv1.forward(silu(self.norm1.forward(x.clone()))); // [B, D, H, W]
-        let hidden = self.conv2.forward(silu(self.norm2.forward(hidden))); // [B, D, H, W]
+        let hidden = conv2d(&self.conv1, silu(self.norm1.forward(x.clone()))); // [B, D, H, W]
+        let hidden = conv2d(&self.conv2, silu(self.norm2.forward(hidden))); // [B, D, H, W]
         apply(&self.shortcut, x) + hidden // [B, D, H, W]
     }
 }
@@ -243,7 +243,7 @@ struct Half {
 
 impl Half {
     fn inwards(&self, images: Tensor<4>) -> Tensor<4> {
-        let x = self.input.forward(images); // [B, C0, H, W]
+        let x = conv2d(&self.input, images); // [B, C0, H, W]
         let x = self.levels.iter().enumerate().fold(x, |x, (i, level)| {
             trace::tap(|| format!("encoder.levels.{i}"), apply(&level.resize, level.blocks(x)))
         });
@@ -251,7 +251,7 @@ impl Half {
     }
 
     fn outwards(&self, latents: Tensor<4>) -> Tensor<4> {
-        let x = self.middle.forward(self.input.forward(latents)); // [B, C, h, w]
+        let x = self.middle.forward(conv2d(&self.input, latents)); // [B, C, h, w]
         let x = self.levels.iter().enumerate().fold(x, |x, (i, level)| {
             let x = trace::tap(|| format!("decoder.levels.{i}"), level.blocks(x));
             match &level.resize {
@@ -263,7 +263,7 @@ impl Half {
     }
 
     fn finish(&self, x: Tensor<4>) -> Tensor<4> {
-        self.output.forward(silu(self.norm.forward(x)))
+        conv2d(&self.output, silu(self.norm.forward(x)))
     }
 }
 
@@ -301,7 +301,7 @@ impl Autoencoder for AutoencoderKlQwenImage {
         let [_, channels, height, width] = images.dims();
         check_channels("images", channels, "image_channels", self.image_channels);
         latent_size(height, width, self.downsampling);
-        let moments = self.quant.forward(self.encoder.inwards(images)); // [B, 2 Z, h, w]
+        let moments = conv2d(&self.quant, self.encoder.inwards(images)); // [B, 2 Z, h, w]
         let mean = moments.clone().narrow(1, 0, self.latent); // [B, Z, h, w]
         let log_variance = moments.narrow(1, self.latent, self.latent); // [B, Z, h, w]
         Posterior { mean, log_variance: Some(log_variance.clamp(LOG_VARIANCE.0, LOG_VARIANCE.1)) }
@@ -311,7 +311,7 @@ impl Autoencoder for AutoencoderKlQwenImage {
     /// If the latents have another number of channels.
     fn decode(&self, latents: Tensor<4>) -> Tensor<4> {
         check_channels("latents", latents.dims()[1], "latent", self.latent);
-        self.decoder.outwards(self.post_quant.forward(latents)) // [B, 3, H, W]
+        self.decoder.outwards(conv2d(&self.post_quant, latents)) // [B, 3, H, W]
     }
 
     /// # Panics

@@ -8,6 +8,7 @@ use burn::nn::{
 };
 use burn::prelude::*;
 use burn::tensor::activation::relu;
+use canvas_core::nn::conv2d;
 use canvas_core::{Autoencoder, ConfigError, Posterior, check, trace};
 
 /// Sizes of an [`AutoencoderTiny`].
@@ -176,9 +177,9 @@ impl Block {
     }
 
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let hidden = relu(self.conv1.forward(x.clone())); // [B, C, H, W]
-        let hidden = relu(self.conv2.forward(hidden)); // [B, C, H, W]
-        relu(self.conv3.forward(hidden) + x) // [B, C, H, W]
+        let hidden = relu(conv2d(&self.conv1, x.clone())); // [B, C, H, W]
+        let hidden = relu(conv2d(&self.conv2, hidden)); // [B, C, H, W]
+        relu(conv2d(&self.conv3, hidden) + x) // [B, C, H, W]
     }
 }
 
@@ -237,7 +238,7 @@ impl TinyEncoder {
         let x = self.stages.iter().enumerate().fold(x, |x, (i, stage)| {
             trace::tap(|| format!("encoder.stages.{i}"), stage.blocks(stage.conv.forward(x)))
         });
-        self.output.forward(x) // [B, latent, h, w]
+        conv2d(&self.output, x) // [B, latent, h, w]
     }
 }
 
@@ -281,7 +282,7 @@ impl TinyDecoder {
     /// - output: `[B, C, f h, f w]`, about `[-1, 1]`, with the downsampling `f`
     fn forward(&self, latents: Tensor<4>) -> Tensor<4> {
         let z = if self.clamp { (latents / 3.0).tanh() * 3.0 } else { latents }; // [B, latent, h, w]
-        let mut x = relu(self.input.forward(z)); // [B, C, h, w]
+        let mut x = relu(conv2d(&self.input, z)); // [B, C, h, w]
         let last = self.stages.len() - 1;
         for (i, stage) in self.stages.iter().enumerate() {
             x = stage.blocks(x);

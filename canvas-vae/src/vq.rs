@@ -5,6 +5,7 @@ use crate::shape::{check_channels, latent_size};
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{Embedding, EmbeddingConfig, Initializer};
 use burn::prelude::*;
+use canvas_core::nn::conv2d;
 use canvas_core::{Autoencoder, ConfigError, Posterior, check};
 
 /// Sizes of a [`VqModel`].
@@ -228,7 +229,7 @@ impl VqModel {
     /// If the latents have another number of channels than the codebook's vectors.
     pub fn decode_quantised(&self, latents: Tensor<4>) -> Tensor<4> {
         check_channels("latents", latents.dims()[1], "code_width", self.width());
-        self.decoder.forward(self.post_quant.forward(latents)) // [B, C, H, W]
+        self.decoder.forward(conv2d(&self.post_quant, latents)) // [B, C, H, W]
     }
 
     /// Numbers of a vector of the codebook.
@@ -246,7 +247,7 @@ impl Autoencoder for VqModel {
         let [_, channels, height, width] = images.dims();
         check_channels("images", channels, "image_channels", self.image_channels);
         latent_size(height, width, self.downsampling);
-        Posterior { mean: self.quant.forward(self.encoder.forward(images)), log_variance: None }
+        Posterior { mean: conv2d(&self.quant, self.encoder.forward(images)), log_variance: None }
     }
 
     /// Replaces the latents by the nearest vectors of the codebook, then decodes those.

@@ -1,8 +1,8 @@
 //! Linear and convolutional layers, counted.
 
 use crate::{macs, ops};
-use burn::nn::Linear;
 use burn::nn::conv::Conv2d;
+use burn::nn::{Linear, PaddingConfig2d};
 use burn::prelude::*;
 
 /// Applies a layer to every token of every sample.
@@ -37,8 +37,22 @@ pub fn linear(layer: &Linear, x: Tensor<2>) -> Tensor<2> {
 /// # Shapes
 /// `[B, C, H, S]` to `[B, O, H', S']`.
 pub fn conv2d(layer: &Conv2d, x: Tensor<4>) -> Tensor<4> {
-    let y = layer.forward(x);
+    let y = match (plain(layer), &layer.bias) {
+        (Some(conv), Some(bias)) => ops::conv2d(conv, x, layer.weight.val(), bias.val()),
+        _ => layer.forward(x),
+    };
     let ([batch, _, height, width], kernel) = (y.dims(), layer.weight.dims());
     macs::add(batch * height * width * kernel.iter().product::<usize>());
     y
+}
+
+/// How a layer moves, if [`ops::conv2d`] can; kernels of one pixel are products, which Burn makes of them.
+fn plain(layer: &Conv2d) -> Option<ops::Conv2d> {
+    let padding = match layer.padding {
+        PaddingConfig2d::Valid => [0, 0],
+        PaddingConfig2d::Explicit(top, left, bottom, right) if (top, left) == (bottom, right) => [top, left],
+        _ => return None,
+    };
+    let plain = layer.groups == 1 && layer.dilation == [1, 1] && layer.kernel_size != [1, 1];
+    plain.then_some(ops::Conv2d { stride: layer.stride, padding })
 }

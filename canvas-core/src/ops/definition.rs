@@ -1,9 +1,10 @@
 //! What each operation is: plain tensor operations, for any backend and precision. Kernels are held to these.
 
-use super::{AdamW, GroupNorm, Norm};
+use super::{AdamW, Conv2d, GroupNorm, Norm};
 use crate::nn::{Activation, Pairs};
 use burn::prelude::*;
-use burn::tensor::{DType, activation};
+use burn::tensor::ops::ConvOptions;
+use burn::tensor::{DType, activation, module};
 
 /// See [`activate`](super::activate()).
 pub fn activate<const D: usize>(x: Tensor<D>, by: Activation) -> Tensor<D> {
@@ -44,6 +45,12 @@ pub fn residual(x: Tensor<3>, gate: Tensor<3>, y: Tensor<3>) -> Tensor<3> {
 /// See [`linear`](super::linear()).
 pub fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Tensor<1>) -> Tensor<2> {
     x.matmul(weight) + bias.unsqueeze()
+}
+
+/// See [`conv2d`](super::conv2d()).
+pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>, conv: Conv2d) -> Tensor<4> {
+    let options = ConvOptions::new(conv.stride, conv.padding, [1, 1], 1);
+    module::conv2d(x, weight, Some(bias), options)
 }
 
 /// See [`group_norm`](super::group_norm()).

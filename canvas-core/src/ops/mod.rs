@@ -132,6 +132,32 @@ pub fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Tensor<1>) -> Tensor<2> {
     fastest!(linear(x, weight, bias))
 }
 
+/// A convolution with a bias, without groups and dilation.
+///
+/// # Shapes
+/// - `x`: `[B, C, H, S]`; `weight`: `[O, C, h, w]`; `bias`: `[O]`
+///
+/// # Panics
+/// If the shapes are others.
+pub fn conv2d(conv: Conv2d, x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>) -> Tensor<4> {
+    let ([_, channels, ..], [to, from, ..]) = (x.dims(), weight.dims());
+    assert_eq!(
+        [channels, bias.dims()[0]],
+        [from, to],
+        "channels of what is convolved and of a bias, and of a weight"
+    );
+    fastest!(conv2d(x, weight, bias, conv))
+}
+
+/// How a [`conv2d`] moves.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Conv2d {
+    /// Rows and columns from one output to the next.
+    pub stride: [usize; 2],
+    /// Rows and columns of zeros on either side.
+    pub padding: [usize; 2],
+}
+
 /// Group norm, and the activation after it.
 ///
 /// # Shapes

@@ -158,6 +158,31 @@ fn linear_layers_are_their_definitions() {
 }
 
 #[test]
+fn convolutions_are_their_definitions() {
+    // The second and the fourth are large enough for Winograd's.
+    for ([batch, from, to, height, width], kernel, stride, padding) in [
+        ([1, 1, 1, 3, 3], [3, 3], [1, 1], [0, 0]),
+        ([2, 16, 20, 17, 13], [3, 3], [1, 1], [1, 1]),
+        ([2, 5, 7, 9, 12], [3, 3], [2, 2], [1, 1]),
+        ([1, 32, 33, 24, 24], [3, 3], [1, 1], [1, 1]),
+        ([1, 3, 4, 8, 9], [5, 3], [1, 2], [2, 1]),
+        ([2, 3, 4, 8, 8], [4, 4], [4, 4], [0, 0]),
+    ] {
+        let conv = ops::Conv2d { stride, padding };
+        let [rows, columns] = kernel;
+        let weight = chirp([to, from, rows, columns], 1.0) / ((from * rows * columns) as f64).sqrt();
+        let inputs = [chirp([batch, from, height, width], 0.0), weight, chirp([1, to, 1, 1], 2.0)];
+        let flat = |bias: Tensor<4>| bias.reshape([to]);
+        compare(
+            &format!("{from} to {to} channels, {kernel:?} of {height}x{width}, {conv:?}"),
+            inputs,
+            |[x, w, b]| ops::conv2d(conv, x, w, flat(b)),
+            |[x, w, b]| definition::conv2d(x, w, flat(b), conv),
+        );
+    }
+}
+
+#[test]
 fn numbers_may_lie_in_any_order() {
     let x = chirp([5, 6, 8], 0.0);
     let turned = || x.clone().swap_dims(0, 2).narrow(1, 1, 4).flip([0]);

@@ -2,12 +2,13 @@
 
 use super::Flux2Config;
 use crate::streams::{Modulation, answer, attend_both};
-use burn::nn::{Linear, RmsNorm, RmsNormConfig};
+use burn::nn::Linear;
 use burn::prelude::*;
-use burn::tensor::activation::silu;
 use canvas_core::nn::{
-    GatedMlp, GatedMlpConfig, Qkv, QkvConfig, Rope, Scores, attend_jointly, attention, dense, init, modulate,
+    GatedMlp, GatedMlpConfig, Qkv, QkvConfig, RmsNorm, RmsNormConfig, Rope, Scores, attend_jointly,
+    attention, dense, init, modulate,
 };
+use canvas_core::ops::{residual, silu};
 use canvas_core::trace;
 
 /// A stream's own layers in a [`Double`].
@@ -90,7 +91,7 @@ impl Single {
         rope: &Rope,
     ) -> Tensor<3> {
         let (width, hidden) = (h.dims()[2], self.hidden);
-        let all = dense(&self.input, modulate::apply(modulate::norm(h.clone()), shift, scale));
+        let all = dense(&self.input, modulate::normed(h.clone(), shift, scale));
         let [query, key, value] =
             [0, 1, 2].map(|k| attention::split(all.clone().narrow(2, k * width, width), self.heads));
         let query = rope.rotate(self.query_norm.forward(query)); // [B, H, L, W/H]
@@ -98,6 +99,6 @@ impl Single {
         let [read] =
             trace::scope(|| "attention".into(), || attend_jointly([[query, key, value]], &Scores::default()));
         let [open, up] = [0, 1].map(|k| all.clone().narrow(2, 3 * width + k * hidden, hidden));
-        h + gate * dense(&self.output, Tensor::cat(vec![read, silu(open) * up], 2))
+        residual(h, gate, dense(&self.output, Tensor::cat(vec![read, silu(open) * up], 2)))
     }
 }

@@ -1,13 +1,14 @@
 //! What Sana has in place of softmax attention and of the perceptron.
 
 use burn::nn::conv::{Conv2d, Conv2dConfig};
-use burn::nn::{Initializer, Linear, PaddingConfig2d, RmsNorm, RmsNormConfig};
+use burn::nn::{Initializer, Linear, PaddingConfig2d};
 use burn::prelude::*;
 use burn::tensor::DType;
-use burn::tensor::activation::{relu, silu};
+use burn::tensor::activation::relu;
 use canvas_core::nn::attention::{joined, split};
 use canvas_core::nn::init::{linear, xavier_linear};
-use canvas_core::nn::{conv2d, dense};
+use canvas_core::nn::{RmsNorm, RmsNormConfig, conv2d, dense};
+use canvas_core::ops::silu;
 use canvas_core::{macs, trace};
 
 /// Attention with `relu(q) . relu(k)` in place of `exp(q . k)`: keys and values of all tokens are one `[D, D]` matrix a

@@ -3,10 +3,12 @@
 //! Shape letters: as in [`blocks`](super).
 
 use burn::nn::conv::{Conv2d, Conv2dConfig};
-use burn::nn::{GroupNorm, GroupNormConfig, Initializer, LayerNorm, LayerNormConfig, Linear, LinearConfig};
+use burn::nn::{Initializer, Linear, LinearConfig};
 use burn::prelude::*;
 use burn::tensor::module::linear;
-use canvas_core::nn::{Activation, Attention, AttentionConfig, dense};
+use canvas_core::nn::{
+    Activation, Attention, AttentionConfig, GroupNorm, GroupNormConfig, LayerNorm, LayerNormConfig, dense,
+};
 use canvas_core::{Text, macs, trace};
 
 /// Sizes of an [`ImageAttention`].

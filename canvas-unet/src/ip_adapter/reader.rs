@@ -4,11 +4,10 @@
 //! `A` attention width of a resampler.
 
 use burn::module::Param;
-use burn::nn::{Initializer, LayerNorm, LayerNormConfig, Linear, LinearConfig};
+use burn::nn::{Initializer, Linear, LinearConfig};
 use burn::prelude::*;
-use burn::tensor::activation::gelu;
 use canvas_core::nn::attention::{joined, split};
-use canvas_core::nn::{attend, dense};
+use canvas_core::nn::{Activation, LayerNorm, LayerNormConfig, attend, dense};
 use canvas_core::{ConfigError, check, trace};
 use serde::{Deserialize, Serialize};
 
@@ -126,7 +125,7 @@ impl Pooled {
     }
 }
 
-/// `norm(output(gelu(input(x))))`.
+/// `norm(output(Activation::Gelu.forward(input(x))))`.
 #[derive(Module, Debug)]
 pub(super) struct EachState {
     input: Linear,
@@ -136,7 +135,7 @@ pub(super) struct EachState {
 
 impl EachState {
     fn forward(&self, states: Tensor<3>) -> Tensor<3> {
-        self.norm.forward(dense(&self.output, gelu(dense(&self.input, states)))) // [B, I, K]
+        self.norm.forward(dense(&self.output, Activation::Gelu.forward(dense(&self.input, states)))) // [B, I, K]
     }
 }
 
@@ -206,7 +205,7 @@ impl Round {
         let [key, value] = both.chunk(2, 2).try_into().expect("two halves");
         let read = attend(query, split(key, self.heads), split(value, self.heads), None); // [B, H, T, 64]
         let h = h + dense(&self.output, joined(read)); // [B, T, R]
-        let hidden = gelu(dense(&self.up, self.norm_feed.forward(h.clone()))); // [B, T, 4 R]
+        let hidden = Activation::Gelu.forward(dense(&self.up, self.norm_feed.forward(h.clone()))); // [B, T, 4 R]
         h + dense(&self.down, hidden)
     }
 }

@@ -6,9 +6,9 @@ use crate::blocks::{
 };
 use crate::embed::{Extra, LabelKind};
 use crate::levels::{Down, Middle, Up};
-use burn::nn::{GroupNormConfig, Linear, LinearConfig};
+use burn::nn::{Linear, LinearConfig};
 use burn::prelude::*;
-use canvas_core::nn::{Activation, TimeEmbed, TimeEmbedConfig};
+use canvas_core::nn::{Activation, GroupNormConfig, TimeEmbed, TimeEmbedConfig};
 use canvas_core::{ConfigError, check};
 
 /// Sizes of a [`Unet`].

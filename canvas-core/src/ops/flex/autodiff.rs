@@ -1,11 +1,11 @@
 //! How the kernels are differentiated.
 
 use super::{
-    Kernels, Scores, Turn, attend, dense, group, groups, like, linear, numbers, pointwise, rows, turned,
-    width,
+    Kernels, Scores, Turn, attend, conv, dense, group, groups, like, linear, numbers, pointwise, rows, sizes,
+    turned, width,
 };
 use crate::nn::Activation;
-use crate::ops::{GroupNorm, Norm};
+use crate::ops::{Conv2d, GroupNorm, Norm};
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
 use burn::backend::autodiff::grads::Gradients;
@@ -70,6 +70,29 @@ impl<C: CheckpointStrategy> Kernels for Autodiff<Flex, C> {
             let dx = asked[0].then(|| like(&value, linear::input_gradient(grads, numbers(&matrix), to)));
             let dw = asked[1].then(|| like(&matrix, linear::weight_gradient(numbers(&value), grads, sizes)));
             let db = asked[2].then(|| like(&vector, linear::bias_gradient(grads, to)));
+            [dx, dw, db]
+        })
+    }
+
+    fn conv2d(x: Tracked<C>, weight: Tracked<C>, bias: Tracked<C>, conv: Conv2d) -> Tracked<C> {
+        let [value, kernel, vector] = [&x, &weight, &bias].map(|x| dense(x.primitive().clone()));
+        let y = Flex::conv2d(value.clone(), kernel.clone(), vector.clone(), conv);
+        let sizes = sizes(&value, &kernel, conv);
+        noted::<C, _>([x, weight, bias], y, move |grad, asked| {
+            let grad = dense(grad);
+            let grads = numbers(&grad);
+            let dx = asked[0].then(|| {
+                let mut dx = vec![0.0; numbers(&value).len()];
+                conv::input_gradient(&sizes, numbers(&kernel), grads, &mut dx);
+                like(&value, dx)
+            });
+            let dw = asked[1].then(|| {
+                let mut dw = vec![0.0; numbers(&kernel).len()];
+                conv::weight_gradient(&sizes, numbers(&value), grads, &mut dw);
+                like(&kernel, dw)
+            });
+            let [rows, columns] = sizes.output();
+            let db = asked[2].then(|| like(&vector, group::channel_sums(grads, sizes.to, rows * columns)));
             [dx, dw, db]
         })
     }

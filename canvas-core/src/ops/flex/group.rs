@@ -57,6 +57,28 @@ pub fn norm_backward(
     activation.map_or_else(|| job.with(Straight), |activation| with(activation, job))
 }
 
+/// Sums of channels over samples and places: the gradient of a convolution's bias.
+pub fn channel_sums(x: &[f32], channels: usize, size: usize) -> Vec<f32> {
+    let mut sums = vec![0.0; x.len() / size.max(1)];
+    let tasks: Vec<_> = x.chunks(size.max(1)).zip(&mut sums).map(|(x, sum)| Sum { x, sum }).collect();
+    each(tasks, |task| dispatch(task));
+    total(channels, channels, sums.chunks(channels).map(|sums| (0, sums)))
+}
+
+struct Sum<'a> {
+    x: &'a [f32],
+    sum: &'a mut f32,
+}
+
+impl WithSimd for Sum<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        *self.sum = sum(simd, [self.x], |[x]| x);
+    }
+}
+
 /// No activation.
 #[derive(Clone, Copy)]
 struct Straight;

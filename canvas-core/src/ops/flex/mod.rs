@@ -7,6 +7,7 @@ mod adamw;
 mod attend;
 mod attention;
 mod autodiff;
+mod conv;
 mod group;
 mod linear;
 mod pointwise;
@@ -14,7 +15,7 @@ mod rotate;
 mod rows;
 mod simd;
 
-use super::{AdamW, GroupNorm, Norm, kernels_are_on};
+use super::{AdamW, Conv2d, GroupNorm, Norm, kernels_are_on};
 use crate::nn::{self, Activation, Pairs};
 use burn::backend::flex::{FlexTensor, Layout};
 use burn::backend::tensor::FloatTensor;
@@ -45,6 +46,13 @@ pub trait Kernels: burn::backend::Backend {
     fn residual(x: FloatTensor<Self>, gate: FloatTensor<Self>, y: FloatTensor<Self>) -> FloatTensor<Self>;
     /// `[R, I]`, `[I, O]` and `[O]`.
     fn linear(x: FloatTensor<Self>, weight: FloatTensor<Self>, bias: FloatTensor<Self>) -> FloatTensor<Self>;
+    /// `[B, C, H, S]`, `[O, C, h, w]` and `[O]`.
+    fn conv2d(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        conv: Conv2d,
+    ) -> FloatTensor<Self>;
     /// `[B, C, H, S]`, and two of `[C]`.
     fn group_norm(
         x: FloatTensor<Self>,
@@ -115,6 +123,12 @@ pub fn residual(x: Tensor<3>, gate: Tensor<3>, y: Tensor<3>) -> Tensor<3> {
 /// See [`linear`](super::linear()).
 pub fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Tensor<1>) -> Tensor<2> {
     Tensor::from_dispatch(Dispatch::linear(x.into_dispatch(), weight.into_dispatch(), bias.into_dispatch()))
+}
+
+/// See [`conv2d`](super::conv2d()).
+pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>, conv: Conv2d) -> Tensor<4> {
+    let [x, weight, bias] = [x.into_dispatch(), weight.into_dispatch(), bias.into_dispatch()];
+    Tensor::from_dispatch(Dispatch::conv2d(x, weight, bias, conv))
 }
 
 /// See [`group_norm`](super::group_norm()).
@@ -199,6 +213,15 @@ impl Kernels for Flex {
         shaped(Shape::new([x.layout().shape()[0], width(&weight)]), y)
     }
 
+    fn conv2d(x: FlexTensor, weight: FlexTensor, bias: FlexTensor, conv: Conv2d) -> FlexTensor {
+        let [x, weight, bias] = [x, weight, bias].map(dense);
+        let sizes = sizes(&x, &weight, conv);
+        let [rows, columns] = sizes.output();
+        let mut y = vec![0.0; sizes.batch * sizes.to * rows * columns];
+        conv::forward(&sizes, numbers(&x), numbers(&weight), Some(numbers(&bias)), &mut y);
+        shaped(Shape::new([sizes.batch, sizes.to, rows, columns]), y)
+    }
+
     fn group_norm(x: FlexTensor, weight: FlexTensor, bias: FlexTensor, norm: GroupNorm) -> FlexTensor {
         let [x, weight, bias] = [x, weight, bias].map(dense);
         let vectors = [numbers(&weight), numbers(&bias)];
@@ -264,6 +287,12 @@ fn like(x: &FlexTensor, numbers: Vec<f32>) -> FlexTensor {
 
 fn shaped(shape: Shape, numbers: Vec<f32>) -> FlexTensor {
     FlexTensor::new(Bytes::from_elems(numbers), Layout::contiguous(shape), DType::F32)
+}
+
+fn sizes(x: &FlexTensor, weight: &FlexTensor, Conv2d { stride, padding }: Conv2d) -> conv::Conv {
+    let [[batch, from, height, width], [to, _, rows, columns]] =
+        [x, weight].map(|x| [0, 1, 2, 3].map(|axis| x.layout().shape()[axis]));
+    conv::Conv { batch, from, to, height, width, kernel: [rows, columns], stride, padding }
 }
 
 fn groups(x: &FlexTensor, norm: GroupNorm) -> group::Groups {

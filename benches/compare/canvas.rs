@@ -1,0 +1,349 @@
+//! canvas' side of `benches/compare/compare.py`, which starts it: see `benches/compare/README.md` for what it is asked.
+//!
+//! Words of a line are separated by tabs, answers are one line each.
+
+use burn::module::{Module, Param};
+use burn::nn::conv::Conv2dConfig;
+use burn::nn::{Initializer, PaddingConfig2d};
+use burn::optim::GradientsParams;
+use burn::prelude::*;
+use canvas_core::nn::{Activation, attend, conv2d, modulate};
+use canvas_core::weights::{Rules, Source, load_published, read_tensors, write_tensors};
+use canvas_core::{Autoencoder, Backbone, Class, Text, TextEncoder, Tokens, ops, params};
+use canvas_dit::{DitConfig, Sd3Config};
+use canvas_text::{ClipTextConfig, T5Config};
+use canvas_train::{AdamW, ModuleOptimizer};
+use canvas_unet::UnetConfig;
+use canvas_vae::AutoencoderKlConfig;
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::fs;
+use std::io::{BufRead, stdin};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+/// Reads what a run computed: not part of its time.
+type Output = Box<dyn FnOnce() -> Vec<f32>>;
+
+const RATE: f64 = 1e-4;
+
+/// Runs of a case that changes its parameters, before its answer is compared.
+const STEPS: usize = 5;
+
+fn main() -> Result<()> {
+    let mut work: Option<Box<dyn Work>> = None;
+    for line in stdin().lock().lines() {
+        let line = line?;
+        let answered = match (&line.split('\t').collect::<Vec<_>>()[..], &mut work) {
+            (["load", case, folder, answer], work) => {
+                load(case, Path::new(folder), Path::new(answer)).map(|(made, seconds)| {
+                    *work = Some(made);
+                    format!("ok\t{seconds}")
+                })
+            }
+            (["run"], Some(work)) => timed(&mut **work).map(|(seconds, _)| seconds.to_string()),
+            (["memory"], Some(work)) => memory(&mut **work).map(|bytes| bytes.to_string()),
+            (["quit"], _) => return Ok(()),
+            _ => Err(format!("{line:?} is nothing that can be asked now").into()),
+        };
+        // Lists of keys have many lines, an answer has one.
+        let error = |error: Box<dyn Error>| format!("error\t{}", error.to_string().replace('\n', "; "));
+        println!("{}", answered.unwrap_or_else(error));
+    }
+    Ok(())
+}
+
+/// Makes a case, runs it as often as is compared and writes the answers; with the seconds of that.
+fn load(case: &str, folder: &Path, answer: &Path) -> Result<(Box<dyn Work>, f64)> {
+    let mut work = Case::open(case, folder)?.work()?;
+    let begun = Instant::now();
+    let changes = case.contains("train") || case == "adamw";
+    let mut output = Vec::new();
+    for _ in 0..if changes { STEPS } else { 1 } {
+        output.extend(work.run()());
+    }
+    let seconds = begun.elapsed().as_secs_f64();
+    let tensors = [("output", &output[..]), ("still", &[work.still() as f32][..])];
+    let tensors = tensors.map(|(name, values)| (name.to_owned(), TensorData::from(values)));
+    write_tensors(answer, &tensors, &BTreeMap::new())?;
+    Ok((work, seconds))
+}
+
+/// The seconds of a run, and what it computed, still held: freeing it is not part of the time, as in the other sides.
+fn timed(work: &mut dyn Work) -> Result<(f64, Output)> {
+    let begun = Instant::now();
+    let output = work.run();
+    Device::flex().sync()?;
+    Ok((begun.elapsed().as_secs_f64(), output))
+}
+
+/// How far memory rises in a run above what was held before it.
+fn memory(work: &mut dyn Work) -> Result<u64> {
+    let before = status("VmRSS:")?;
+    fs::write("/proc/self/clear_refs", "5")?; // from here on VmHWM counts anew
+    let _output = timed(work)?;
+    Ok(status("VmHWM:")?.saturating_sub(before))
+}
+
+/// Bytes of a line of `/proc/self/status`.
+fn status(field: &str) -> Result<u64> {
+    let status = fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix(field));
+    let kib = line.and_then(|line| line.trim().strip_suffix("kB"));
+    let kib = kib.ok_or_else(|| format!("/proc/self/status has no {field} in kB"))?;
+    Ok(1024 * kib.trim().parse::<u64>()?)
+}
+
+/// A case, ready to run.
+trait Work {
+    /// All that is timed.
+    fn run(&mut self) -> Output;
+
+    /// How many parameters training has not moved.
+    fn still(&mut self) -> usize {
+        0
+    }
+}
+
+/// A case that leaves nothing behind.
+struct Once<F: FnMut() -> Output>(F);
+
+impl<F: FnMut() -> Output> Work for Once<F> {
+    fn run(&mut self) -> Output {
+        (self.0)()
+    }
+}
+
+fn once<const D: usize>(run: impl Fn() -> Tensor<D> + 'static) -> Result<Box<dyn Work>> {
+    Ok(Box::new(Once(move || read(run()))))
+}
+
+/// A tensor to be read later.
+fn read<const D: usize>(x: Tensor<D>) -> Output {
+    Box::new(move || x.into_data().iter().collect())
+}
+
+/// A step of training a run.
+struct Training<M, L> {
+    model: Option<M>,
+    loss: L,
+    optimizer: ModuleOptimizer<AdamW>,
+    start: Vec<params::Named>,
+}
+
+impl<M: Module, L: Fn(&M) -> Tensor<1>> Work for Training<M, L> {
+    fn run(&mut self) -> Output {
+        let model = self.model.take().expect("put back after every step");
+        let loss = (self.loss)(&model);
+        let gradients = GradientsParams::from_grads(loss.backward(), &model);
+        self.model = Some(self.optimizer.step(RATE, model, gradients));
+        let loss = loss.into_scalar::<f32>();
+        Box::new(move || vec![loss])
+    }
+
+    fn still(&mut self) -> usize {
+        let start = std::mem::take(&mut self.start); // it is asked once, and memory counts
+        // SD3's table of positions is a parameter that is never trained.
+        let now = self.model.iter().flat_map(params::named);
+        now.zip(&start).filter(|(now, then)| now.data == then.data && now.name != "position").count()
+    }
+}
+
+fn adamw() -> ModuleOptimizer<AdamW> {
+    ModuleOptimizer::new(AdamW::default())
+}
+
+/// Matrices for the optimizer alone.
+#[derive(Module, Debug)]
+struct Matrices {
+    weights: Vec<Param<Tensor<2>>>,
+}
+
+/// A case as compare.py has written it.
+struct Case {
+    name: String,
+    folder: PathBuf,
+    inputs: BTreeMap<String, TensorData>,
+    device: Device,
+}
+
+impl Case {
+    fn open(name: &str, folder: &Path) -> Result<Self> {
+        let learns = name.contains("train") || name.ends_with("-grad") || name == "adamw";
+        let device = if learns { Device::flex().autodiff() } else { Device::flex() };
+        let inputs = read_tensors(&folder.join("inputs.safetensors"))?;
+        Ok(Self { name: name.to_owned(), folder: folder.to_owned(), inputs, device })
+    }
+
+    fn input(&self, name: &str) -> Result<TensorData> {
+        Ok(self.inputs.get(name).cloned().ok_or_else(|| format!("inputs.safetensors has no {name}"))?)
+    }
+
+    fn get<const D: usize>(&self, name: &str) -> Result<Tensor<D>> {
+        let data = self.input(name)?;
+        let axes = data.shape().to_vec().len();
+        let fits = (axes == D).then(|| Tensor::from_data(data, &self.device));
+        Ok(fits.ok_or_else(|| format!("{name} of inputs.safetensors has {axes} axes, not {D}"))?)
+    }
+
+    fn ids(&self, name: &str) -> Result<Vec<usize>> {
+        Ok(self.input(name)?.iter::<f32>().map(|id| id as usize).collect())
+    }
+
+    fn loaded<M: Module>(&self, module: M, rules: &Rules) -> Result<M> {
+        let source = Source::open(&self.folder.join("weights.safetensors"), None)?;
+        Ok(load_published(module, &source, rules)?.0)
+    }
+
+    fn work(&self) -> Result<Box<dyn Work>> {
+        let device = &self.device;
+        let (clip, t5) =
+            (ClipTextConfig::clip_l(), T5Config::new(2048, 64, 32, 5120, 1).with_vocabulary(1000));
+        match self.name.as_str() {
+            name if name.starts_with("dit-") => {
+                let config = if name.contains("-s2-") { DitConfig::small(32) } else { DitConfig::base(32) };
+                let class = Class::new(&self.ids("labels")?, device);
+                let (latents, time) = (self.get("x")?, self.get("time")?);
+                // Parameters have our own names there, in PyTorch's layouts.
+                self.network(config.init(device), &Rules::new(), move |net| {
+                    net.forward_with_variance(latents.clone(), time.clone(), &class)
+                })
+            }
+            name if name.starts_with("unet-") => {
+                let widths = vec![128, 256, 512, 512];
+                let small = UnetConfig::new(4, 768, widths, vec![1, 1, 1, 0], vec![8; 4]);
+                let config = if name == "unet-sd15" { UnetConfig::sd1() } else { small };
+                self.prompted(config.init(device), &config.published())
+            }
+            "mmdit-block" | "mmdit-block-train" => {
+                let config = Sd3Config::new(2, 24).with_table(96).with_base(32);
+                self.prompted(config.init(device), &config.published())
+            }
+            "vae-decode" | "vae-decode-32" => {
+                let (config, latents) = (AutoencoderKlConfig::sd(), self.get("x")?);
+                let net = self.loaded(config.init(device), &config.published())?;
+                once(move || net.decode(latents.clone()))
+            }
+            "clip-l" => self.encoder(clip.init(device), &clip.published()),
+            "t5-block" => self.encoder(t5.init(device), &t5.published()),
+            "adamw" => self.update(),
+            _ => self.operation(),
+        }
+    }
+
+    /// A network with its weights, to answer or to train towards the case's target.
+    fn network<M: Module + 'static>(
+        &self,
+        net: M,
+        rules: &Rules,
+        forward: impl Fn(&M) -> Tensor<4> + 'static,
+    ) -> Result<Box<dyn Work>> {
+        let net = self.loaded(net, rules)?;
+        if !self.name.contains("train") {
+            return once(move || forward(&net));
+        }
+        let target: Tensor<4> = self.get("target")?;
+        let loss = move |net: &M| (forward(net) - target.clone()).square().mean();
+        let start = params::named(&net);
+        Ok(Box::new(Training { model: Some(net), loss, optimizer: adamw(), start }))
+    }
+
+    /// A network that is told text, all of it real tokens. Stable Diffusion 1 has no vector for a whole prompt.
+    fn prompted<N: Module + Backbone<4, Cond = Text> + 'static>(
+        &self,
+        net: N,
+        rules: &Rules,
+    ) -> Result<Box<dyn Work>> {
+        let (latents, time, tokens): (_, _, Tensor<3>) =
+            (self.get("x")?, self.get("time")?, self.get("text")?);
+        let [batch, length, _] = tokens.dims();
+        let mask = Tensor::<2, Int>::ones([batch, length], &self.device).bool();
+        let pooled = self.get("pooled").unwrap_or_else(|_| Tensor::zeros([batch, 0], &self.device));
+        let text = Text { tokens, mask, pooled };
+        let forward = move |net: &N| net.forward(latents.clone(), time.clone(), &text);
+        self.network(net, rules, forward)
+    }
+
+    /// A text encoder that reads one prompt without padding.
+    fn encoder<N: Module + TextEncoder + 'static>(&self, net: N, rules: &Rules) -> Result<Box<dyn Work>> {
+        let (net, ids) = (self.loaded(net, rules)?, self.ids("ids")?);
+        let (mask, length) = (vec![true; ids.len()], ids.len());
+        let tokens = Tokens { ids: ids.iter().map(|&id| id as u32).collect(), mask, length };
+        once(move || net.encode(&tokens).tokens)
+    }
+
+    /// AdamW with gradients that are always the same.
+    fn update(&self) -> Result<Box<dyn Work>> {
+        let gradients = (0..32).map(|i| Ok(self.get::<2>(&format!("gradient{i}"))?.inner()));
+        let gradients = gradients.collect::<Result<Vec<_>>>()?;
+        let empty = |_| Initializer::Zeros.init([1024, 1024], &self.device);
+        let matrices = Matrices { weights: (0..32).map(empty).collect() };
+        let matrices = self.loaded(matrices, &Rules::new())?;
+        let start = matrices.weights[0].val().inner();
+        let (mut matrices, mut optimizer) = (Some(matrices), adamw());
+        Ok(Box::new(Once(move || {
+            let model = matrices.take().expect("put back after every step");
+            let mut given = GradientsParams::new();
+            for (weight, gradient) in model.weights.iter().zip(&gradients) {
+                given.register(weight.id, gradient.clone());
+            }
+            let model = matrices.insert(optimizer.step(RATE, model, given));
+            let (now, start) = (model.weights[0].val().inner(), start.clone());
+            Box::new(move || read((now - start) / RATE)())
+        })))
+    }
+
+    /// A single operation, as the networks of this workspace call it.
+    fn operation(&self) -> Result<Box<dyn Work>> {
+        match self.name.as_str() {
+            "silu" => self.pointwise(Activation::Silu),
+            "gelu" => self.pointwise(Activation::Gelu),
+            "gelu-tanh" => self.pointwise(Activation::GeluTanh),
+            "groupnorm-silu" => {
+                let (x, weight, bias) = (self.get::<4>("x")?, self.get("w")?, self.get("b")?);
+                let norm = ops::GroupNorm { groups: 32, epsilon: 1e-5, activation: Some(Activation::Silu) };
+                once(move || ops::group_norm(norm, x.clone(), weight.clone(), bias.clone()))
+            }
+            "layernorm-modulate" => {
+                let [x, shift, scale] = [self.get("x")?, self.get("shift")?, self.get("scale")?];
+                once(move || modulate::normed(x.clone(), shift.clone(), scale.clone()))
+            }
+            "matmul" => {
+                let [left, right] = [self.get::<2>("input")?, self.get("other")?];
+                once(move || left.clone().matmul(right.clone()))
+            }
+            "conv" => {
+                let (x, padding) = (self.get("x")?, PaddingConfig2d::Explicit(1, 1, 1, 1));
+                let mut layer =
+                    Conv2dConfig::new([320, 320], [3, 3]).with_padding(padding).init(&self.device);
+                layer.weight = Param::from_tensor(self.get("w")?);
+                layer.bias = Some(Param::from_tensor(self.get("b")?));
+                once(move || conv2d(&layer, x.clone()))
+            }
+            name if name.starts_with("attention-") => {
+                let ([q, k, v], towards) =
+                    ([self.get("q")?, self.get("k")?, self.get("v")?], self.get("towards")?);
+                if name.ends_with("-grad") {
+                    return Ok(Box::new(Once(move || attention_gradients([&q, &k, &v], &towards))));
+                }
+                once(move || attend(q.clone(), k.clone(), v.clone(), None))
+            }
+            name => Err(format!("canvas.rs knows no case {name:?}").into()),
+        }
+    }
+
+    fn pointwise(&self, activation: Activation) -> Result<Box<dyn Work>> {
+        let input: Tensor<4> = self.get("input")?;
+        once(move || activation.forward(input.clone()))
+    }
+}
+
+fn attention_gradients(inputs: [&Tensor<4>; 3], towards: &Tensor<4>) -> Output {
+    let [q, k, v] = inputs.map(|x| x.clone().detach().require_grad());
+    let loss = (attend(q.clone(), k.clone(), v.clone(), None) * towards.clone()).sum();
+    let gradients = loss.backward();
+    let parts = [q, k, v].map(|x| x.grad(&gradients).expect("it asks for its gradient"));
+    Box::new(move || parts.into_iter().flat_map(|x| read(x)()).collect())
+}

@@ -157,11 +157,12 @@ pub fn attend_with([query, key, value]: [Tensor<4>; 3], scores: &Scores) -> Tens
         key.dims()[1]
     );
     let wanted = trace::is_wanted(|| "map".into());
-    let in_tiles = |inputs| if wanted { Err(inputs) } else { ops::attend_in_tiles(inputs, scores) };
-    let [query, key, value] = match in_tiles([query, key, value]) {
-        Ok(read) => return read,
-        Err(inputs) => inputs,
-    };
+    let inputs = [query, key, value];
+    let in_tiles = if wanted { None } else { ops::attend_in_tiles(&inputs, scores) };
+    if let Some(read) = in_tiles {
+        return read;
+    }
+    let [query, key, value] = inputs;
     let [key, value] = [key, value].map(|x| repeat_heads(x, heads));
     let hidden = scores.seen.clone().map(Tensor::bool_not);
     let tracked = query.is_tracked() || key.is_tracked() || value.is_tracked();

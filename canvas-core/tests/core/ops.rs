@@ -38,7 +38,7 @@ fn off<const D: usize>(found: Tensor<D>, expected: Tensor<D>) -> f32 {
 /// Compares two functions of tensors of the same rank: values, and the gradients of all inputs.
 fn compare<const D: usize, const N: usize>(
     what: &str,
-    inputs: [Tensor<D>; N],
+    inputs: &[Tensor<D>; N],
     kernel: impl Fn([Tensor<D>; N]) -> Tensor<D>,
     definition: impl Fn([Tensor<D>; N]) -> Tensor<D>,
 ) {
@@ -63,9 +63,9 @@ fn activations_are_their_definitions() {
         for dims in [[1, 1], [3, 5], [7, 1000], [33, 1001], [0, 4]] {
             let what = format!("{by:?} of {dims:?}");
             let x = [chirp(dims, 1.0)];
-            compare(&what, x, |[x]| ops::activate(by, x), |[x]| definition::activate(x, by));
+            compare(&what, &x, |[x]| ops::activate(by, x), |[x]| definition::activate(x, by));
             let two = [chirp(dims, 1.0), chirp(dims, 2.0)];
-            compare(&what, two, |[a, b]| ops::gate(by, a, b), |[a, b]| definition::gate(a, b, by));
+            compare(&what, &two, |[a, b]| ops::gate(by, a, b), |[a, b]| definition::gate(a, b, by));
         }
     }
 }
@@ -102,7 +102,7 @@ fn norms_are_their_definitions() {
                     continue;
                 }
                 let kernel = |[x, w, b]: [Tensor<3>; 3]| ops::norm(norm, x, w, b);
-                compare(&what, inputs, kernel, |[x, w, b]| definition::norm(x, w, b, norm));
+                compare(&what, &inputs, kernel, |[x, w, b]| definition::norm(x, w, b, norm));
             }
         }
     }
@@ -114,7 +114,7 @@ fn residuals_are_their_definitions() {
         for small in vectors(dims) {
             let inputs = [chirp(dims, 0.0), chirp(small, 1.0), chirp(dims, 2.0)];
             let kernel = |[x, gate, y]: [Tensor<3>; 3]| ops::residual(x, gate, y);
-            compare(&format!("{dims:?}, {small:?}"), inputs, kernel, |[x, gate, y]| {
+            compare(&format!("{dims:?}, {small:?}"), &inputs, kernel, |[x, gate, y]| {
                 definition::residual(x, gate, y)
             });
         }
@@ -134,7 +134,7 @@ fn group_norms_are_their_definitions() {
             let flat = |x: Tensor<4>| x.reshape([dims[1]]);
             compare(
                 &format!("{norm:?} of {dims:?}"),
-                inputs,
+                &inputs,
                 |[x, w, b]| ops::group_norm(norm, x, flat(w), flat(b)),
                 |[x, w, b]| definition::group_norm(x, flat(w), flat(b), norm),
             );
@@ -150,7 +150,7 @@ fn linear_layers_are_their_definitions() {
         let flat = |bias: Tensor<2>| bias.reshape([to]);
         compare(
             &format!("{rows} rows from {from} to {to}"),
-            inputs,
+            &inputs,
             |[x, w, b]| ops::linear(x, w, flat(b)),
             |[x, w, b]| definition::linear(x, w, flat(b)),
         );
@@ -175,7 +175,7 @@ fn convolutions_are_their_definitions() {
         let flat = |bias: Tensor<4>| bias.reshape([to]);
         compare(
             &format!("{from} to {to} channels, {kernel:?} of {height}x{width}, {conv:?}"),
-            inputs,
+            &inputs,
             |[x, w, b]| ops::conv2d(conv, x, w, flat(b)),
             |[x, w, b]| definition::conv2d(x, w, flat(b), conv),
         );
@@ -268,7 +268,7 @@ fn attention_in_tiles_is_attention() {
             };
             let what = format!("{heads} heads, {key_heads} of keys, {count} to {length} of {width}");
             let whole = |inputs| trace::with_hook(Rc::new(Wants), || run(inputs));
-            compare(&what, inputs.clone(), run, whole);
+            compare(&what, &inputs, run, whole);
         }
     }
 }
@@ -307,7 +307,7 @@ fn rotations_are_their_definitions() {
                 let off = off(run([x.clone()]), of(run, x.clone()));
                 assert!(off < 1e-6, "{pairs:?}: off by {off:e}");
             }
-            compare(&format!("{pairs:?}"), [x], within, alone);
+            compare(&format!("{pairs:?}"), &[x], within, alone);
             // What is turned keeps its length, and so does a gradient.
             let x = chirp([2, 3, 7, 12], 0.0).autodiff().require_grad();
             let gradients = (rope.rotate(x.clone()) * chirp([2, 3, 7, 12], 1.0).autodiff()).sum().backward();

@@ -76,7 +76,7 @@ struct Block {
 
 impl Dit {
     /// For latents of 32x32x4. `trained` is slower, and has gradients.
-    pub fn new(width: usize, depth: usize, heads: usize, trained: bool, vb: &VarBuilder) -> Result<Self> {
+    pub fn new(width: usize, depth: usize, heads: usize, trained: bool, vb: VarBuilder) -> Result<Self> {
         let blocks = (0..depth).map(|i| Block::new(width, heads, trained, &vb.pp(format!("blocks.{i}"))));
         let frequencies: Vec<f32> =
             (0..128).map(|i| (-10000f64.ln() * f64::from(i) / 128.0).exp() as f32).collect();

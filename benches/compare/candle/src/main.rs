@@ -204,7 +204,7 @@ impl Case {
         let (x, time, labels) = (self.get("x")?, self.get("time")?, self.ids("labels")?);
         if !self.trains() {
             let weights = VarBuilder::from_tensors(weights, DType::F32, &Device::Cpu);
-            let net = Dit::new(width, 12, heads, false, &weights)?;
+            let net = Dit::new(width, 12, heads, false, weights)?;
             return Ok((once(move || net.forward(&x, &time, &labels)), Vec::new()));
         }
         let mut vars = Vec::new();

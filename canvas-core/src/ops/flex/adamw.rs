@@ -15,7 +15,7 @@ pub fn step(with: AdamW, param: &mut [f32], grad: &[f32], moments: [&mut [f32]; 
         .zip(first.chunks_mut(CHUNK).zip(second.chunks_mut(CHUNK)))
         .map(|((param, grad), (first, second))| Task { with, param, grad, first, second })
         .collect();
-    each(tasks, |task| dispatch(task));
+    each(tasks, dispatch);
 }
 
 struct Task<'a> {

@@ -61,7 +61,7 @@ pub fn norm_backward(
 pub fn channel_sums(x: &[f32], channels: usize, size: usize) -> Vec<f32> {
     let mut sums = vec![0.0; x.len() / size.max(1)];
     let tasks: Vec<_> = x.chunks(size.max(1)).zip(&mut sums).map(|(x, sum)| Sum { x, sum }).collect();
-    each(tasks, |task| dispatch(task));
+    each(tasks, dispatch);
     total(channels, channels, sums.chunks(channels).map(|sums| (0, sums)))
 }
 
@@ -115,7 +115,7 @@ impl Use for Forward<'_> {
                 ForwardTask { curve, sizes, x, weight: &weight[own.clone()], bias: &bias[own], y, stats }
             })
             .collect();
-        each(tasks, |task| dispatch(task));
+        each(tasks, dispatch);
         (written(y), stats)
     }
 }
@@ -187,7 +187,7 @@ impl Use for Backward<'_> {
                 BackwardTask { curve, size: sizes.size, x, grad, weight, bias, stats, dx, parts }
             })
             .collect();
-        each(tasks, |task| dispatch(task));
+        each(tasks, dispatch);
         let sums = |which: usize| {
             let parts: Vec<f32> = parts.iter().map(|part| part[which]).collect();
             total(sizes.channels, sizes.channels, parts.chunks(sizes.channels.max(1)).map(|part| (0, part)))

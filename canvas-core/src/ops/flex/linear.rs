@@ -97,7 +97,7 @@ pub fn bias_gradient(grad: &[f32], to: usize) -> Vec<f32> {
     let size = (CHUNK / to.max(1)).max(1) * to.max(1);
     let mut parts: Vec<Vec<f32>> = grad.chunks(size).map(|_| vec![0.0; to]).collect();
     let tasks: Vec<_> = grad.chunks(size).zip(&mut parts).map(|(grad, sum)| Sum { grad, sum }).collect();
-    each(tasks, |task| dispatch(task));
+    each(tasks, dispatch);
     total(to, to, parts.iter().map(|part| (0, &part[..])))
 }
 

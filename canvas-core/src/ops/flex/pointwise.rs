@@ -3,6 +3,7 @@
 use super::simd::{Lanes, exp, map, normal_cdf, sigmoid};
 use crate::nn::Activation;
 use pulp::Simd;
+use std::f32::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI};
 
 /// `activation(x)`.
 pub fn forward(activation: Activation, x: &[f32]) -> Vec<f32> {
@@ -70,7 +71,7 @@ struct GeluTanh;
 impl Curve for GeluTanh {
     #[inline(always)]
     fn at<S: Simd>(self, simd: S, x: S::f32s) -> (S::f32s, S::f32s) {
-        const TWICE: f32 = 1.595_769_1; // 2 sqrt(2 / pi)
+        const TWICE: f32 = 2.0 * FRAC_2_SQRT_PI * FRAC_1_SQRT_2; // 2 sqrt(2 / pi)
         const CUBIC: f32 = TWICE * 0.044_715;
         let square = simd.mul_f32s(x, x);
         let u = |factor: f32| simd.mul_add_e_f32s(square, simd.splat_f32s(factor), simd.splat_f32s(TWICE));

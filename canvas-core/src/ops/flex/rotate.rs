@@ -31,7 +31,7 @@ pub fn rotate(x: &[f32], angles: Angles<'_>, pairs: Pairs) -> Vec<f32> {
         .enumerate()
         .map(|(i, (x, y))| Task { x, y, first: i * rows, angles, pairs })
         .collect();
-    each(tasks, |task| dispatch(task));
+    each(tasks, dispatch);
     written(y)
 }
 

@@ -22,7 +22,7 @@ pub fn norm(norm: Norm, x: &[f32], weight: &[f32], bias: &[f32], width: usize) -
         let (x, group) = (&x[task.numbers(width)], task.group * width..(task.group + 1) * width);
         tasks.push(NormTask { norm, x, weight: &weight[group.clone()], bias: &bias[group], y, stats });
     }
-    each(tasks, |task| dispatch(task));
+    each(tasks, dispatch);
     (written(y), stats)
 }
 
@@ -90,7 +90,7 @@ pub fn norm_backward(
             db,
         });
     }
-    each(tasks, |task| dispatch(task));
+    each(tasks, dispatch);
     let dw = total(weight.len(), width, parts.iter().map(|(group, dw, _)| (*group, &dw[..])));
     let db = total(weight.len(), width, parts.iter().map(|(group, _, db)| (*group, &db[..])));
     [written(dx), dw, db]
@@ -157,7 +157,7 @@ pub fn residual(x: &[f32], gate: &[f32], y: &[f32], width: usize) -> Vec<f32> {
             out,
         });
     }
-    each(tasks, |task| dispatch(task));
+    each(tasks, dispatch);
     written(out)
 }
 
@@ -195,7 +195,7 @@ pub fn residual_backward(gate: &[f32], y: &[f32], grad: &[f32], width: usize) ->
         let gate = &gate[*group * width..][..width];
         tasks.push(ResidualBackward { y: &y[numbers.clone()], grad: &grad[numbers], gate, dy, dgate });
     }
-    each(tasks, |task| dispatch(task));
+    each(tasks, dispatch);
     let dgate = total(gate.len(), width, parts.iter().map(|(group, dgate)| (*group, &dgate[..])));
     [dgate, written(dy)]
 }

@@ -36,7 +36,7 @@ pub fn map<const N: usize, const M: usize, F: Lanes<N, M>>(
         })
         .collect();
     each(tasks, |(inputs, outputs)| dispatch(Mapped { function, inputs, outputs }));
-    outputs.map(|output| written(output))
+    outputs.map(written)
 }
 
 /// Runs a kernel with the instructions that there are.
@@ -264,7 +264,7 @@ pub fn normal_cdf<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
         -1.911_283_5e-2,
         0.102_770_3,
         0.636_619_9,
-        1.128_379_2,
+        std::f32::consts::FRAC_2_SQRT_PI,
     ];
     let p = coefficients.iter().fold(of(1.323_436_3e-6), |p, &c| simd.mul_add_e_f32s(p, near, of(c)));
     let far = simd.sub_f32s(t, near); // NaN where x is

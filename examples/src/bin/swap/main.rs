@@ -3,7 +3,7 @@
 //! Trains DiT, SiT, U-ViT, LightningDiT, an MMDiT and a UNet of about the same size on the latents of the same emoji, in the
 //! same order, with the same noise, and prints one table and one picture.
 //!
-//! `cargo run --release --bin swap`, about half an hour on two CPU cores; then look at `runs/swap/swap.png`.
+//! `cargo run --release --bin swap`, about 40 minutes on two CPU cores; then look at `runs/swap/swap.png`.
 
 mod measure;
 

@@ -15,7 +15,7 @@
 //!
 //! let x = Tensor::<1>::from_floats([-1.0, 0.0, 2.0], &Device::flex());
 //! let fast = ops::activate(Activation::Silu, x.clone());
-//! let plain = ops::definition::activate(Activation::Silu, x);
+//! let plain = ops::definition::activate(x, Activation::Silu);
 //! assert!((fast - plain).abs().max().into_scalar::<f32>() < 1e-6);
 //! ```
 

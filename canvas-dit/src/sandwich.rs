@@ -10,6 +10,7 @@ use canvas_core::nn::{
     GatedMlp, GatedMlpConfig, Pairs, Qkv, QkvConfig, RmsNorm, RmsNormConfig, Rope, Scores, attend_jointly,
     dense, linear, modulate,
 };
+use canvas_core::ops::residual;
 use canvas_core::trace;
 
 /// Sizes of [`SandwichBlock`]s.
@@ -81,8 +82,10 @@ impl SandwichBlock {
         };
         let all = modulate::of_time("modulation", || linear(layer, c.clone()).unsqueeze_dim(1)); // [B, 1, 4 W]
         let [scale_a, gate_a, scale_m, gate_m] = modulate::cut(all);
-        let h = h.clone() + gate_a.tanh() * attention(self.attention_norm.forward(h) * (scale_a + 1.0));
-        h.clone() + gate_m.tanh() * mlp(self.mlp_norm.forward(h) * (scale_m + 1.0))
+        let read = attention(self.attention_norm.forward(h.clone()) * (scale_a + 1.0));
+        let h = residual(h, gate_a.tanh(), read);
+        let thought = mlp(self.mlp_norm.forward(h.clone()) * (scale_m + 1.0));
+        residual(h, gate_m.tanh(), thought)
     }
 }
 

@@ -159,11 +159,11 @@ impl ResBlock {
         let h = conv2d(&self.conv_in, h); // [B, O, H, S]
         let h = if self.scale_shift {
             let [scale, shift] = [0, 1].map(|i| time.clone().narrow(1, i * channels / 2, channels / 2));
-            self.norm_out.forward(h) * (scale + 1.0) + shift
+            self.activation.forward(self.norm_out.forward(h) * (scale + 1.0) + shift)
         } else {
-            self.norm_out.forward(h + time)
+            self.norm_out.forward_then(self.activation, h + time)
         };
-        let h = conv2d(&self.conv_out, self.activation.forward(h)); // [B, O, H, S]
+        let h = conv2d(&self.conv_out, h); // [B, O, H, S]
         let x = self.resize.forward(x);
         match &self.skip {
             Some(skip) => conv2d(skip, x) + h,

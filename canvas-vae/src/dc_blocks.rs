@@ -7,7 +7,7 @@ use burn::nn::{Linear, LinearConfig, PaddingConfig2d, PixelShuffleConfig, PixelU
 use burn::prelude::*;
 use burn::tensor::activation::relu;
 use canvas_core::nn::{Activation, dense};
-use canvas_core::ops::silu;
+use canvas_core::ops::{gate as gated, silu};
 use serde::{Deserialize, Serialize};
 
 /// Added to every norm's mean square or variance.
@@ -297,7 +297,7 @@ impl GluConv {
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let hidden = self.depth.forward(silu(self.widen.forward(x))); // [B, 8 C, H, W]
         let half = hidden.dims()[1] / 2;
-        let gate = silu(hidden.clone().narrow(1, half, half)); // [B, 4 C, H, W]
-        self.norm.forward(self.narrow.forward(hidden.narrow(1, 0, half) * gate)) // [B, C, H, W]
+        let [up, gate] = [0, half].map(|start| hidden.clone().narrow(1, start, half)); // [B, 4 C, H, W]
+        self.norm.forward(self.narrow.forward(gated(Activation::Silu, gate, up))) // [B, C, H, W]
     }
 }

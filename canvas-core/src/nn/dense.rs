@@ -24,11 +24,19 @@ pub fn dense(layer: &Linear, x: Tensor<3>) -> Tensor<3> {
 /// # Shapes
 /// `[N, I]` to `[N, O]`.
 pub fn linear(layer: &Linear, x: Tensor<2>) -> Tensor<2> {
-    let ([rows, _], [from, to]) = (x.dims(), layer.weight.dims());
+    project(x, layer.weight.val(), layer.bias.as_ref().map(|bias| bias.val()))
+}
+
+/// `x w + b`, or `x w`, [counted](macs).
+///
+/// # Shapes
+/// `[N, I]` by `[I, O]` and `[O]` to `[N, O]`.
+pub fn project(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
+    let ([rows, _], [from, to]) = (x.dims(), weight.dims());
     macs::add(rows * from * to);
-    match &layer.bias {
-        Some(bias) => ops::linear(x, layer.weight.val(), bias.val()),
-        None => layer.forward(x),
+    match bias {
+        Some(bias) => ops::linear(x, weight, bias),
+        None => x.matmul(weight),
     }
 }
 

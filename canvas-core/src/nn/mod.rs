@@ -14,7 +14,7 @@ pub mod rope;
 pub mod time;
 
 pub use attention::{Attention, AttentionConfig, Scores, attend, attend_with};
-pub use dense::{conv2d, dense, linear};
+pub use dense::{conv2d, dense, linear, project};
 pub use gated::{GatedMlp, GatedMlpConfig};
 pub use mlp::{Activation, Mlp, MlpConfig};
 pub use norm::{GroupNorm, GroupNormConfig, LayerNorm, LayerNormConfig, RmsNorm, RmsNormConfig};

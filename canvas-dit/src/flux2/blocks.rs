@@ -5,10 +5,10 @@ use crate::streams::{Modulation, answer, attend_both};
 use burn::nn::Linear;
 use burn::prelude::*;
 use canvas_core::nn::{
-    GatedMlp, GatedMlpConfig, Qkv, QkvConfig, RmsNorm, RmsNormConfig, Rope, Scores, attend_jointly,
-    attention, dense, init, modulate,
+    Activation, GatedMlp, GatedMlpConfig, Qkv, QkvConfig, RmsNorm, RmsNormConfig, Rope, Scores,
+    attend_jointly, attention, dense, init, modulate,
 };
-use canvas_core::ops::{residual, silu};
+use canvas_core::ops::{self, residual};
 use canvas_core::trace;
 
 /// A stream's own layers in a [`Double`].
@@ -99,6 +99,10 @@ impl Single {
         let [read] =
             trace::scope(|| "attention".into(), || attend_jointly([[query, key, value]], &Scores::default()));
         let [open, up] = [0, 1].map(|k| all.clone().narrow(2, 3 * width + k * hidden, hidden));
-        residual(h, gate, dense(&self.output, Tensor::cat(vec![read, silu(open) * up], 2)))
+        residual(
+            h,
+            gate,
+            dense(&self.output, Tensor::cat(vec![read, ops::gate(Activation::Silu, open, up)], 2)),
+        )
     }
 }

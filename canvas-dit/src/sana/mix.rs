@@ -7,8 +7,8 @@ use burn::tensor::DType;
 use burn::tensor::activation::relu;
 use canvas_core::nn::attention::{joined, split};
 use canvas_core::nn::init::{linear, xavier_linear};
-use canvas_core::nn::{RmsNorm, RmsNormConfig, conv2d, dense};
-use canvas_core::ops::silu;
+use canvas_core::nn::{Activation, RmsNorm, RmsNormConfig, conv2d, dense};
+use canvas_core::ops::{self, silu};
 use canvas_core::{macs, trace};
 
 /// Attention with `relu(q) . relu(k)` in place of `exp(q . k)`: keys and values of all tokens are one `[D, D]` matrix a
@@ -103,6 +103,6 @@ impl MixFeed {
         let h = conv2d(&self.depth, h.reshape([batch, channels, rows, columns]));
         let h = h.flatten::<3>(2, 3).swap_dims(1, 2); // [B, N, 2 F]
         let [up, gate] = [0, 1].map(|half| h.clone().narrow(2, half * channels / 2, channels / 2));
-        dense(&self.point, up * silu(gate))
+        dense(&self.point, ops::gate(Activation::Silu, gate, up))
     }
 }

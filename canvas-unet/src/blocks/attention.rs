@@ -5,11 +5,11 @@
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{Initializer, Linear, LinearConfig};
 use burn::prelude::*;
-use burn::tensor::module::linear;
 use canvas_core::nn::{
     Activation, Attention, AttentionConfig, GroupNorm, GroupNormConfig, LayerNorm, LayerNormConfig, dense,
+    project,
 };
-use canvas_core::{Text, macs, trace};
+use canvas_core::{Text, ops, trace};
 
 /// Sizes of an [`ImageAttention`].
 #[derive(Config, Debug)]
@@ -145,7 +145,7 @@ impl SpatialTransformer {
 fn pointwise((conv, linear): (&Option<Conv2d>, &Option<Linear>), tokens: Tensor<3>) -> Tensor<3> {
     if let Some(conv) = conv {
         let weight = conv.weight.val().flatten::<2>(1, 3).swap_dims(0, 1); // [C, O]
-        return project(tokens, weight, conv.bias.as_ref().map(|bias| bias.val()));
+        return project_tokens(tokens, weight, conv.bias.as_ref().map(|bias| bias.val()));
     }
     dense(linear.as_ref().expect("one of the two"), tokens)
 }
@@ -153,10 +153,9 @@ fn pointwise((conv, linear): (&Option<Conv2d>, &Option<Linear>), tokens: Tensor<
 /// `x w + b` for every token: `[B, N, C]` to `[B, N, O]`.
 ///
 /// As one matrix of `B N` rows: the gradient of a batched product would hold one weight matrix a sample.
-fn project(x: Tensor<3>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<3> {
-    let ([batch, count, _], [from, width]) = (x.dims(), weight.dims());
-    macs::add(batch * count * from * width);
-    linear(x.flatten::<2>(0, 1), weight, bias).reshape([batch, count, width])
+fn project_tokens(x: Tensor<3>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<3> {
+    let ([batch, count, _], [_, width]) = (x.dims(), weight.dims());
+    project(x.flatten::<2>(0, 1), weight, bias).reshape([batch, count, width])
 }
 
 /// Self-attention, cross-attention and a gated feed-forward, each behind a layer norm and added to its input.
@@ -238,10 +237,9 @@ impl GatedMlp {
         let half = self.down.weight.shape()[0];
         let part = |x, start| {
             let weight = self.up.weight.val().narrow(1, start, half); // [C, 4 C]
-            project(x, weight, self.up.bias.as_ref().map(|bias| bias.val().narrow(0, start, half)))
+            project_tokens(x, weight, self.up.bias.as_ref().map(|bias| bias.val().narrow(0, start, half)))
         };
-        let gate = self.activation.forward(part(x.clone(), half)); // [B, N, 4 C]
-        let hidden = part(x, 0) * gate; // [B, N, 4 C]
-        project(hidden, self.down.weight.val(), self.down.bias.as_ref().map(|bias| bias.val())) // [B, N, C]
+        let hidden = ops::gate(self.activation, part(x.clone(), half), part(x, 0)); // [B, N, 4 C]
+        dense(&self.down, hidden) // [B, N, C]
     }
 }

@@ -125,7 +125,7 @@ impl Pooled {
     }
 }
 
-/// `norm(output(Activation::Gelu.forward(input(x))))`.
+/// `norm(output(gelu(input(x))))`.
 #[derive(Module, Debug)]
 pub(super) struct EachState {
     input: Linear,

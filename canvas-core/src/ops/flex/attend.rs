@@ -1,7 +1,7 @@
 //! Attention of tensors: how they lie in memory for the kernel, and how what it gives does.
 
 use super::attention::{self, Dims, View};
-use super::{Scores, dense, shaped};
+use super::{Scores, dense, forwards, shaped};
 use burn::backend::flex::{FlexTensor, Layout};
 use burn::tensor::Shape;
 use std::sync::Arc;
@@ -57,10 +57,7 @@ fn broadcast(x: &FlexTensor) -> [usize; 4] {
 
 /// Calls a function with scores as the kernel reads them.
 fn with_scores<T>(scores: &Scores, call: impl FnOnce(attention::Scores<'_>) -> T) -> T {
-    let forwards = |x: &FlexTensor| {
-        if x.layout().strides().iter().all(|&stride| stride >= 0) { x.clone() } else { x.to_contiguous() }
-    };
-    let (bias, hidden) = (scores.bias.as_ref().map(forwards), scores.hidden.as_ref().map(forwards));
+    let [bias, hidden] = [&scores.bias, &scores.hidden].map(|x| x.clone().map(forwards));
     call(attention::Scores {
         scale: scores.scale,
         softcap: scores.softcap,

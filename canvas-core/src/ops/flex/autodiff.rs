@@ -1,8 +1,8 @@
 //! How the kernels are differentiated.
 
 use super::{
-    Kernels, Scores, Turn, attend, conv, dense, group, groups, like, linear, numbers, pointwise, rows, sizes,
-    turned, width,
+    Kernels, Scores, Turn, attend, conv, dense, forwards, group, groups, like, linear, matrix, numbers,
+    pointwise, rows, sizes, turned, width,
 };
 use crate::nn::Activation;
 use crate::ops::{Conv2d, GroupNorm, Norm};
@@ -61,14 +61,15 @@ impl<C: CheckpointStrategy> Kernels for Autodiff<Flex, C> {
     }
 
     fn linear(x: Tracked<C>, weight: Tracked<C>, bias: Tracked<C>) -> Tracked<C> {
-        let [value, matrix, vector] = [&x, &weight, &bias].map(|x| dense(x.primitive().clone()));
-        let y = Flex::linear(value.clone(), matrix.clone(), vector.clone());
-        let sizes = [width(&value), width(&matrix)];
+        let [value, vector] = [&x, &bias].map(|x| dense(x.primitive().clone()));
+        let layer = forwards(weight.primitive().clone());
+        let y = Flex::linear(value.clone(), layer.clone(), vector.clone());
+        let sizes = [width(&value), width(&layer)];
         noted::<C, _>([x, weight, bias], y, move |grad, asked| {
             let grad = dense(grad);
             let (grads, to) = (numbers(&grad), sizes[1]);
-            let dx = asked[0].then(|| like(&value, linear::input_gradient(grads, numbers(&matrix), to)));
-            let dw = asked[1].then(|| like(&matrix, linear::weight_gradient(numbers(&value), grads, sizes)));
+            let dx = asked[0].then(|| like(&value, linear::input_gradient(grads, matrix(&layer))));
+            let dw = asked[1].then(|| like(&layer, linear::weight_gradient(numbers(&value), grads, sizes)));
             let db = asked[2].then(|| like(&vector, linear::bias_gradient(grads, to)));
             [dx, dw, db]
         })

@@ -1,7 +1,7 @@
 //! Group norm with the activation that follows it.
 
 use super::pointwise::{Curve, Use, with};
-use super::simd::{dispatch, each, fresh, sum, total, write, written};
+use super::simd::{dispatch, each, fresh, rewrite, sum, total, write, written};
 use crate::nn::Activation;
 use pulp::{Simd, WithSimd};
 use std::mem::MaybeUninit;
@@ -173,7 +173,7 @@ impl Use for Backward<'_> {
     fn with(self, curve: impl Curve) -> Self::Output {
         let Self { sizes, x, weight, bias, stats, grad } = self;
         let (numbers, channels) = (sizes.numbers().max(1), sizes.each());
-        let mut dx = fresh(x.len());
+        let mut dx = vec![0.0; x.len()];
         let mut parts = vec![[0.0; 2]; sizes.batch * sizes.channels]; // of weight and bias, of each sample
         let tasks: Vec<_> = x
             .chunks(numbers)
@@ -192,7 +192,7 @@ impl Use for Backward<'_> {
             let parts: Vec<f32> = parts.iter().map(|part| part[which]).collect();
             total(sizes.channels, sizes.channels, parts.chunks(sizes.channels.max(1)).map(|part| (0, part)))
         };
-        [written(dx), sums(0), sums(1)]
+        [dx, sums(0), sums(1)]
     }
 }
 
@@ -204,7 +204,7 @@ struct BackwardTask<'a, C> {
     weight: &'a [f32],
     bias: &'a [f32],
     stats: [f32; 2],
-    dx: &'a mut [MaybeUninit<f32>],
+    dx: &'a mut [f32],
     parts: &'a mut [[f32; 2]],
 }
 
@@ -216,24 +216,25 @@ impl<C: Curve> WithSimd for BackwardTask<'_, C> {
         let Self { curve, size, x, grad, weight, bias, stats: [mean, inverse], dx, parts } = self;
         let (middle, factor) = (simd.splat_f32s(mean), simd.splat_f32s(inverse));
         let normal = |x| simd.mul_f32s(simd.sub_f32s(x, middle), factor);
-        // The gradient before the activation.
-        let before = |x, grad, weight, bias| {
-            simd.mul_f32s(grad, curve.at(simd, simd.mul_add_e_f32s(normal(x), weight, bias)).1)
-        };
-        let rows = || x.chunks(size).zip(grad.chunks(size)).zip(weight.iter().zip(bias));
         let (mut along, mut across) = (0.0, 0.0);
-        for (((x, grad), (weight, bias)), [dw, db]) in rows().zip(parts) {
-            let (factor, shift) = (simd.splat_f32s(*weight), simd.splat_f32s(*bias));
-            *dw = sum(simd, [x, grad], |[x, grad]| simd.mul_f32s(before(x, grad, factor, shift), normal(x)));
-            *db = sum(simd, [x, grad], |[x, grad]| before(x, grad, factor, shift));
+        let channels = weight.iter().zip(bias).zip(parts);
+        let rows = || x.chunks(size).zip(grad.chunks(size));
+        for (((x, grad), dx), ((weight, bias), [dw, db])) in rows().zip(dx.chunks_mut(size)).zip(channels) {
+            let (scale, shift) = (simd.splat_f32s(*weight), simd.splat_f32s(*bias));
+            // Before the activation; kept where the answer goes, since a slope costs more than a look at memory.
+            rewrite(simd, [x, grad], dx, |[x, grad], _| {
+                simd.mul_f32s(grad, curve.at(simd, simd.mul_add_e_f32s(normal(x), scale, shift)).1)
+            });
+            *dw = sum(simd, [x, dx], |[x, before]| simd.mul_f32s(before, normal(x)));
+            *db = sum(simd, [dx], |[before]| before);
             along += weight * *dw;
             across += weight * *db;
         }
         let [along, across] = [along, across].map(|sum| simd.splat_f32s(sum / x.len() as f32));
-        for (((x, grad), (weight, bias)), dx) in rows().zip(dx.chunks_mut(size)) {
-            let (scale, shift) = (simd.splat_f32s(*weight), simd.splat_f32s(*bias));
-            write(simd, [x, grad], dx, |[x, grad]| {
-                let own = simd.mul_add_e_f32s(before(x, grad, scale, shift), scale, simd.neg_f32s(across));
+        for ((x, dx), weight) in x.chunks(size).zip(dx.chunks_mut(size)).zip(weight) {
+            let scale = simd.splat_f32s(*weight);
+            rewrite(simd, [x], dx, |[x], before| {
+                let own = simd.mul_add_e_f32s(before, scale, simd.neg_f32s(across));
                 simd.mul_f32s(factor, simd.negate_mul_add_e_f32s(normal(x), along, own))
             });
         }

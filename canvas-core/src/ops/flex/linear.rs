@@ -6,11 +6,15 @@ use pulp::{Simd, WithSimd};
 
 /// A matrix: its numbers, and how far rows and columns lie apart.
 #[derive(Clone, Copy)]
-struct Matrix<'a> {
-    numbers: &'a [f32],
-    rows: usize,
-    columns: usize,
-    strides: [usize; 2],
+pub struct Matrix<'a> {
+    /// From the first on.
+    pub numbers: &'a [f32],
+    /// How many rows.
+    pub rows: usize,
+    /// How many columns.
+    pub columns: usize,
+    /// From row to row, and from column to column.
+    pub strides: [usize; 2],
 }
 
 impl<'a> Matrix<'a> {
@@ -68,8 +72,8 @@ fn product(a: Matrix<'_>, b: Matrix<'_>, to: &mut [f32], onto: bool) {
 }
 
 /// `x w + b`: `[R, I]` by `[I, O]`.
-pub fn forward(x: &[f32], weight: &[f32], bias: &[f32], from: usize) -> Vec<f32> {
-    let (x, weight) = (Matrix::new(x, from), Matrix::new(weight, bias.len()));
+pub fn forward(x: &[f32], weight: Matrix<'_>, bias: &[f32]) -> Vec<f32> {
+    let x = Matrix::new(x, weight.rows);
     let mut y = Vec::with_capacity(x.rows * bias.len());
     (0..x.rows).for_each(|_| y.extend_from_slice(bias));
     product(x, weight, &mut y, true);
@@ -77,8 +81,8 @@ pub fn forward(x: &[f32], weight: &[f32], bias: &[f32], from: usize) -> Vec<f32>
 }
 
 /// The gradient of `x`.
-pub fn input_gradient(grad: &[f32], weight: &[f32], to: usize) -> Vec<f32> {
-    let (grad, weight) = (Matrix::new(grad, to), Matrix::new(weight, to));
+pub fn input_gradient(grad: &[f32], weight: Matrix<'_>) -> Vec<f32> {
+    let grad = Matrix::new(grad, weight.columns);
     let mut dx = vec![0.0; grad.rows * weight.rows];
     product(grad, weight.transposed(), &mut dx, false);
     dx

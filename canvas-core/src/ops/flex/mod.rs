@@ -10,6 +10,7 @@ mod autodiff;
 mod conv;
 mod group;
 mod linear;
+mod math;
 mod pointwise;
 mod rotate;
 mod rows;
@@ -208,8 +209,8 @@ impl Kernels for Flex {
     }
 
     fn linear(x: FlexTensor, weight: FlexTensor, bias: FlexTensor) -> FlexTensor {
-        let [x, weight, bias] = [x, weight, bias].map(dense);
-        let y = linear::forward(numbers(&x), numbers(&weight), numbers(&bias), width(&x));
+        let (x, weight, bias) = (dense(x), forwards(weight), dense(bias));
+        let y = linear::forward(numbers(&x), matrix(&weight), numbers(&bias));
         shaped(Shape::new([x.layout().shape()[0], width(&weight)]), y)
     }
 
@@ -245,18 +246,9 @@ fn turned(x: FlexTensor, turn: &Turn, back: bool) -> FlexTensor {
     let (within, strides) = attend::token_order([batch, heads, length, width]);
     let in_tokens = heads > 1 && x.layout().strides() == strides.as_slice() && x.layout().start_offset() == 0;
     let x = if in_tokens { x.with_layout(within.clone()) } else { dense(x) };
-    // Angles of a sample are the same for all heads: they come again after each head, or stay for all heads of a token.
-    let repeat = if in_tokens { heads } else { 1 };
-    let samples = turn.cos.layout().shape()[0];
-    let (numbers_of, table) = (numbers(&x), length * width / 2);
-    let each = heads * length * width;
-    let mut y = Vec::with_capacity(numbers_of.len());
-    for (sample, x) in
-        numbers_of.chunks(if samples == 1 { numbers_of.len() } else { each }.max(1)).enumerate()
-    {
-        let [cos, sin] = [&turn.cos, &turn.sin].map(|all| &numbers(all)[sample * table..][..table]);
-        y.extend(rotate::rotate(x, rotate::Angles { cos, sin, width, repeat, back }, turn.pairs));
-    }
+    let [cos, sin] = [&turn.cos, &turn.sin].map(numbers);
+    let angles = rotate::Angles { cos, sin, heads, length, width, within_tokens: in_tokens, back };
+    let y = rotate::rotate(numbers(&x), angles, turn.pairs);
     if in_tokens {
         let y = shaped(within.shape().clone(), y);
         y.with_layout(Layout::new(shape, strides, 0))
@@ -268,6 +260,22 @@ fn turned(x: FlexTensor, turn: &Turn, back: bool) -> FlexTensor {
 /// With its numbers one after another.
 fn dense(x: FlexTensor) -> FlexTensor {
     if x.is_contiguous() { x } else { x.to_contiguous() }
+}
+
+/// With no axis that goes backwards: all that a kernel that takes strides asks for.
+fn forwards(x: FlexTensor) -> FlexTensor {
+    if x.layout().strides().iter().all(|&stride| stride >= 0) { x } else { x.to_contiguous() }
+}
+
+/// A tensor of two axes, none of which goes backwards.
+fn matrix(x: &FlexTensor) -> linear::Matrix<'_> {
+    let (shape, strides) = (x.layout().shape(), x.layout().strides());
+    linear::Matrix {
+        numbers: &x.storage::<f32>()[x.layout().start_offset()..],
+        rows: shape[0],
+        columns: shape[1],
+        strides: [strides[0] as usize, strides[1] as usize],
+    }
 }
 
 /// The numbers of a dense tensor.

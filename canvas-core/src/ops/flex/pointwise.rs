@@ -1,6 +1,7 @@
 //! Activations, alone and as gates.
 
-use super::simd::{Lanes, exp, map, normal_cdf, sigmoid};
+use super::math::{exp, normal_cdf, sigmoid};
+use super::simd::{Lanes, map};
 use crate::nn::Activation;
 use pulp::Simd;
 use std::f32::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI};

@@ -5,22 +5,40 @@ use crate::nn::Pairs;
 use pulp::{Simd, WithSimd};
 use std::mem::MaybeUninit;
 
-/// Cosines and sines of `T` rows of half the width, and which of them a row of `x` is turned by.
+/// Cosines and sines, and by which of them a row of `x` is turned.
 #[derive(Clone, Copy)]
 pub struct Angles<'a> {
-    /// `[T, D / 2]`.
+    /// `[B or 1, N, D / 2]`.
     pub cos: &'a [f32],
-    /// `[T, D / 2]`.
+    /// `[B or 1, N, D / 2]`.
     pub sin: &'a [f32],
+    /// Heads.
+    pub heads: usize,
+    /// Tokens, `N`.
+    pub length: usize,
     /// Numbers of a row of `x`: `D`.
     pub width: usize,
-    /// Rows of `x` one after another that have the same angles: the heads, where they lie within a token.
-    pub repeat: usize,
+    /// Whether `x` is `[B, N, H, D]`, else `[B, H, N, D]`.
+    pub within_tokens: bool,
     /// Whether it is turned back.
     pub back: bool,
 }
 
-/// Turns the pairs of every row, starting again with the first angles after the last.
+impl<'a> Angles<'a> {
+    /// Those of a row: pairs of a cosine and a sine.
+    #[inline(always)]
+    fn of(&self, row: usize) -> impl Iterator<Item = (&'a f32, f32)> {
+        let half = self.width / 2;
+        let samples = self.cos.len() / (self.length * half);
+        let sample = row / (self.heads * self.length) % samples;
+        let token = if self.within_tokens { row / self.heads } else { row } % self.length;
+        let table = (sample * self.length + token) * half;
+        let sign = if self.back { -1.0 } else { 1.0 };
+        self.cos[table..][..half].iter().zip(self.sin[table..][..half].iter().map(move |sin| sign * sin))
+    }
+}
+
+/// Turns the pairs of every row.
 pub fn rotate(x: &[f32], angles: Angles<'_>, pairs: Pairs) -> Vec<f32> {
     let mut y = fresh(x.len());
     let rows = (CHUNK / angles.width.max(1)).max(1);
@@ -50,25 +68,21 @@ impl WithSimd for Task<'_> {
     // Loops that the compiler vectorises for the instructions that are there.
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
-        let Self { x, y, first, angles: Angles { cos, sin, width, repeat, back }, pairs } = self;
-        let (half, sign) = (width / 2, if back { -1.0 } else { 1.0 });
-        let tables = cos.len() / half;
+        let Self { x, y, first, angles, pairs } = self;
+        let width = angles.width;
         for (i, (x, y)) in x.chunks_exact(width).zip(y.chunks_exact_mut(width)).enumerate() {
-            let table = (first + i) / repeat % tables;
-            let angles = cos[table * half..][..half].iter().zip(&sin[table * half..][..half]);
+            let angles = angles.of(first + i);
             match pairs {
                 Pairs::Neighbours => {
-                    for ((x, y), (&cos, &sin)) in x.chunks_exact(2).zip(y.chunks_exact_mut(2)).zip(angles) {
-                        let sin = sign * sin;
+                    for ((x, y), (cos, sin)) in x.chunks_exact(2).zip(y.chunks_exact_mut(2)).zip(angles) {
                         y[0].write(x[0] * cos - x[1] * sin);
                         y[1].write(x[0] * sin + x[1] * cos);
                     }
                 }
                 Pairs::Halves => {
-                    let ((a, b), (to_a, to_b)) = (x.split_at(half), y.split_at_mut(half));
+                    let ((a, b), (to_a, to_b)) = (x.split_at(width / 2), y.split_at_mut(width / 2));
                     let (from, to) = (a.iter().zip(b), to_a.iter_mut().zip(to_b));
-                    for (((a, b), (to_a, to_b)), (&cos, &sin)) in from.zip(to).zip(angles) {
-                        let sin = sign * sin;
+                    for (((a, b), (to_a, to_b)), (cos, sin)) in from.zip(to).zip(angles) {
                         to_a.write(a * cos - b * sin);
                         to_b.write(a * sin + b * cos);
                     }

@@ -7,21 +7,18 @@ use super::simd::{CHUNK, add, dispatch, each, fresh, sum, total, write, written}
 use crate::ops::Norm;
 use pulp::{Simd, WithSimd};
 use std::mem::MaybeUninit;
+use std::ops::Range;
 
 /// `(x - mean) / deviation * (plus + weight) + bias`, and for each row `[mean, 1 / deviation]`.
 pub fn norm(norm: Norm, x: &[f32], weight: &[f32], bias: &[f32], width: usize) -> (Vec<f32>, Vec<[f32; 2]>) {
     let cut = Cut::new(x.len(), weight.len(), width);
-    let mut y = fresh(x.len());
-    let mut stats = vec![[0.0; 2]; cut.rows];
-    let mut tasks = Vec::new();
-    let mut rest = (&mut y[..], &mut stats[..]);
-    for task in cut.tasks() {
-        let (y, after_y) = rest.0.split_at_mut(task.rows.len() * width);
-        let (stats, after_stats) = rest.1.split_at_mut(task.rows.len());
-        rest = (after_y, after_stats);
-        let (x, group) = (&x[task.numbers(width)], task.group * width..(task.group + 1) * width);
-        tasks.push(NormTask { norm, x, weight: &weight[group.clone()], bias: &bias[group], y, stats });
-    }
+    let (mut y, mut stats) = (fresh(x.len()), vec![[0.0; 2]; cut.rows]);
+    let parts = cut.tasks().zip(cut.apart(&mut y, width)).zip(cut.apart(&mut stats, 1));
+    let tasks = parts.map(|((task, y), stats)| {
+        let (numbers, own) = (task.numbers(width), task.vector(width));
+        NormTask { norm, x: &x[numbers], weight: &weight[own.clone()], bias: &bias[own], y, stats }
+    });
+    let tasks: Vec<_> = tasks.collect();
     each(tasks, dispatch);
     (written(y), stats)
 }
@@ -72,28 +69,28 @@ pub fn norm_backward(
 ) -> [Vec<f32>; 3] {
     let cut = Cut::new(x.len(), weight.len(), width);
     let mut dx = fresh(x.len());
-    let (mut tasks, mut rest) = (Vec::new(), &mut dx[..]);
-    let mut parts: Vec<_> =
-        cut.tasks().map(|task| (task.group, vec![0.0; width], vec![0.0; width])).collect();
-    for (task, (group, dw, db)) in cut.tasks().zip(&mut parts) {
-        let (dx, after) = rest.split_at_mut(task.rows.len() * width);
-        rest = after;
+    let mut sums: Vec<_> =
+        cut.tasks().map(|task| (task.group, [vec![0.0; width], vec![0.0; width]])).collect();
+    let parts = cut.tasks().zip(cut.apart(&mut dx, width)).zip(&mut sums);
+    let tasks = parts.map(|((task, dx), (_, [dw, db]))| {
         let numbers = task.numbers(width);
-        tasks.push(NormBackward {
+        NormBackward {
             norm,
             x: &x[numbers.clone()],
             grad: &grad[numbers],
-            weight: &weight[*group * width..][..width],
+            weight: &weight[task.vector(width)],
             stats: &stats[task.rows],
             dx,
             dw,
             db,
-        });
-    }
+        }
+    });
+    let tasks: Vec<_> = tasks.collect();
     each(tasks, dispatch);
-    let dw = total(weight.len(), width, parts.iter().map(|(group, dw, _)| (*group, &dw[..])));
-    let db = total(weight.len(), width, parts.iter().map(|(group, _, db)| (*group, &db[..])));
-    [written(dx), dw, db]
+    let of = |which: usize| {
+        total(weight.len(), width, sums.iter().map(|(group, sums)| (*group, &sums[which][..])))
+    };
+    [written(dx), of(0), of(1)]
 }
 
 struct NormBackward<'a> {
@@ -145,18 +142,11 @@ impl WithSimd for NormBackward<'_> {
 pub fn residual(x: &[f32], gate: &[f32], y: &[f32], width: usize) -> Vec<f32> {
     let cut = Cut::new(x.len(), gate.len(), width);
     let mut out = fresh(x.len());
-    let (mut tasks, mut rest) = (Vec::new(), &mut out[..]);
-    for task in cut.tasks() {
-        let (out, after) = rest.split_at_mut(task.rows.len() * width);
-        rest = after;
+    let tasks = cut.tasks().zip(cut.apart(&mut out, width)).map(|(task, out)| {
         let numbers = task.numbers(width);
-        tasks.push(Residual {
-            x: &x[numbers.clone()],
-            y: &y[numbers],
-            gate: &gate[task.group * width..][..width],
-            out,
-        });
-    }
+        Residual { x: &x[numbers.clone()], y: &y[numbers], gate: &gate[task.vector(width)], out }
+    });
+    let tasks: Vec<_> = tasks.collect();
     each(tasks, dispatch);
     written(out)
 }
@@ -186,17 +176,16 @@ impl WithSimd for Residual<'_> {
 pub fn residual_backward(gate: &[f32], y: &[f32], grad: &[f32], width: usize) -> [Vec<f32>; 2] {
     let cut = Cut::new(y.len(), gate.len(), width);
     let mut dy = fresh(y.len());
-    let (mut tasks, mut rest) = (Vec::new(), &mut dy[..]);
-    let mut parts: Vec<_> = cut.tasks().map(|task| (task.group, vec![0.0; width])).collect();
-    for (task, (group, dgate)) in cut.tasks().zip(&mut parts) {
-        let (dy, after) = rest.split_at_mut(task.rows.len() * width);
-        rest = after;
+    let mut sums: Vec<_> = cut.tasks().map(|task| (task.group, vec![0.0; width])).collect();
+    let parts = cut.tasks().zip(cut.apart(&mut dy, width)).zip(&mut sums);
+    let tasks = parts.map(|((task, dy), (_, dgate))| {
         let numbers = task.numbers(width);
-        let gate = &gate[*group * width..][..width];
-        tasks.push(ResidualBackward { y: &y[numbers.clone()], grad: &grad[numbers], gate, dy, dgate });
-    }
+        let gate = &gate[task.vector(width)];
+        ResidualBackward { y: &y[numbers.clone()], grad: &grad[numbers], gate, dy, dgate }
+    });
+    let tasks: Vec<_> = tasks.collect();
     each(tasks, dispatch);
-    let dgate = total(gate.len(), width, parts.iter().map(|(group, dgate)| (*group, &dgate[..])));
+    let dgate = total(gate.len(), width, sums.iter().map(|(group, dgate)| (*group, &dgate[..])));
     [dgate, written(dy)]
 }
 
@@ -232,13 +221,19 @@ struct Cut {
 
 /// A task's rows, and their group.
 struct Task {
-    rows: std::ops::Range<usize>,
+    rows: Range<usize>,
     group: usize,
 }
 
 impl Task {
-    fn numbers(&self, width: usize) -> std::ops::Range<usize> {
+    /// Of its rows.
+    fn numbers(&self, width: usize) -> Range<usize> {
         self.rows.start * width..self.rows.end * width
+    }
+
+    /// Of its group's vector.
+    fn vector(&self, width: usize) -> Range<usize> {
+        self.group * width..(self.group + 1) * width
     }
 }
 
@@ -262,5 +257,11 @@ impl Cut {
                 Task { rows: group * in_group + start..group * in_group + end, group }
             })
         })
+    }
+
+    /// What each task writes, of `width` for each row.
+    fn apart<'a, T>(&self, mut all: &'a mut [T], width: usize) -> Vec<&'a mut [T]> {
+        let size = |task: Task| task.rows.len() * width;
+        self.tasks().map(|task| all.split_off_mut(..size(task)).expect("tasks cover the rows")).collect()
     }
 }

@@ -3,7 +3,8 @@
 use super::kernel::*;
 use super::room::Room;
 use super::{BLOCK, Dims, Rows, Scores, View, apart};
-use crate::ops::flex::simd::{dispatch, exp};
+use crate::ops::flex::math::exp;
+use crate::ops::flex::simd::dispatch;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 

@@ -1,6 +1,6 @@
 //! What changes scores before their softmax.
 
-use crate::ops::flex::simd::tanh;
+use crate::ops::flex::math::tanh;
 use pulp::Simd;
 
 /// What changes the scores of attention before their softmax.

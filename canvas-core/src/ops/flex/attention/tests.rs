@@ -1,7 +1,8 @@
 //! Against attention written plainly in f64.
 
 use crate::ops::flex::attention::{Dims, Scores, View, backward, forward};
-use crate::ops::flex::simd::{dispatch, exp, tanh};
+use crate::ops::flex::math::{exp, tanh};
+use crate::ops::flex::simd::dispatch;
 use pulp::{Simd, WithSimd};
 
 /// Numbers from a generator, uniform in -1..1.

@@ -6,320 +6,20 @@
 //! as fit, as `[panel of TALL, channel block, product, channel and tap, TALL]`. Then each task multiplies one strip
 //! with some panels of the weight and writes its rows of those output channels.
 
-use super::kernel::{PACKED, RESULTS, TALL, WIDE, Walk, copy, scratch, tile, window};
-use super::winograd::{self, OUTPUTS, PRODUCTS};
+use super::kernel::{InTiles, PACKED, RESULTS, TALL, Tiled, WIDE, Walk, copy, scratch, tile};
+use super::layer::{Layer, Taps};
+use super::plan::{Plan, Run, Strip};
+use super::winograd;
 use crate::ops::flex::simd::dispatch;
-use pulp::{Simd, WithSimd};
+use pulp::Simd;
 use rayon::prelude::*;
 use std::ops::Range;
 
 /// Floats of packed input, and of packed weight, that a call aims to hold at most (8 MiB each): what stays in a
 /// cache shared by the cores. One strip or one panel is held in any case.
 pub const BUDGET: usize = 2 << 20;
-/// Depth of a channel block: the part of a panel that one kernel call reads stays in the first-level cache.
-const DEPTH: usize = 256;
-/// Units that a strip has at least, where the image has as many: Winograd's tiles, and single positions.
-const STRIP: [usize; 2] = [64, 256];
-/// Panels of units whose results a task holds at once, likewise.
-const GROUP: [usize; 2] = [4, 16];
 /// Panels of output channels that a task has at most, likewise.
 const PANELS: [usize; 2] = [8, 16];
-/// Channels from which Winograd's transforms cost less than they save.
-const WINOGRAD_CHANNELS: usize = 16;
-/// Tiles of an image from which transforming the weight costs less than it saves. Of one image, so that its answer does not
-/// depend on how many others there are.
-const WINOGRAD_TILES: usize = 32;
-
-/// What to correlate: `grid` outputs per channel and image, each a sum over `from` channels and a window of input.
-#[derive(Debug, Clone)]
-pub struct Layer {
-    /// Number of images.
-    pub batch: usize,
-    /// Channels of the input.
-    pub from: usize,
-    /// Channels of the output.
-    pub to: usize,
-    /// Rows and columns of the input.
-    pub size: [usize; 2],
-    /// Rows and columns of outputs to compute.
-    pub grid: [usize; 2],
-    /// Rows and columns of the window.
-    pub kernel: [usize; 2],
-    /// Input rows and columns from one output to the next.
-    pub step: [usize; 2],
-    /// Input row and column where the window of the first output starts.
-    pub origin: [isize; 2],
-    /// Rows and columns of the memory of an output channel.
-    pub plane: [usize; 2],
-    /// Row and column there of the first output.
-    pub first: [usize; 2],
-    /// Rows and columns there from one output to the next.
-    pub spread: [usize; 2],
-}
-
-/// Weights read through strides, so that a flipped or transposed kernel needs no copy.
-#[derive(Debug, Clone)]
-pub struct Taps<'a> {
-    /// The values.
-    pub data: &'a [f32],
-    /// Index of the first tap of the first channels.
-    pub base: usize,
-    /// Distance of two output channels.
-    pub out: usize,
-    /// Distance of two input channels.
-    pub into: usize,
-    /// Distance of two rows of taps.
-    pub row: isize,
-    /// Distance of two taps in a row.
-    pub column: isize,
-}
-
-impl Taps<'_> {
-    /// The tap at `row`, `column` from channel `into` to channel `out`.
-    #[inline(always)]
-    fn at(&self, out: usize, into: usize, row: usize, column: usize) -> f32 {
-        let channel = self.base + out * self.out + into * self.into;
-        self.data[(channel as isize + row as isize * self.row + column as isize * self.column) as usize]
-    }
-
-    /// Writes the 3 x 3 taps from channel `into` to channel `out`, which lie together, to lane `lane` of `g`.
-    #[inline(always)]
-    fn square(&self, out: usize, into: usize, lane: usize, g: &mut [[[f32; 8]; 3]; 3]) {
-        let flipped = self.column < 0;
-        let start = self.base + out * self.out + into * self.into - if flipped { 8 } else { 0 };
-        let taps = self.data[start..].first_chunk::<9>().expect("nine taps");
-        for (i, g) in g.as_flattened_mut().iter_mut().enumerate() {
-            g[lane] = if flipped { taps[8 - i] } else { taps[i] };
-        }
-    }
-}
-
-/// The rows of units `rows` of the images `images`, of each `columns` units.
-#[derive(Debug, Clone)]
-struct Strip {
-    images: Range<usize>,
-    rows: Range<usize>,
-    columns: usize,
-}
-
-/// Consecutive units in one row of an image: lanes `lane` to `lane + len` of a panel.
-#[derive(Debug, Clone, Copy)]
-struct Run {
-    image: usize,
-    row: usize,
-    column: usize,
-    lane: usize,
-    len: usize,
-}
-
-impl Strip {
-    /// Number of units.
-    fn units(&self) -> usize {
-        self.images.len() * self.rows.len() * self.columns
-    }
-
-    /// The runs of units in panel `panel`.
-    #[inline(always)]
-    fn runs(&self, panel: usize) -> impl Iterator<Item = Run> + '_ {
-        let end = (panel * WIDE + WIDE).min(self.units());
-        let mut next = panel * WIDE;
-        std::iter::from_fn(move || {
-            (next < end).then(|| {
-                let (row, column) = (next / self.columns, next % self.columns);
-                let run = Run {
-                    image: self.images.start + row / self.rows.len(),
-                    row: self.rows.start + row % self.rows.len(),
-                    column,
-                    lane: next - panel * WIDE,
-                    len: (self.columns - column).min(end - next),
-                };
-                next += run.len;
-                run
-            })
-        })
-    }
-}
-
-/// How a layer is cut in pieces.
-#[derive(Debug)]
-struct Plan<'a> {
-    layer: &'a Layer,
-    /// Products per unit: one, or Winograd's.
-    products: usize,
-    /// Rows and columns of outputs per unit.
-    unit: [usize; 2],
-    /// Rows and columns of units in an image.
-    units: [usize; 2],
-    /// Images per strip; more than one only if a strip has all their rows.
-    images: usize,
-    /// Rows of units per strip.
-    rows: usize,
-    /// Panels of units whose results a task holds at once.
-    group: usize,
-    /// Depth of one channel in a product.
-    taps: usize,
-    /// Channels in a block.
-    channels: usize,
-    /// Number of blocks.
-    blocks: usize,
-}
-
-impl<'a> Plan<'a> {
-    /// Chooses the pieces for `layer`. Only the blocks of channels affect the results.
-    fn new(layer: &'a Layer) -> Self {
-        let tiles = layer.grid[0].div_ceil(OUTPUTS[0]) * layer.grid[1].div_ceil(OUTPUTS[1]);
-        let pays = layer.from >= WINOGRAD_CHANNELS && tiles >= WINOGRAD_TILES;
-        let winograd = layer.kernel == [3, 3] && layer.step == [1, 1] && pays;
-        let (products, unit) = if winograd { (PRODUCTS, OUTPUTS) } else { (1, [1, 1]) };
-        let units = [0, 1].map(|i| layer.grid[i].div_ceil(unit[i]));
-        let strip = STRIP[usize::from(!winograd)];
-        let rows = strip.div_ceil(units[1]).min(units[0]);
-        let rows = units[0].div_ceil(units[0].div_ceil(rows));
-        let images = (strip / (units[0] * units[1])).clamp(1, layer.batch);
-        let group = GROUP[usize::from(!winograd)];
-        let taps = if winograd { 1 } else { layer.kernel[0] * layer.kernel[1] };
-        let blocks = layer.from.div_ceil((DEPTH / taps).max(1));
-        let channels = layer.from.div_ceil(blocks);
-        let blocks = layer.from.div_ceil(channels);
-        Self { layer, products, unit, units, images, rows, group, taps, channels, blocks }
-    }
-
-    /// The strips per image, and in total.
-    fn strips(&self) -> (usize, usize) {
-        let each = self.units[0].div_ceil(self.rows);
-        (each, self.layer.batch.div_ceil(self.images) * each)
-    }
-
-    /// Strip number `index`.
-    fn strip(&self, index: usize) -> Strip {
-        let each = self.strips().0;
-        let (image, row) = (index / each * self.images, index % each * self.rows);
-        Strip {
-            images: image..(image + self.images).min(self.layer.batch),
-            rows: row..(row + self.rows).min(self.units[0]),
-            columns: self.units[1],
-        }
-    }
-
-    /// Panels of units in a strip, at most.
-    fn panels(&self) -> usize {
-        (self.images * self.rows * self.units[1]).div_ceil(WIDE)
-    }
-
-    /// The channels of block `block`.
-    fn block(&self, block: usize) -> Range<usize> {
-        block * self.channels..(block * self.channels + self.channels).min(self.layer.from)
-    }
-
-    /// Floats from one product of a packed block with `wide` lanes to the next; the padding keeps the products from
-    /// competing for the same lines of a cache.
-    fn pitch(&self, wide: usize) -> usize {
-        (self.channels * self.taps + 1) * wide
-    }
-
-    /// Floats of a packed block with `wide` lanes.
-    fn chunk(&self, wide: usize) -> usize {
-        self.products * self.pitch(wide)
-    }
-
-    /// Floats of the sums of a group of panels of units and `panels` panels of output channels.
-    fn results(&self, panels: usize) -> usize {
-        self.products * panels * TALL * self.group * WIDE
-    }
-
-    /// Packs block `block` of the input `x` for `strip`.
-    #[inline(always)]
-    fn pack_input(&self, x: &[f32], strip: &Strip, block: usize, packed: &mut [f32]) {
-        let plane = self.layer.size[0] * self.layer.size[1];
-        let runs: Vec<Vec<Run>> = (0..self.panels()).map(|panel| strip.runs(panel).collect()).collect();
-        for (k, channel) in self.block(block).enumerate() {
-            for (runs, packed) in runs.iter().zip(packed.chunks_exact_mut(self.chunk(WIDE))) {
-                let image = |run: &Run| &x[(run.image * self.layer.from + channel) * plane..][..plane];
-                if self.products == 1 {
-                    let packed = &mut packed[k * self.taps * WIDE..][..self.taps * WIDE];
-                    for run in runs {
-                        self.patch(image(run), *run, packed);
-                    }
-                    continue;
-                }
-                let mut d = [[[0.0; WIDE]; 6]; 4];
-                for run in runs {
-                    self.gather(image(run), *run, &mut d);
-                }
-                winograd::input(&mut d);
-                for (product, d) in d.as_flattened().iter().enumerate() {
-                    packed[product * self.pitch(WIDE) + k * WIDE..][..WIDE].copy_from_slice(d);
-                }
-            }
-        }
-    }
-
-    /// The input row (`i` 0) or column (`i` 1) where the window of a unit starts.
-    #[inline(always)]
-    fn start(&self, i: usize, unit: usize) -> isize {
-        (unit * self.unit[i] * self.layer.step[i]) as isize + self.layer.origin[i]
-    }
-
-    /// Writes what each tap meets at the positions of `run` to `packed` `[tap, WIDE]`.
-    #[inline(always)]
-    fn patch(&self, image: &[f32], run: Run, packed: &mut [f32]) {
-        let layer = self.layer;
-        let mut taps = packed.chunks_exact_mut(WIDE);
-        for row in 0..layer.kernel[0] {
-            for (column, lanes) in taps.by_ref().take(layer.kernel[1]).enumerate() {
-                let row = self.start(0, run.row) + row as isize;
-                let column = self.start(1, run.column) + column as isize;
-                let lanes = &mut lanes[run.lane..run.lane + run.len];
-                window(image, layer.size, row, column, layer.step[1], lanes);
-            }
-        }
-    }
-
-    /// Writes the 4 x 6 inputs of the tiles of `run` to their lanes.
-    #[inline(always)]
-    fn gather(&self, image: &[f32], run: Run, d: &mut [[[f32; WIDE]; 6]; 4]) {
-        for (i, d) in d.iter_mut().enumerate() {
-            let mut line = [0.0; WIDE * 4 + 4];
-            let row = self.start(0, run.row) + i as isize;
-            window(image, self.layer.size, row, self.start(1, run.column), 1, &mut line[..run.len * 4 + 2]);
-            let line = line.as_chunks::<4>().0;
-            if run.len == WIDE {
-                winograd::spread(line, d, 0, WIDE); // The constant bounds let it be vectorised.
-            } else {
-                winograd::spread(line, d, run.lane, run.len);
-            }
-        }
-    }
-
-    /// Packs block `block` of the weights to the output channels from `first`; lanes beyond the last repeat it.
-    #[inline(always)]
-    fn pack_weight(&self, taps: &Taps, first: usize, block: usize, packed: &mut [f32]) {
-        let to: [usize; TALL] = std::array::from_fn(|lane| (first + lane).min(self.layer.to - 1));
-        let [rows, columns] = self.layer.kernel;
-        for (k, channel) in self.block(block).enumerate() {
-            if self.products > 1 {
-                // The two lanes too many are overwritten by the next channel's, or lie in the padding.
-                let mut g = [[[0.0; 8]; 3]; 3];
-                for (lane, to) in to.iter().enumerate() {
-                    taps.square(*to, channel, lane, &mut g);
-                }
-                for (product, g) in winograd::weight(&g).iter().enumerate() {
-                    packed[product * self.pitch(TALL) + k * TALL..][..8].copy_from_slice(g);
-                }
-                continue;
-            }
-            let packed = &mut packed[k * self.taps * TALL..][..self.taps * TALL];
-            for (lane, to) in to.iter().enumerate() {
-                let mut lanes = packed[lane..].iter_mut().step_by(TALL);
-                for row in 0..rows {
-                    for (column, lane) in lanes.by_ref().take(columns).enumerate() {
-                        *lane = taps.at(*to, channel, row, column);
-                    }
-                }
-            }
-        }
-    }
-}
 
 /// The part of the output that one task computes.
 struct Task<'a> {
@@ -378,13 +78,23 @@ pub fn correlate(layer: &Layer, x: &[f32], taps: &Taps, bias: Option<&[f32]>, ou
         let (input, weight) = packed.split_at_mut(band * wide);
         let mut held = None;
         for (i, tasks) in tasks.chunks_mut(band * each).enumerate() {
-            pack_band(&plan, x, i * band, &mut input[..tasks.len() / each * wide]);
+            let input = &mut input[..tasks.len() / each * wide];
+            input.par_chunks_mut(plan.panels() * plan.chunk(WIDE)).enumerate().for_each(|(part, packed)| {
+                let (strip, block) = (plan.strip(i * band + part / plan.blocks), part % plan.blocks);
+                dispatch(
+                    #[inline(always)]
+                    || plan.pack_input(x, &strip, block, packed),
+                );
+            });
             for first in (0..high).step_by(piece) {
                 if held.replace(first) != Some(first) {
                     let weight = &mut weight[..piece.min(high - first) * deep];
                     weight.par_chunks_mut(plan.chunk(TALL)).enumerate().for_each(|(i, packed)| {
                         let (panel, block) = (first + i / plan.blocks, i % plan.blocks);
-                        dispatch(PackWeight { plan: &plan, taps, panel, block, packed });
+                        dispatch(
+                            #[inline(always)]
+                            || plan.pack_weight(taps, panel * TALL, block, packed),
+                        );
                     });
                 }
                 let (input, weight, to) = (&*input, &*weight, first * TALL..(first + piece) * TALL);
@@ -392,56 +102,12 @@ pub fn correlate(layer: &Layer, x: &[f32], taps: &Taps, bias: Option<&[f32]>, ou
                     let input = &input[(task.strip - i * band) * wide..][..wide];
                     let weight = &weight[(task.to.start / TALL - first) * deep..];
                     scratch(&RESULTS, plan.results(panels), |results| {
-                        dispatch(Multiply { plan: &plan, input, weight, bias, task, results });
+                        dispatch(InTiles(Multiply { plan: &plan, input, weight, bias, task, results }));
                     });
                 });
             }
         }
     });
-}
-
-/// Packs the input of the strips from number `first` to `packed`.
-fn pack_band(plan: &Plan, x: &[f32], first: usize, packed: &mut [f32]) {
-    packed.par_chunks_mut(plan.panels() * plan.chunk(WIDE)).enumerate().for_each(|(i, packed)| {
-        let strip = plan.strip(first + i / plan.blocks);
-        dispatch(PackInput { plan, x, strip, block: i % plan.blocks, packed });
-    });
-}
-
-/// Packs block `block` of the input `x` for `strip`.
-struct PackInput<'a> {
-    plan: &'a Plan<'a>,
-    x: &'a [f32],
-    strip: Strip,
-    block: usize,
-    packed: &'a mut [f32],
-}
-
-impl WithSimd for PackInput<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) {
-        self.plan.pack_input(self.x, &self.strip, self.block, self.packed);
-    }
-}
-
-/// Packs block `block` of the weight for panel `panel` of output channels.
-struct PackWeight<'a> {
-    plan: &'a Plan<'a>,
-    taps: &'a Taps<'a>,
-    panel: usize,
-    block: usize,
-    packed: &'a mut [f32],
-}
-
-impl WithSimd for PackWeight<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) {
-        self.plan.pack_weight(self.taps, self.panel * TALL, self.block, self.packed);
-    }
 }
 
 /// The products of one task with packed operands.
@@ -457,21 +123,7 @@ struct Multiply<'a, 'b> {
     results: &'a mut [f32],
 }
 
-impl WithSimd for Multiply<'_, '_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        match S::F32_LANES {
-            16 => self.run::<S, 1>(simd),
-            8 => self.run::<S, 2>(simd),
-            4 => self.run::<S, 4>(simd),
-            _ => self.run::<S, WIDE>(simd),
-        }
-    }
-}
-
-impl Multiply<'_, '_> {
+impl Tiled for Multiply<'_, '_> {
     /// Computes the task, a group of panels at a time.
     #[inline(always)]
     fn run<S: Simd, const V: usize>(mut self, simd: S) {
@@ -491,7 +143,9 @@ impl Multiply<'_, '_> {
             }
         }
     }
+}
 
+impl Multiply<'_, '_> {
     /// Multiplies product `product` of channel block `block` for the panels `group` and all output channels, into
     /// the results `[product, output channel, panel of the group, WIDE]`.
     #[inline(always)]

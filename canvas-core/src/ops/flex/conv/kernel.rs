@@ -1,6 +1,6 @@
 //! What the products share: the register-tiled kernel, zero-padded reads, and scratch memory kept by threads.
 
-use pulp::Simd;
+use pulp::{Simd, WithSimd};
 use std::cell::Cell;
 use std::thread::LocalKey;
 
@@ -51,6 +51,29 @@ pub fn tile<S: Simd, const V: usize>(
         let c = S::as_mut_simd_f32s(&mut c[row * stride..][..WIDE]).0;
         for (c, sum) in c.iter_mut().zip(sums) {
             *c = if add { simd.add_f32s(*c, *sum) } else { *sum };
+        }
+    }
+}
+
+/// Work of which [`tile`] is the inner part.
+pub trait Tiled {
+    /// Does it with `V` vectors in [`WIDE`] columns.
+    fn run<S: Simd, const V: usize>(self, simd: S);
+}
+
+/// Does such work with as many vectors as the instructions ask for.
+pub struct InTiles<T>(pub T);
+
+impl<T: Tiled> WithSimd for InTiles<T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        match S::F32_LANES {
+            16 => self.0.run::<S, 1>(simd),
+            8 => self.0.run::<S, 2>(simd),
+            4 => self.0.run::<S, 4>(simd),
+            _ => self.0.run::<S, WIDE>(simd),
         }
     }
 }

@@ -10,12 +10,16 @@
 
 mod correlate;
 mod kernel;
+mod layer;
+mod pack;
+mod plan;
 #[cfg(test)]
 mod tests;
 mod weight;
 mod winograd;
 
-use correlate::{Layer, Taps, correlate};
+use correlate::correlate;
+use layer::{Layer, Taps};
 
 /// A convolution of a batch of images, without groups and without dilation.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,9 +6,9 @@
 
 use super::Conv;
 use super::correlate::BUDGET;
-use super::kernel::{PACKED, RESULTS, TALL, WIDE, Walk, scratch, tile, window};
+use super::kernel::{InTiles, PACKED, RESULTS, TALL, Tiled, WIDE, Walk, scratch, tile, window};
 use crate::ops::flex::simd::dispatch;
-use pulp::{Simd, WithSimd};
+use pulp::Simd;
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -147,48 +147,27 @@ pub fn gradient(conv: &Conv, x: &[f32], grad: &[f32], dw: &mut [f32]) {
             let grads = &mut rest[..band * tall];
             input.par_chunks_mut(plan.input()).enumerate().for_each(|(i, packed)| {
                 let (strip, panel) = (first + i / from, i % from);
-                dispatch(Pack { plan: &plan, source: Source::Input(x), strip, panel, packed });
+                dispatch(
+                    #[inline(always)]
+                    || plan.pack_input(x, strip, panel * WIDE, packed),
+                );
             });
             grads.par_chunks_mut(plan.grad()).enumerate().for_each(|(i, packed)| {
                 let (strip, panel) = (first + i / to, i % to);
-                dispatch(Pack { plan: &plan, source: Source::Grad(grad), strip, panel, packed });
+                dispatch(
+                    #[inline(always)]
+                    || plan.pack_grad(grad, strip, panel * TALL, packed),
+                );
             });
             let (input, grads, plan) = (&*input, &*grads, &plan);
             tasks.par_iter_mut().for_each(|task| {
                 let strips = first..first + band;
                 scratch(&RESULTS, taps * panels * TALL * WIDE, |results| {
-                    dispatch(Multiply { plan, input, grads, strips, task, results });
+                    dispatch(InTiles(Multiply { plan, input, grads, strips, task, results }));
                 });
             });
         }
     });
-}
-
-/// What to pack.
-enum Source<'a> {
-    Input(&'a [f32]),
-    Grad(&'a [f32]),
-}
-
-/// Packs panel `panel` of strip `strip` of the input or the gradient.
-struct Pack<'a> {
-    plan: &'a Plan<'a>,
-    source: Source<'a>,
-    strip: usize,
-    panel: usize,
-    packed: &'a mut [f32],
-}
-
-impl WithSimd for Pack<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) {
-        match self.source {
-            Source::Input(x) => self.plan.pack_input(x, self.strip, self.panel * WIDE, self.packed),
-            Source::Grad(grad) => self.plan.pack_grad(grad, self.strip, self.panel * TALL, self.packed),
-        }
-    }
 }
 
 /// The products of one task with a packed band.
@@ -203,21 +182,7 @@ struct Multiply<'a, 'b> {
     results: &'a mut [f32],
 }
 
-impl WithSimd for Multiply<'_, '_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        match S::F32_LANES {
-            16 => self.run::<S, 1>(simd),
-            8 => self.run::<S, 2>(simd),
-            4 => self.run::<S, 4>(simd),
-            _ => self.run::<S, WIDE>(simd),
-        }
-    }
-}
-
-impl Multiply<'_, '_> {
+impl Tiled for Multiply<'_, '_> {
     /// Adds the sums over the band to the task's gradients.
     #[inline(always)]
     fn run<S: Simd, const V: usize>(mut self, simd: S) {
@@ -237,7 +202,9 @@ impl Multiply<'_, '_> {
             }
         }
     }
+}
 
+impl Multiply<'_, '_> {
     /// Adds the products of strip `strip` of the band at tap `tap` to the results `[tap, output channel, WIDE]`.
     #[inline(always)]
     fn product<S: Simd, const V: usize>(&mut self, simd: S, strip: usize, tap: usize, high: usize) {

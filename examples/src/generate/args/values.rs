@@ -4,6 +4,12 @@ use anyhow::{Context, Result};
 use std::path::PathBuf;
 use std::str::FromStr;
 
+/// The numbers on both sides of the first separator.
+fn two<T: FromStr>(text: &str, separators: &[char]) -> Option<(T, T)> {
+    let (first, second) = text.split_once(separators)?;
+    Some((first.trim().parse().ok()?, second.trim().parse().ok()?))
+}
+
 /// Two numbers with an `x` between: `512x768`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pair(pub usize, pub usize);
@@ -12,11 +18,8 @@ impl FromStr for Pair {
     type Err = anyhow::Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let read = || {
-            let (first, second) = text.split_once(['x', 'X'])?;
-            Some(Self(first.trim().parse().ok()?, second.trim().parse().ok()?))
-        };
-        read().with_context(|| format!("expected two whole numbers as in 512x768, found {text:?}"))
+        let read = two(text, &['x', 'X']).map(|(first, second)| Self(first, second));
+        read.with_context(|| format!("expected two whole numbers as in 512x768, found {text:?}"))
     }
 }
 
@@ -33,12 +36,9 @@ impl FromStr for Window {
     type Err = anyhow::Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let read = || {
-            let (start, end) = text.split_once(':')?;
-            let window = Self { start: start.trim().parse().ok()?, end: end.trim().parse().ok()? };
-            (0.0 <= window.start && window.start < window.end && window.end <= 1.0).then_some(window)
-        };
-        read().with_context(|| format!("expected START:END with 0 <= START < END <= 1, found {text:?}"))
+        let ordered = |&(start, end): &(f64, f64)| 0.0 <= start && start < end && end <= 1.0;
+        let read = two(text, &[':']).filter(ordered).map(|(start, end)| Self { start, end });
+        read.with_context(|| format!("expected START:END with 0 <= START < END <= 1, found {text:?}"))
     }
 }
 
@@ -50,11 +50,8 @@ impl FromStr for Scales {
     type Err = anyhow::Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let read = || {
-            let (first, second) = text.split_once(':')?;
-            Some(Self(first.trim().parse().ok()?, second.trim().parse().ok()?))
-        };
-        read().with_context(|| format!("expected two numbers as in 1:0.5, found {text:?}"))
+        let read = two(text, &[':']).map(|(first, second)| Self(first, second));
+        read.with_context(|| format!("expected two numbers as in 1:0.5, found {text:?}"))
     }
 }
 

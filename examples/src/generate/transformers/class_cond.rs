@@ -1,26 +1,24 @@
 //! `DiTPipeline`: pictures of classes.
 
-use super::{Defaults, Folder, Given, Guidance, Pipeline, Request, Shape, Sizes};
+use super::{Defaults, Folder, Given, Guidance, Parts, Pipeline, Request, Shape, Sizes};
 use crate::generate::args::Args;
 use crate::generate::draws::Draws;
 use crate::generate::memory;
-use crate::generate::model::Vae;
 use anyhow::{Context, Result, bail};
 use burn::module::Module;
-use burn::tensor::FloatDType;
+use canvas_core::Class;
 use canvas_core::weights::Source;
-use canvas_core::{Backbone, Class, params};
 use canvas_dit::{Dit, DitConfig};
 
 /// DiT with its autoencoder.
 pub struct ClassCond {
-    network: Dit,
+    parts: Parts<Dit, ()>,
     config: DitConfig,
-    vae: Vae,
 }
 
 impl Pipeline for ClassCond {
-    type Cond = Class;
+    type Network = Dit;
+    type Text = ();
     const CLASSES: bool = true;
     const TAKES: &'static [&'static str] = &["--guidance"];
 
@@ -33,40 +31,25 @@ impl Pipeline for ClassCond {
         let (network, report) =
             config.load_diffusers(&source, folder.device).context("loading transformer")?;
         folder.reports.push(("transformer".to_owned(), report));
-        Ok(Self { network, config, vae: folder.vae()? })
+        let network = folder.cast(network);
+        let shape = Shape { channels: config.channels, patch: config.patch, width: config.width, beside: 0 };
+        Ok(Self { parts: Parts { network, text: (), vae: folder.vae()?, shape }, config })
+    }
+
+    fn parts(&self) -> &Parts<Dit, ()> {
+        &self.parts
     }
 
     fn defaults(&self, _args: &Args) -> Defaults {
         Defaults {
-            size: self.config.size.map(|side| side * self.vae.factor),
-            multiple: self.config.patch * self.vae.factor,
+            size: self.config.size.map(|side| side * self.parts.vae.factor),
+            multiple: self.parts.token_pixels(),
             steps: 50,
             guidance: Guidance::Free { scale: 4.0, off: 1.0 },
             length: None,
             strength: None,
             sizes: Sizes::One,
         }
-    }
-
-    fn shape(&self, _args: &Args) -> Shape {
-        Shape {
-            channels: self.config.channels,
-            patch: self.config.patch,
-            width: self.config.width,
-            beside: 0,
-        }
-    }
-
-    fn network(&self) -> &impl Backbone<4, Cond = Class> {
-        &self.network
-    }
-
-    fn cast(self, dtype: FloatDType) -> Self {
-        Self { network: params::cast(self.network, dtype), ..self }
-    }
-
-    fn vae(&self) -> Option<&Vae> {
-        Some(&self.vae)
     }
 
     fn conditions(&self, ask: &Request<'_>, _draws: &mut Draws) -> Result<Given<Class>> {

@@ -3,7 +3,7 @@
 //! Counted for Burn's CPU backend. On the tests' models (high-water mark beside that of a small run, estimate): Flux of 512x512
 //! pixels and 16,896 tokens 30 MiB, 28; T5 with 2000 tokens 168 MiB, 154.
 
-use super::{Pipeline, Request, Shape};
+use super::{Encoders, Pipeline, Request, Shape};
 use crate::generate::memory;
 use anyhow::Result;
 
@@ -27,8 +27,9 @@ pub fn tokens(count: f64, width: usize) -> f64 {
 /// If the estimate is more than there is: names the argument, what is needed and what is free.
 pub fn check<P: Pipeline>(pipeline: &P, ask: &Request<'_>, asked: [usize; 2]) -> Result<()> {
     let args = ask.args;
+    let reading = pipeline.parts().text.numbers(ask.batch, ask.length);
     let what = format!("reading prompts of {} tokens", ask.length);
-    memory::check(&what, "take a smaller --max-sequence-length", bytes(pipeline.reading(ask)), args)?;
+    memory::check(&what, "take a smaller --max-sequence-length", bytes(reading), args)?;
     let decode = if args.picture().is_some() { decoding(pipeline, ask, asked) } else { 0 };
     let [height, width] = asked;
     let what = format!("drawing {} of {height}x{width} pixels", ask.batch);
@@ -43,8 +44,9 @@ fn bytes(numbers: f64) -> u64 {
 
 /// Numbers of a step of the sampler.
 fn step<P: Pipeline>(pipeline: &P, ask: &Request<'_>) -> f64 {
-    let Shape { patch, width, beside, .. } = pipeline.shape(ask.args);
-    let [channels, rows, columns] = pipeline.latent(ask.size).map(|side| side as f64);
+    let parts = pipeline.parts();
+    let Shape { patch, width, beside, .. } = parts.shape;
+    let [channels, rows, columns] = parts.latent(ask.size).map(|side| side as f64);
     let picture = rows * columns / (patch * patch) as f64;
     let all = picture + (ask.length + beside) as f64;
     ask.batch as f64 * (tokens(all, width) + LATENTS * channels * rows * columns)
@@ -52,8 +54,7 @@ fn step<P: Pipeline>(pipeline: &P, ask: &Request<'_>) -> f64 {
 
 /// Bytes of decoding: one picture's activations, where they are known, and all pictures, which may be scaled before they are cut.
 fn decoding<P: Pipeline>(pipeline: &P, ask: &Request<'_>, asked: [usize; 2]) -> u64 {
-    let config = pipeline.vae().and_then(|vae| vae.config.as_ref());
-    let one = config.map_or(0, |config| {
+    let one = pipeline.parts().vae.config.as_ref().map_or(0, |config| {
         // Flux.2's latents are folded, its network's are not.
         let [rows, columns] = ask.size.map(|side| side / config.downsampling());
         config.estimate_decode_memory([1, rows, columns], BYTES as usize, ask.device).activations

@@ -1,6 +1,6 @@
 //! A run of a transformer pipeline: from what was asked to latents and pictures.
 
-use super::{Folder, Given, Pipeline, Request, ask, bins, cost, recipe};
+use super::{Cond, Folder, Given, Pipeline, Request, ask, bins, cost, recipe};
 use crate::generate::draws::Draws;
 use crate::generate::model::Vae;
 use crate::generate::scheduler::{Plan, Scheduler};
@@ -48,7 +48,6 @@ pub fn run<P: Pipeline>(folder: &mut Folder<'_>) -> Result<()> {
     };
     let start = start(&pipeline, &ask, &plan, strength.is_some(), &mut draws)?;
     let given = pipeline.conditions(&ask, &mut draws)?;
-    let pipeline = pipeline.cast(ask.dtype);
     let job = Job { pipeline: &pipeline, ask: &ask, scheduler: &scheduler, plan: &plan, asked };
     let latents = job.draw(start, given, &mut draws)?;
     if let Some(path) = &args.save_latents {
@@ -67,18 +66,17 @@ pub fn run<P: Pipeline>(folder: &mut Folder<'_>) -> Result<()> {
 
 /// An error if the autoencoder, which may be that of `--vae`, makes other latents than the network draws.
 fn check_channels<P: Pipeline>(pipeline: &P, folder: &Folder<'_>) -> Result<()> {
-    let (args, expected) = (folder.args, pipeline.shape(folder.args).channels);
-    match pipeline.vae().map(|vae| vae.channels) {
-        Some(found) if found != expected => {
-            let path = args.vae.clone().unwrap_or_else(|| args.model.join("vae"));
-            bail!(
-                "{}: expected an autoencoder of {expected} channels, those of {}, found {found}",
-                path.display(),
-                args.model.join("transformer/config.json").display()
-            )
-        }
-        _ => Ok(()),
+    let (args, parts) = (folder.args, pipeline.parts());
+    let (found, expected) = (parts.vae.channels, parts.shape.channels);
+    if found != expected {
+        let path = args.vae.clone().unwrap_or_else(|| args.model.join("vae"));
+        bail!(
+            "{}: expected an autoencoder of {expected} channels, those of {}, found {found}",
+            path.display(),
+            args.model.join("transformer/config.json").display()
+        )
     }
+    Ok(())
 }
 
 /// Noise, or a picture with noise: `[B, C, h, w]` at the first level.
@@ -89,13 +87,14 @@ fn start<P: Pipeline>(
     from_picture: bool,
     draws: &mut Draws,
 ) -> Result<Tensor<4>> {
-    let [channels, height, width] = pipeline.latent(ask.size);
+    let parts = pipeline.parts();
+    let [channels, height, width] = parts.latent(ask.size);
     let dims = [ask.batch, channels, height, width];
-    let (Some(path), Some(vae), true) = (ask.args.start(), pipeline.vae(), from_picture) else {
+    let (Some(path), true) = (ask.args.start(), from_picture) else {
         return Ok(draws.start("latents", dims, ask.device)? * plan.start_scale);
     };
     let image = picture::signed(&picture::open(path)?, ask.size, ask.device);
-    let clean = encode(vae, image, "posterior", dims, draws)?;
+    let clean = encode(&parts.vae, image, "posterior", dims, draws)?;
     let noise = draws.start("noise", dims, ask.device)?;
     Ok(mix(clean, noise, &[plan.levels[plan.first]]))
 }
@@ -180,11 +179,11 @@ struct Job<'a, P> {
 
 impl<P: Pipeline> Job<'_, P> {
     /// From the start to latents.
-    fn draw(&self, start: Tensor<4>, given: Given<P::Cond>, draws: &mut Draws) -> Result<Tensor<4>> {
+    fn draw(&self, start: Tensor<4>, given: Given<Cond<P>>, draws: &mut Draws) -> Result<Tensor<4>> {
         let counted = self.scheduler.count(self.plan)?;
         draws.check_steps(counted.draws, start.dims())?;
         let network = Cast {
-            network: self.pipeline.network(),
+            network: &self.pipeline.parts().network,
             dtype: self.ask.dtype,
             time_scale: self.scheduler.time_scale(),
         };
@@ -215,13 +214,9 @@ impl<P: Pipeline> Job<'_, P> {
 
     /// Pictures `[B, 3, H, W]` of latents, one after the other: the largest activations of a run are here.
     fn decode(&self, latents: Tensor<4>) -> Tensor<4> {
-        let pictures = match self.pipeline.vae() {
-            Some(vae) => {
-                let latents = vae.scale.restore(latents);
-                canvas_core::Autoencoder::decode(&Sliced::new(&*vae.network), latents)
-            }
-            None => latents,
-        };
+        let vae = &self.pipeline.parts().vae;
+        let latents = vae.scale.restore(latents);
+        let pictures = canvas_core::Autoencoder::decode(&Sliced::new(&*vae.network), latents);
         bins::cut_out(pictures, self.asked)
     }
 

@@ -2,17 +2,17 @@
 
 use super::redux::ReduxReader;
 use super::text::{T5, clip};
-use super::{Defaults, Folder, Given, Grid, Guidance, Length, Pipeline, Request, Shape, Sizes};
+use super::{
+    Defaults, Encoders, Folder, Given, Grid, Guidance, Length, Parts, Pipeline, Request, Shape, Sizes,
+};
 use crate::generate::args::Args;
 use crate::generate::draws::Draws;
-use crate::generate::model::Vae;
 use crate::generate::picture;
 use crate::generate::scheduler::Scheduler;
 use crate::generate::text::Reader as Clip;
 use anyhow::{Result, bail};
 use burn::prelude::*;
-use burn::tensor::FloatDType;
-use canvas_core::{Backbone, Text, params};
+use canvas_core::Text;
 use canvas_dit::{Flux, FluxConfig, Prompt};
 use canvas_text::ClipLayer;
 
@@ -81,11 +81,6 @@ impl FluxText {
         Ok(ask.cast(Text { pooled: clip(&self.clip, first, ClipLayer::last())?.pooled, ..text }))
     }
 
-    /// Numbers that reading takes at the worst moment, about.
-    pub fn numbers(&self, ask: &Request<'_>) -> f64 {
-        self.t5.numbers(ask.batch, ask.length)
-    }
-
     /// As [`read`](Self::read), of what is asked for and, where guidance is on, what is not.
     ///
     /// # Errors
@@ -104,18 +99,23 @@ impl FluxText {
     }
 }
 
+impl Encoders for FluxText {
+    fn numbers(&self, batch: usize, length: usize) -> f64 {
+        self.t5.numbers(batch, length)
+    }
+}
+
 /// Flux.1 dev, schnell or Kontext with its encoders.
 pub struct FluxPipeline {
-    network: Flux,
+    parts: Parts<Flux, Option<FluxText>>,
     config: FluxConfig,
-    vae: Vae,
-    text: Option<FluxText>,
     redux: Option<ReduxReader>,
     kontext: bool,
 }
 
 impl Pipeline for FluxPipeline {
-    type Cond = Prompt;
+    type Network = Flux;
+    type Text = Option<FluxText>;
     const TAKES: &'static [&'static str] = &[
         "--guidance",
         "--prompt-2",
@@ -146,7 +146,15 @@ impl Pipeline for FluxPipeline {
         let redux = folder.args.redux.clone();
         let redux = redux.map(|path| ReduxReader::open(folder, &path)).transpose()?;
         let network = folder.network(config.init(folder.device), &config.published())?;
-        Ok(Self { network, config, vae: folder.vae()?, text, redux, kontext })
+        let vae = folder.vae()?;
+        let looked_at = kontext && folder.args.start().is_some();
+        let beside = if looked_at { KONTEXT / (config.patch * vae.factor).pow(2) } else { 0 };
+        let shape = Shape { channels: config.channels, patch: config.patch, width: config.width(), beside };
+        Ok(Self { parts: Parts { network, text, vae, shape }, config, redux, kontext })
+    }
+
+    fn parts(&self) -> &Parts<Flux, Option<FluxText>> {
+        &self.parts
     }
 
     fn defaults(&self, args: &Args) -> Defaults {
@@ -154,8 +162,8 @@ impl Pipeline for FluxPipeline {
         let told = if from_picture && args.start().is_some() { 7.0 } else { 3.5 };
         let told = self.config.guidance.then_some(told);
         Defaults {
-            size: [SIDE * self.vae.factor; 2],
-            multiple: self.config.patch * self.vae.factor,
+            size: [SIDE * self.parts.vae.factor; 2],
+            multiple: self.parts.token_pixels(),
             steps: 28,
             guidance: Guidance::True { told, scale: 1.0 },
             length: Some(Length::up_to(LONGEST, LONGEST)),
@@ -164,39 +172,12 @@ impl Pipeline for FluxPipeline {
         }
     }
 
-    fn shape(&self, args: &Args) -> Shape {
-        let looked_at = self.kontext && args.start().is_some();
-        let references = if looked_at { KONTEXT / (self.config.patch * self.vae.factor).pow(2) } else { 0 };
-        Shape {
-            channels: self.config.channels,
-            patch: self.config.patch,
-            width: self.config.width(),
-            beside: references,
-        }
-    }
-
-    fn reading(&self, ask: &Request<'_>) -> f64 {
-        self.text.as_ref().map_or(0.0, |text| text.numbers(ask))
-    }
-
-    fn network(&self) -> &impl Backbone<4, Cond = Prompt> {
-        &self.network
-    }
-
-    fn cast(self, dtype: FloatDType) -> Self {
-        Self { network: params::cast(self.network, dtype), ..self }
-    }
-
-    fn vae(&self) -> Option<&Vae> {
-        Some(&self.vae)
-    }
-
     fn grid(&self, scheduler: &Scheduler, ask: &Request<'_>) -> Grid {
-        scheduler.even(scheduler.mu(tokens(ask, &self.vae, self.config.patch)))
+        scheduler.even(scheduler.mu(self.parts.tokens(ask)))
     }
 
     fn conditions(&self, ask: &Request<'_>, _draws: &mut Draws) -> Result<Given<Prompt>> {
-        let [positive, negative] = match &self.text {
+        let [positive, negative] = match &self.parts.text {
             Some(text) => text.both(ask)?,
             None => [None, None],
         };
@@ -219,7 +200,7 @@ impl FluxPipeline {
     fn reference(&self, ask: &Request<'_>) -> Result<Tensor<4>> {
         let Some(path) = ask.args.start() else { bail!("--image PNG is missing") };
         let file = picture::open(path)?;
-        let multiple = self.config.patch * self.vae.factor;
+        let multiple = self.parts.token_pixels();
         let own = picture::own_size(&file, multiple);
         if own.contains(&0) {
             bail!("{}: expected at least {multiple} pixels a side", path.display());
@@ -234,14 +215,10 @@ impl FluxPipeline {
         }
         let size = best.map(|side| side / multiple * multiple);
         let image = picture::signed(&file, size, ask.device);
-        let latents = self.vae.scale.normalise(self.vae.network.encode(image).mode());
+        let vae = &self.parts.vae;
+        let latents = vae.scale.normalise(vae.network.encode(image).mode());
         Ok(latents.repeat_dim(0, ask.batch).cast(ask.dtype))
     }
-}
-
-/// Tokens of what is drawn.
-pub fn tokens(ask: &Request<'_>, vae: &Vae, patch: usize) -> usize {
-    ask.size.iter().map(|side| side / vae.factor / patch).product()
 }
 
 /// What a network of this kind is told.

@@ -1,19 +1,17 @@
 //! `Flux2Pipeline` and `Flux2KleinPipeline`: three states of a language model side by side; pictures to look at.
 
 use super::ask::MORE_IMAGES;
-use super::flux::{prompt, tokens};
+use super::flux::prompt;
 use super::text::{LanguageModel, reads};
-use super::{Defaults, Folder, Given, Grid, Guidance, Length, Pipeline, Request, Shape, Sizes};
+use super::{Defaults, Folder, Given, Grid, Guidance, Length, Parts, Pipeline, Request, Shape, Sizes};
 use crate::generate::args::Args;
 use crate::generate::draws::Draws;
-use crate::generate::model::Vae;
 use crate::generate::picture;
 use crate::generate::scheduler::Scheduler;
 use anyhow::{Result, bail};
 use burn::prelude::*;
-use burn::tensor::FloatDType;
+use canvas_core::Text;
 use canvas_core::picture::{Filter, resized, to_tensor};
-use canvas_core::{Backbone, Text, params};
 use canvas_dit::{Flux2, Flux2Config, Prompt};
 use canvas_sched::schedule::mu;
 use canvas_text::templates::FLUX2_SYSTEM;
@@ -32,17 +30,16 @@ const LONGEST: f64 = 8.0;
 
 /// Flux.2 dev with Mistral 3, or klein with Qwen 3.
 pub struct Flux2Pipeline {
-    network: Flux2,
+    parts: Parts<Flux2, LanguageModel>,
     config: Flux2Config,
-    vae: Vae,
-    text: LanguageModel,
     /// klein, and whether it was distilled.
     klein: Option<bool>,
     pictures: Vec<RgbImage>,
 }
 
 impl Pipeline for Flux2Pipeline {
-    type Cond = Prompt;
+    type Network = Flux2;
+    type Text = LanguageModel;
     const TAKES: &'static [&'static str] = &["--guidance", "--max-sequence-length", "--image", MORE_IMAGES];
 
     fn open(folder: &mut Folder<'_>) -> Result<Self> {
@@ -59,15 +56,22 @@ impl Pipeline for Flux2Pipeline {
         reads(&path, text.width(states.len()), config.text)?;
         let network = folder.network(config.init(folder.device), &config.published())?;
         let vae = folder.vae()?;
-        let pictures =
+        let pictures: Vec<RgbImage> =
             folder.args.image.iter().map(|path| look_at(path, vae.factor)).collect::<Result<_>>()?;
-        Ok(Self { network, config, vae, text, klein, pictures })
+        let pixels: usize = pictures.iter().map(|file| file.width() as usize * file.height() as usize).sum();
+        let beside = pixels / vae.factor.pow(2);
+        let shape = Shape { channels: config.channels, patch: 1, width: config.width(), beside };
+        Ok(Self { parts: Parts { network, text, vae, shape }, config, klein, pictures })
+    }
+
+    fn parts(&self) -> &Parts<Flux2, LanguageModel> {
+        &self.parts
     }
 
     fn defaults(&self, _args: &Args) -> Defaults {
         let size = match self.pictures.first() {
             Some(first) => [first.height() as usize, first.width() as usize],
-            None => [64 * self.vae.factor; 2],
+            None => [64 * self.parts.vae.factor; 2],
         };
         let guidance = match self.klein {
             None => Guidance::Told(4.0),
@@ -76,7 +80,7 @@ impl Pipeline for Flux2Pipeline {
         };
         Defaults {
             size,
-            multiple: self.vae.factor,
+            multiple: self.parts.token_pixels(),
             steps: 50,
             guidance,
             length: Some(Length::any(LENGTH)),
@@ -85,49 +89,27 @@ impl Pipeline for Flux2Pipeline {
         }
     }
 
-    fn shape(&self, _args: &Args) -> Shape {
-        let pixels: usize =
-            self.pictures.iter().map(|file| file.width() as usize * file.height() as usize).sum();
-        let beside = pixels / self.vae.factor.pow(2);
-        Shape { channels: self.config.channels, patch: 1, width: self.config.width(), beside }
-    }
-
-    fn reading(&self, ask: &Request<'_>) -> f64 {
-        self.text.numbers(ask.batch, ask.length)
-    }
-
-    fn network(&self) -> &impl Backbone<4, Cond = Prompt> {
-        &self.network
-    }
-
-    fn cast(self, dtype: FloatDType) -> Self {
-        Self { network: params::cast(self.network, dtype), ..self }
-    }
-
-    fn vae(&self) -> Option<&Vae> {
-        Some(&self.vae)
-    }
-
     fn grid(&self, scheduler: &Scheduler, ask: &Request<'_>) -> Grid {
         // The line of the file is not asked, but whether it shifts by size.
-        let tokens = tokens(ask, &self.vae, 1);
+        let tokens = self.parts.tokens(ask);
         scheduler.even(scheduler.mu(tokens).map(|_| mu::flux2(tokens, ask.steps)))
     }
 
     fn conditions(&self, ask: &Request<'_>, _draws: &mut Draws) -> Result<Given<Prompt>> {
+        let vae = &self.parts.vae;
         let references: Vec<Tensor<4>> = self
             .pictures
             .iter()
             .map(|picture| {
                 let image = to_tensor([picture], ask.device);
-                let latents = self.vae.scale.normalise(self.vae.network.encode(image).mode());
+                let latents = vae.scale.normalise(vae.network.encode(image).mode());
                 latents.repeat_dim(0, ask.batch).cast(ask.dtype)
             })
             .collect();
         let length = RowLength::Exactly(ask.length);
         let Given { positive, negative } = ask.both(|prompts| {
             let chats = prompts.iter().map(|prompt| self.chat(prompt)).collect::<Result<Vec<_>>>()?;
-            let text = self.text.read(&chats, length)?;
+            let text = self.parts.text.read(&chats, length)?;
             // Padding is read, as in training.
             let mask = text.mask.full_like(true);
             Ok(ask.cast(Text { mask, ..text }))
@@ -140,10 +122,10 @@ impl Pipeline for Flux2Pipeline {
 impl Flux2Pipeline {
     fn chat(&self, prompt: &str) -> Result<String> {
         match self.klein {
-            Some(_) => self.text.chat(&[Message::new("user", prompt)], true, Some(false)),
+            Some(_) => self.parts.text.chat(&[Message::new("user", prompt)], true, Some(false)),
             None => {
                 let said = prompt.replace("[IMG]", "");
-                self.text.chat(
+                self.parts.text.chat(
                     &[Message::part("system", FLUX2_SYSTEM), Message::part("user", &said)],
                     false,
                     None,

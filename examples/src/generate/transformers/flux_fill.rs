@@ -1,29 +1,25 @@
 //! `FluxFillPipeline`: paints within a mask, by a network that reads the mask and the picture around it.
 
 use super::draw::encode;
-use super::flux::{FluxText, LONGEST, prompt, tokens};
-use super::{Defaults, Folder, Given, Grid, Guidance, Length, Pipeline, Request, Shape, Sizes};
+use super::flux::{FluxText, LONGEST, prompt};
+use super::{Defaults, Folder, Given, Grid, Guidance, Length, Parts, Pipeline, Request, Shape, Sizes};
 use crate::generate::args::Args;
 use crate::generate::draws::Draws;
-use crate::generate::model::Vae;
 use crate::generate::picture;
 use crate::generate::scheduler::Scheduler;
 use anyhow::{Context, Result, bail};
 use burn::prelude::*;
-use burn::tensor::FloatDType;
-use canvas_core::{Backbone, Channels, Concatenated, params};
+use canvas_core::{Backbone, Channels, Concatenated};
 use canvas_dit::{Flux, FluxConfig, Prompt, fill_channels};
 
 /// Flux.1 Fill with its encoders.
 pub struct FluxFill {
-    network: Filled,
+    parts: Parts<Filled, FluxText>,
     config: FluxConfig,
-    vae: Vae,
-    text: FluxText,
 }
 
 /// The network, with the channels that it reads as a condition.
-struct Filled(Flux);
+pub struct Filled(Flux);
 
 impl Backbone<4> for Filled {
     type Cond = (Prompt, Channels<4>);
@@ -33,7 +29,8 @@ impl Backbone<4> for Filled {
 }
 
 impl Pipeline for FluxFill {
-    type Cond = (Prompt, Channels<4>);
+    type Network = Filled;
+    type Text = FluxText;
     const TAKES: &'static [&'static str] =
         &["--guidance", "--prompt-2", "--max-sequence-length", "--image", "--mask", "--strength"];
 
@@ -54,13 +51,19 @@ impl Pipeline for FluxFill {
                 config.extra
             );
         }
-        Ok(Self { network: Filled(network), config, vae, text })
+        let shape =
+            Shape { channels: config.channels, patch: config.patch, width: config.width(), beside: 0 };
+        Ok(Self { parts: Parts { network: Filled(network), text, vae, shape }, config })
+    }
+
+    fn parts(&self) -> &Parts<Filled, FluxText> {
+        &self.parts
     }
 
     fn defaults(&self, _args: &Args) -> Defaults {
         Defaults {
-            size: [128 * self.vae.factor; 2],
-            multiple: self.config.patch * self.vae.factor,
+            size: [128 * self.parts.vae.factor; 2],
+            multiple: self.parts.token_pixels(),
             steps: 50,
             guidance: Guidance::Told(30.0),
             length: Some(Length::up_to(LONGEST, LONGEST)),
@@ -69,37 +72,12 @@ impl Pipeline for FluxFill {
         }
     }
 
-    fn shape(&self, _args: &Args) -> Shape {
-        Shape {
-            channels: self.config.channels,
-            patch: self.config.patch,
-            width: self.config.width(),
-            beside: 0,
-        }
-    }
-
-    fn reading(&self, ask: &Request<'_>) -> f64 {
-        self.text.numbers(ask)
-    }
-
-    fn network(&self) -> &impl Backbone<4, Cond = Self::Cond> {
-        &self.network
-    }
-
-    fn cast(self, dtype: FloatDType) -> Self {
-        Self { network: Filled(params::cast(self.network.0, dtype)), ..self }
-    }
-
-    fn vae(&self) -> Option<&Vae> {
-        Some(&self.vae)
-    }
-
     fn grid(&self, scheduler: &Scheduler, ask: &Request<'_>) -> Grid {
-        scheduler.even(scheduler.mu(tokens(ask, &self.vae, self.config.patch)))
+        scheduler.even(scheduler.mu(self.parts.tokens(ask)))
     }
 
-    fn conditions(&self, ask: &Request<'_>, draws: &mut Draws) -> Result<Given<Self::Cond>> {
-        let [Some(text), _] = self.text.both(ask)? else { bail!("--prompt TEXT is missing") };
+    fn conditions(&self, ask: &Request<'_>, draws: &mut Draws) -> Result<Given<(Prompt, Channels<4>)>> {
+        let [Some(text), _] = self.parts.text.both(ask)? else { bail!("--prompt TEXT is missing") };
         let (Some(image), Some(mask)) = (ask.args.start(), &ask.args.mask) else {
             bail!("--image and --mask are missing");
         };
@@ -108,9 +86,9 @@ impl Pipeline for FluxFill {
             picture::mask(&opened, ask.size, ask.device).with_context(|| mask.display().to_string())?;
         let image = picture::signed(&picture::open(image)?, ask.size, ask.device);
         let masked = image * (mask.clone() * -1.0 + 1.0);
-        let [height, width] = ask.size.map(|side| side / self.vae.factor);
-        let dims = [ask.batch, self.vae.channels, height, width];
-        let masked = encode(&self.vae, masked, "posterior_masked", dims, draws)?;
+        let [height, width] = ask.size.map(|side| side / self.parts.vae.factor);
+        let dims = [ask.batch, self.parts.vae.channels, height, width];
+        let masked = encode(&self.parts.vae, masked, "posterior_masked", dims, draws)?;
         let Channels { values } = fill_channels(masked, mask.repeat_dim(0, ask.batch));
         let channels = Channels { values: values.cast(ask.dtype) };
         let prompt = prompt(text, ask, self.config.guidance, &[]);

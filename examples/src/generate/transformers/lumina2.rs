@@ -1,15 +1,13 @@
 //! `Lumina2Pipeline`: Gemma 2's penultimate states, behind a system prompt.
 
 use super::text::{LanguageModel, check_places, reads};
-use super::{Defaults, Folder, Given, Grid, Guidance, Length, Pipeline, Request, Shape, Sizes};
+use super::{Defaults, Folder, Given, Grid, Guidance, Length, Parts, Pipeline, Request, Shape, Sizes};
 use crate::generate::args::Args;
 use crate::generate::draws::Draws;
-use crate::generate::model::Vae;
 use crate::generate::scheduler::Scheduler;
 use anyhow::Result;
 use burn::prelude::*;
-use burn::tensor::FloatDType;
-use canvas_core::{Backbone, Level, Text, params};
+use canvas_core::{Level, Text};
 use canvas_dit::{Lumina2, Lumina2Config};
 use canvas_sched::Space;
 use canvas_text::templates::LUMINA2_SYSTEM;
@@ -24,15 +22,14 @@ const FACTOR: usize = 8;
 
 /// Lumina 2 with Gemma 2.
 pub struct Lumina2Pipeline {
-    network: Lumina2,
+    parts: Parts<Lumina2, LanguageModel>,
     config: Lumina2Config,
     sample: [usize; 2],
-    vae: Vae,
-    text: LanguageModel,
 }
 
 impl Pipeline for Lumina2Pipeline {
-    type Cond = Text;
+    type Network = Lumina2;
+    type Text = LanguageModel;
     const TAKES: &'static [&'static str] = &["--guidance", "--negative-prompt", "--max-sequence-length"];
 
     fn open(folder: &mut Folder<'_>) -> Result<Self> {
@@ -43,56 +40,37 @@ impl Pipeline for Lumina2Pipeline {
         reads(&path, text.width(1), config.text)?;
         check_places(&path, config.places, LEAST)?;
         let network = folder.network(config.init(folder.device), &config.published())?;
-        Ok(Self { network, config, sample: folder.sample("transformer")?, vae: folder.vae()?, text })
+        let sample = folder.sample("transformer")?;
+        let shape =
+            Shape { channels: config.channels, patch: config.patch, width: config.width(), beside: 0 };
+        Ok(Self { parts: Parts { network, text, vae: folder.vae()?, shape }, config, sample })
+    }
+
+    fn parts(&self) -> &Parts<Lumina2, LanguageModel> {
+        &self.parts
     }
 
     fn defaults(&self, _args: &Args) -> Defaults {
         Defaults {
             size: self.sample.map(|side| side * FACTOR),
-            multiple: lcm(2 * FACTOR, self.config.patch * self.vae.factor),
+            multiple: lcm(2 * FACTOR, self.parts.token_pixels()),
             steps: 30,
             guidance: Guidance::Free { scale: 4.0, off: 1.0 },
             length: Some(Length::up_to(LENGTH, self.config.places[0] - 1)),
             strength: None,
-            sizes: Sizes::UpTo(
-                self.config.places[1].min(self.config.places[2]) * self.config.patch * self.vae.factor,
-            ),
+            sizes: Sizes::UpTo(self.config.places[1].min(self.config.places[2]) * self.parts.token_pixels()),
         }
-    }
-
-    fn shape(&self, _args: &Args) -> Shape {
-        Shape {
-            channels: self.config.channels,
-            patch: self.config.patch,
-            width: self.config.width(),
-            beside: 0,
-        }
-    }
-
-    fn reading(&self, ask: &Request<'_>) -> f64 {
-        self.text.numbers(ask.batch, ask.length)
-    }
-
-    fn network(&self) -> &impl Backbone<4, Cond = Text> {
-        &self.network
-    }
-
-    fn cast(self, dtype: FloatDType) -> Self {
-        Self { network: params::cast(self.network, dtype), ..self }
-    }
-
-    fn vae(&self) -> Option<&Vae> {
-        Some(&self.vae)
     }
 
     /// diffusers gives the shift's formula the number of channels, where it asks for that of tokens.
     fn grid(&self, scheduler: &Scheduler, _ask: &Request<'_>) -> Grid {
-        scheduler.even(scheduler.mu(self.vae.channels))
+        scheduler.even(scheduler.mu(self.parts.vae.channels))
     }
 
     fn conditions(&self, ask: &Request<'_>, _draws: &mut Draws) -> Result<Given<Text>> {
         let length = RowLength::Exactly(ask.length);
-        let read = |prompts: &[String]| -> Result<Text> { Ok(ask.cast(self.text.read(prompts, length)?)) };
+        let read =
+            |prompts: &[String]| -> Result<Text> { Ok(ask.cast(self.parts.text.read(prompts, length)?)) };
         let told: Vec<String> =
             ask.prompts().iter().map(|prompt| format!("{LUMINA2_SYSTEM}{prompt}")).collect();
         let positive = read(&told)?;

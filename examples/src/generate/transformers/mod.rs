@@ -1,7 +1,7 @@
 //! Pipelines of diffusion transformers: what each is beside what all share.
 //!
 //! A pipeline is one file here and one implementation of [`Pipeline`]: its components, its defaults, how it reads prompts.
-//! [`draw`] does the rest, alike for all.
+//! What all hold is in [`Parts`]; [`draw`] does the rest, alike for all.
 
 mod ask;
 mod auraflow;
@@ -16,6 +16,7 @@ mod flux;
 mod flux2;
 mod flux_fill;
 mod lumina2;
+mod parts;
 mod pixart;
 mod prx;
 mod qwen_image;
@@ -27,20 +28,16 @@ pub mod text;
 mod z_image;
 
 pub use defaults::{Defaults, Guidance, Length, Shape, Sizes};
+pub use parts::{Encoders, Parts};
 
 use super::args::Args;
 use super::draws::Draws;
 use super::folder::Folder;
-use super::memory;
-use super::model::Vae;
 use super::scheduler::Scheduler;
-use super::unet_folder::sample_size;
 use anyhow::Result;
-use burn::module::Module;
 use burn::prelude::*;
 use burn::tensor::FloatDType;
-use canvas_core::weights::{Rules, Source};
-use canvas_core::{Backbone, Condition, Level};
+use canvas_core::{Backbone, Level};
 
 /// Classes of diffusers' pipelines whose folders are read.
 pub const CLASSES: &[&str] = &[
@@ -86,10 +83,16 @@ pub fn run(args: &Args, device: &Device) -> Option<Result<()>> {
     })
 }
 
+/// What a pipeline's network is conditioned on.
+pub type Cond<P> = <<P as Pipeline>::Network as Backbone<4>>::Cond;
+
 /// What a pipeline of diffusers is, beside what all share.
 pub trait Pipeline: Sized {
-    /// What its network is conditioned on.
-    type Cond: Condition;
+    /// Its network.
+    type Network: Backbone<4>;
+
+    /// Its text encoders.
+    type Text: Encoders;
 
     /// Whether it draws classes, and not what prompts say.
     const CLASSES: bool = false;
@@ -103,40 +106,18 @@ pub trait Pipeline: Sized {
     /// Names the file and the key.
     fn open(folder: &mut Folder<'_>) -> Result<Self>;
 
+    /// What it holds as every pipeline does.
+    fn parts(&self) -> &Parts<Self::Network, Self::Text>;
+
     /// What it takes where nothing is said.
     fn defaults(&self, args: &Args) -> Defaults;
-
-    /// Sizes of the network.
-    fn shape(&self, args: &Args) -> Shape;
-
-    /// The network.
-    fn network(&self) -> &impl Backbone<4, Cond = Self::Cond>;
-
-    /// The network in other numbers.
-    fn cast(self, dtype: FloatDType) -> Self;
-
-    /// The autoencoder; `None` where pixels themselves are drawn.
-    fn vae(&self) -> Option<&Vae>;
 
     /// Conditions for what is drawn and, if guidance is on, for what is not. What is drawn here comes after the noise that the
     /// run starts from.
     ///
     /// # Errors
     /// If a prompt or a picture cannot be read.
-    fn conditions(&self, ask: &Request<'_>, draws: &mut Draws) -> Result<Given<Self::Cond>>;
-
-    /// Numbers that reading the prompts takes at the worst moment, about, beside the text encoder's weights.
-    fn reading(&self, _ask: &Request<'_>) -> f64 {
-        0.0
-    }
-
-    /// Shape `[C, h, w]` of the latents of one picture of `height` by `width` pixels.
-    fn latent(&self, [height, width]: [usize; 2]) -> [usize; 3] {
-        match self.vae() {
-            Some(vae) => [vae.channels, height / vae.factor, width / vae.factor],
-            None => [3, height, width],
-        }
-    }
+    fn conditions(&self, ask: &Request<'_>, draws: &mut Draws) -> Result<Given<Cond<Self>>>;
 
     /// Which levels the run visits.
     fn grid(&self, _scheduler: &Scheduler, _ask: &Request<'_>) -> Grid {
@@ -192,44 +173,4 @@ pub struct Given<C> {
     pub positive: C,
     /// For what is not, where guidance is on.
     pub negative: Option<C>,
-}
-
-impl Folder<'_> {
-    /// The transformer's weights.
-    ///
-    /// # Errors
-    /// Names the file and lists every key that does not fit.
-    pub fn network<M: Module>(&mut self, network: M, rules: &Rules) -> Result<M> {
-        self.weights("transformer", network, rules)
-    }
-
-    /// A component's weights, if they fit into memory.
-    ///
-    /// # Errors
-    /// Names the file and lists every key that does not fit.
-    pub fn weights<M: Module>(&mut self, name: &str, network: M, rules: &Rules) -> Result<M> {
-        memory::component(name, 4 * network.num_params() as u64, self.args)?;
-        let source = Source::open(&self.component(name)?, self.args.variant.as_deref())?;
-        self.loader().load(name, network, &source, rules)
-    }
-
-    /// Side of the latents that a network was trained with, height and width.
-    ///
-    /// # Errors
-    /// If its configuration cannot be read.
-    pub fn sample(&self, name: &str) -> Result<[usize; 2]> {
-        Ok(sample_size(&self.config(name, "config.json")?))
-    }
-
-    /// The autoencoder, or the one of `--vae`.
-    ///
-    /// # Errors
-    /// Names the file and the key.
-    pub fn vae(&mut self) -> Result<Vae> {
-        let folder = match &self.args.vae {
-            Some(folder) => folder.clone(),
-            None => self.component("vae")?,
-        };
-        self.loader().vae(&folder)
-    }
 }

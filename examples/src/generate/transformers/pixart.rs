@@ -2,38 +2,34 @@
 
 use super::bin_tables::Bin;
 use super::text::{T5, reads};
-use super::{Defaults, Folder, Given, Guidance, Length, Pipeline, Request, Shape, Sizes, bins};
+use super::{Defaults, Folder, Given, Guidance, Length, Parts, Pipeline, Request, Shape, Sizes, bins};
 use crate::generate::args::Args;
 use crate::generate::draws::Draws;
-use crate::generate::model::Vae;
 use anyhow::{Result, bail};
-use burn::tensor::FloatDType;
-use canvas_core::{Backbone, params};
 use canvas_dit::{PixArt, PixArtCondition, PixArtConfig};
 
 /// PixArt-alpha or Sigma with T5.
 pub struct PixArtPipeline {
-    network: PixArt,
+    parts: Parts<PixArt, T5>,
     config: PixArtConfig,
     sample: usize,
-    vae: Vae,
-    t5: T5,
     /// Tokens of a prompt where nothing is said.
     length: usize,
     bins: &'static [Bin],
 }
 
 impl Pipeline for PixArtPipeline {
-    type Cond = PixArtCondition;
+    type Network = PixArt;
+    type Text = T5;
     const TAKES: &'static [&'static str] =
         &["--guidance", "--negative-prompt", "--max-sequence-length", "--exact-size"];
 
     fn open(folder: &mut Folder<'_>) -> Result<Self> {
         let sigma = folder.class() == "PixArtSigmaPipeline";
-        let t5 = folder.t5("text_encoder", "tokenizer")?;
+        let text = folder.t5("text_encoder", "tokenizer")?;
         let path = folder.component("transformer")?;
         let config = PixArtConfig::from_diffusers_file(&path.join("config.json"))?;
-        reads(&path, t5.width(), config.context)?;
+        reads(&path, text.width(), config.context)?;
         let network = folder.network(config.init(folder.device), &config.published())?;
         let [sample, _] = folder.sample("transformer")?;
         let bins = match bins::pixart(sample, sigma) {
@@ -45,13 +41,19 @@ impl Pipeline for PixArtPipeline {
             ),
         };
         let length = if sigma { 300 } else { 120 };
-        Ok(Self { network, config, sample, vae: folder.vae()?, t5, length, bins })
+        let shape =
+            Shape { channels: config.channels, patch: config.patch, width: config.width(), beside: 0 };
+        Ok(Self { parts: Parts { network, text, vae: folder.vae()?, shape }, config, sample, length, bins })
+    }
+
+    fn parts(&self) -> &Parts<PixArt, T5> {
+        &self.parts
     }
 
     fn defaults(&self, _args: &Args) -> Defaults {
         Defaults {
-            size: [self.sample * self.vae.factor; 2],
-            multiple: self.config.patch * self.vae.factor,
+            size: [self.sample * self.parts.vae.factor; 2],
+            multiple: self.parts.token_pixels(),
             steps: 20,
             guidance: Guidance::Free { scale: 4.5, off: 1.0 },
             length: Some(Length::any(self.length)),
@@ -60,38 +62,13 @@ impl Pipeline for PixArtPipeline {
         }
     }
 
-    fn shape(&self, _args: &Args) -> Shape {
-        Shape {
-            channels: self.config.channels,
-            patch: self.config.patch,
-            width: self.config.width(),
-            beside: 0,
-        }
-    }
-
-    fn reading(&self, ask: &Request<'_>) -> f64 {
-        self.t5.numbers(ask.batch, ask.length)
-    }
-
-    fn network(&self) -> &impl Backbone<4, Cond = PixArtCondition> {
-        &self.network
-    }
-
-    fn cast(self, dtype: FloatDType) -> Self {
-        Self { network: params::cast(self.network, dtype), ..self }
-    }
-
-    fn vae(&self) -> Option<&Vae> {
-        Some(&self.vae)
-    }
-
     fn conditions(&self, ask: &Request<'_>, _draws: &mut Draws) -> Result<Given<PixArtCondition>> {
         let length = ask.length;
         let read = |prompts: Vec<String>| -> Result<PixArtCondition> {
             // What diffusers does to captions without the packages that would clean them.
             let prompts: Vec<String> =
                 prompts.iter().map(|text| text.to_lowercase().trim().to_owned()).collect();
-            let text = ask.cast(self.t5.read(&prompts, length, true)?);
+            let text = ask.cast(self.parts.text.read(&prompts, length, true)?);
             let [height, width] = ask.size;
             Ok(match self.config.micro_conditions {
                 true => PixArtCondition::new(text, height, width),

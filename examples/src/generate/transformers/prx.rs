@@ -2,22 +2,17 @@
 
 use super::bin_tables::Bin;
 use super::text::{LanguageModel, reads};
-use super::{Defaults, Folder, Given, Guidance, Length, Pipeline, Request, Shape, Sizes, bins};
+use super::{Defaults, Folder, Given, Guidance, Length, Parts, Pipeline, Request, Shape, Sizes, bins};
 use crate::generate::args::Args;
 use crate::generate::draws::Draws;
-use crate::generate::model::Vae;
 use anyhow::{Result, bail};
-use burn::tensor::FloatDType;
-use canvas_core::{Backbone, Text, params};
+use canvas_core::Text;
 use canvas_dit::{Prx, PrxConfig};
 use canvas_text::{RowLength, clean_caption};
 
 /// PRX with T5Gemma.
 pub struct PrxPipeline {
-    network: Prx,
-    config: PrxConfig,
-    vae: Vae,
-    text: LanguageModel,
+    parts: Parts<Prx, LanguageModel>,
     /// Side of pictures in pixels where nothing is said.
     side: usize,
     /// Tokens of a prompt where nothing is said.
@@ -26,7 +21,8 @@ pub struct PrxPipeline {
 }
 
 impl Pipeline for PrxPipeline {
-    type Cond = Text;
+    type Network = Prx;
+    type Text = LanguageModel;
     const TAKES: &'static [&'static str] =
         &["--guidance", "--negative-prompt", "--max-sequence-length", "--exact-size"];
 
@@ -54,13 +50,19 @@ impl Pipeline for PrxPipeline {
             ),
         };
         let network = folder.network(config.init(folder.device), &config.published())?;
-        Ok(Self { network, config, vae: folder.vae()?, text, side, length, bins })
+        let shape =
+            Shape { channels: config.channels, patch: config.patch, width: config.width(), beside: 0 };
+        Ok(Self { parts: Parts { network, text, vae: folder.vae()?, shape }, side, length, bins })
+    }
+
+    fn parts(&self) -> &Parts<Prx, LanguageModel> {
+        &self.parts
     }
 
     fn defaults(&self, _args: &Args) -> Defaults {
         Defaults {
             size: [self.side; 2],
-            multiple: self.config.patch * self.vae.factor,
+            multiple: self.parts.token_pixels(),
             steps: 28,
             guidance: Guidance::Free { scale: 4.0, off: 1.0 },
             length: Some(Length::any(self.length)),
@@ -69,36 +71,11 @@ impl Pipeline for PrxPipeline {
         }
     }
 
-    fn shape(&self, _args: &Args) -> Shape {
-        Shape {
-            channels: self.config.channels,
-            patch: self.config.patch,
-            width: self.config.width(),
-            beside: 0,
-        }
-    }
-
-    fn reading(&self, ask: &Request<'_>) -> f64 {
-        self.text.numbers(ask.batch, ask.length)
-    }
-
-    fn network(&self) -> &impl Backbone<4, Cond = Text> {
-        &self.network
-    }
-
-    fn cast(self, dtype: FloatDType) -> Self {
-        Self { network: params::cast(self.network, dtype), ..self }
-    }
-
-    fn vae(&self) -> Option<&Vae> {
-        Some(&self.vae)
-    }
-
     fn conditions(&self, ask: &Request<'_>, _draws: &mut Draws) -> Result<Given<Text>> {
         let length = RowLength::Exactly(ask.length);
         ask.both(|prompts| {
             let clean: Vec<String> = prompts.iter().map(|prompt| clean_caption(prompt)).collect();
-            Ok(ask.cast(self.text.read(&clean, length)?))
+            Ok(ask.cast(self.parts.text.read(&clean, length)?))
         })
     }
 }

@@ -1,16 +1,13 @@
 //! `QwenImagePipeline`: Qwen 2.5 VL's last states of a prompt in a fixed chat.
 
-use super::flux::tokens;
 use super::text::{LanguageModel, packed, reads};
-use super::{Defaults, Folder, Given, Grid, Guidance, Length, Pipeline, Request, Shape, Sizes};
+use super::{Defaults, Folder, Given, Grid, Guidance, Length, Parts, Pipeline, Request, Shape, Sizes};
 use crate::generate::args::Args;
 use crate::generate::draws::Draws;
-use crate::generate::model::Vae;
 use crate::generate::scheduler::Scheduler;
 use anyhow::Result;
 use burn::prelude::*;
-use burn::tensor::FloatDType;
-use canvas_core::{Backbone, Level, Text, params};
+use canvas_core::{Level, Text};
 use canvas_dit::{Prompt, QwenImage, QwenImageConfig};
 use canvas_sched::Space;
 use canvas_text::RowLength;
@@ -22,14 +19,12 @@ const LONGEST: usize = 1024;
 
 /// Qwen-Image with Qwen 2.5 VL.
 pub struct QwenImagePipeline {
-    network: QwenImage,
-    config: QwenImageConfig,
-    vae: Vae,
-    text: LanguageModel,
+    parts: Parts<QwenImage, LanguageModel>,
 }
 
 impl Pipeline for QwenImagePipeline {
-    type Cond = Prompt;
+    type Network = QwenImage;
+    type Text = LanguageModel;
     const TAKES: &'static [&'static str] = &["--negative-prompt", "--max-sequence-length", "--true-cfg"];
 
     fn open(folder: &mut Folder<'_>) -> Result<Self> {
@@ -38,13 +33,19 @@ impl Pipeline for QwenImagePipeline {
         let config = QwenImageConfig::from_diffusers_file(&path.join("config.json"))?;
         reads(&path, text.width(1), config.text)?;
         let network = folder.network(config.init(folder.device), &config.published())?;
-        Ok(Self { network, config, vae: folder.vae()?, text })
+        let shape =
+            Shape { channels: config.channels, patch: config.patch, width: config.width(), beside: 0 };
+        Ok(Self { parts: Parts { network, text, vae: folder.vae()?, shape } })
+    }
+
+    fn parts(&self) -> &Parts<QwenImage, LanguageModel> {
+        &self.parts
     }
 
     fn defaults(&self, _args: &Args) -> Defaults {
         Defaults {
-            size: [128 * self.vae.factor; 2],
-            multiple: self.config.patch * self.vae.factor,
+            size: [128 * self.parts.vae.factor; 2],
+            multiple: self.parts.token_pixels(),
             steps: 50,
             guidance: Guidance::True { told: None, scale: 4.0 },
             length: Some(Length::up_to(LENGTH, LONGEST)),
@@ -53,33 +54,8 @@ impl Pipeline for QwenImagePipeline {
         }
     }
 
-    fn shape(&self, _args: &Args) -> Shape {
-        Shape {
-            channels: self.config.channels,
-            patch: self.config.patch,
-            width: self.config.width(),
-            beside: 0,
-        }
-    }
-
-    fn reading(&self, ask: &Request<'_>) -> f64 {
-        self.text.numbers(ask.batch, ask.length)
-    }
-
-    fn network(&self) -> &impl Backbone<4, Cond = Prompt> {
-        &self.network
-    }
-
-    fn cast(self, dtype: FloatDType) -> Self {
-        Self { network: params::cast(self.network, dtype), ..self }
-    }
-
-    fn vae(&self) -> Option<&Vae> {
-        Some(&self.vae)
-    }
-
     fn grid(&self, scheduler: &Scheduler, ask: &Request<'_>) -> Grid {
-        scheduler.even(scheduler.mu(tokens(ask, &self.vae, self.config.patch)))
+        scheduler.even(scheduler.mu(self.parts.tokens(ask)))
     }
 
     fn conditions(&self, ask: &Request<'_>, _draws: &mut Draws) -> Result<Given<Prompt>> {
@@ -88,7 +64,7 @@ impl Pipeline for QwenImagePipeline {
             let [before, behind] = QWEN_IMAGE;
             let told: Vec<String> =
                 prompts.iter().map(|prompt| format!("{before}{prompt}{behind}")).collect();
-            let text = self.text.read(&told, RowLength::AtMost(LONGEST + QWEN_IMAGE_DROPPED))?;
+            let text = self.parts.text.read(&told, RowLength::AtMost(LONGEST + QWEN_IMAGE_DROPPED))?;
             Ok(ask.cast(packed(&text, QWEN_IMAGE_DROPPED, most)))
         })?;
         Ok(Given { positive: positive.into(), negative: negative.map(Text::into) })
@@ -97,7 +73,7 @@ impl Pipeline for QwenImagePipeline {
     /// As long as without guidance, token by token.
     fn guided(&self, x: &Tensor<4>, at: &[Level], cond: Tensor<4>, mixed: Tensor<4>) -> Tensor<4> {
         let [cond, mixed] = [cond, mixed].map(|x0| Space::Flow.read(x, x0, at));
-        let ([batch, channels, height, width], p) = (mixed.dims(), self.config.patch);
+        let ([batch, channels, height, width], p) = (mixed.dims(), self.parts.shape.patch);
         let cut = |v: Tensor<4>| v.reshape([batch, channels, height / p, p, width / p, p]);
         let length = |v: Tensor<6>| v.square().sum_dim(1).sum_dim(3).sum_dim(5).sqrt(); // [B, 1, h, 1, w, 1]
         let (cond, mixed) = (cut(cond), cut(mixed));

@@ -2,14 +2,12 @@
 
 use super::bin_tables::Bin;
 use super::text::{LanguageModel, reads};
-use super::{Defaults, Folder, Given, Guidance, Length, Pipeline, Request, Shape, Sizes, bins};
+use super::{Defaults, Folder, Given, Guidance, Length, Parts, Pipeline, Request, Shape, Sizes, bins};
 use crate::generate::args::Args;
 use crate::generate::draws::Draws;
-use crate::generate::model::Vae;
 use anyhow::{Result, bail};
 use burn::prelude::*;
-use burn::tensor::FloatDType;
-use canvas_core::{Backbone, Text, params};
+use canvas_core::Text;
 use canvas_dit::{Prompt, Sana, SanaConfig};
 use canvas_text::templates::SANA_INSTRUCTION;
 use canvas_text::{RowLength, Side};
@@ -19,15 +17,13 @@ const LENGTH: usize = 300;
 
 /// Sana with Gemma 2.
 pub struct SanaPipeline {
-    network: Sana,
-    config: SanaConfig,
-    vae: Vae,
-    text: LanguageModel,
+    parts: Parts<Sana, LanguageModel>,
     bins: &'static [Bin],
 }
 
 impl Pipeline for SanaPipeline {
-    type Cond = Prompt;
+    type Network = Sana;
+    type Text = LanguageModel;
     const TAKES: &'static [&'static str] =
         &["--guidance", "--negative-prompt", "--max-sequence-length", "--exact-size", "--instruction"];
 
@@ -53,44 +49,25 @@ impl Pipeline for SanaPipeline {
                 path.display()
             ),
         };
-        Ok(Self { network, config, vae: folder.vae()?, text, bins })
+        let shape =
+            Shape { channels: config.channels, patch: config.patch, width: config.width(), beside: 0 };
+        Ok(Self { parts: Parts { network, text, vae: folder.vae()?, shape }, bins })
+    }
+
+    fn parts(&self) -> &Parts<Sana, LanguageModel> {
+        &self.parts
     }
 
     fn defaults(&self, _args: &Args) -> Defaults {
         Defaults {
             size: [1024, 1024],
-            multiple: self.config.patch * self.vae.factor,
+            multiple: self.parts.token_pixels(),
             steps: 20,
             guidance: Guidance::Free { scale: 4.5, off: 1.0 },
             length: Some(Length::any(LENGTH)),
             strength: None,
             sizes: Sizes::Bins(self.bins),
         }
-    }
-
-    fn shape(&self, _args: &Args) -> Shape {
-        Shape {
-            channels: self.config.channels,
-            patch: self.config.patch,
-            width: self.config.width(),
-            beside: 0,
-        }
-    }
-
-    fn reading(&self, ask: &Request<'_>) -> f64 {
-        self.text.numbers(ask.batch, ask.length)
-    }
-
-    fn network(&self) -> &impl Backbone<4, Cond = Prompt> {
-        &self.network
-    }
-
-    fn cast(self, dtype: FloatDType) -> Self {
-        Self { network: params::cast(self.network, dtype), ..self }
-    }
-
-    fn vae(&self) -> Option<&Vae> {
-        Some(&self.vae)
     }
 
     fn conditions(&self, ask: &Request<'_>, _draws: &mut Draws) -> Result<Given<Prompt>> {
@@ -115,9 +92,9 @@ impl SanaPipeline {
             prompts.iter().map(|prompt| format!("{instruction}{}", prompt.to_lowercase().trim())).collect();
         let whole = match instruction {
             "" => length,
-            text => (self.text.tokenizer.ids(text)?.len() + length).saturating_sub(2).max(length),
+            text => (self.parts.text.tokenizer.ids(text)?.len() + length).saturating_sub(2).max(length),
         };
-        let text = self.text.read(&told, RowLength::Exactly(whole))?;
+        let text = self.parts.text.read(&told, RowLength::Exactly(whole))?;
         let kept = length - 1;
         let cut = |x: Tensor<3>| match (x.clone().narrow(1, 0, 1), kept) {
             (first, 0) => first,

@@ -1,29 +1,33 @@
 //! `StableDiffusion3Pipeline` and its image-to-image: two CLIP encoders and T5.
 
-use super::flux::tokens;
 use super::text::{T5, behind, beside, clip};
-use super::{Defaults, Folder, Given, Grid, Guidance, Length, Pipeline, Request, Shape, Sizes};
+use super::{
+    Defaults, Encoders, Folder, Given, Grid, Guidance, Length, Parts, Pipeline, Request, Shape, Sizes,
+};
 use crate::generate::args::Args;
 use crate::generate::draws::Draws;
-use crate::generate::model::Vae;
 use crate::generate::scheduler::Scheduler;
 use crate::generate::text::Reader as Clip;
 use anyhow::{Result, bail};
 use burn::prelude::*;
-use burn::tensor::FloatDType;
-use canvas_core::{Backbone, Text, params};
+use canvas_core::Text;
 use canvas_dit::{Sd3, Sd3Config};
 use canvas_text::ClipLayer;
 use std::path::Path;
 
 /// Stable Diffusion 3 or 3.5 with its encoders.
 pub struct StableDiffusion3 {
-    network: Sd3,
+    parts: Parts<Sd3, Sd3Text>,
     config: Sd3Config,
     sample: [usize; 2],
-    vae: Vae,
+}
+
+/// The text encoders of Stable Diffusion 3.
+pub struct Sd3Text {
     clips: [Clip; 2],
     t5: Option<T5>,
+    /// Width of the tokens that the transformer reads.
+    width: usize,
 }
 
 /// Tokens that T5 is given where nothing is said, and the most.
@@ -33,7 +37,8 @@ const LONGEST: usize = 512;
 const CLIP: usize = 77;
 
 impl Pipeline for StableDiffusion3 {
-    type Cond = Text;
+    type Network = Sd3;
+    type Text = Sd3Text;
     const TAKES: &'static [&'static str] = &[
         "--guidance",
         "--prompt-2",
@@ -59,54 +64,36 @@ impl Pipeline for StableDiffusion3 {
         };
         check_widths(&path, &clips, t5.as_ref(), &config)?;
         let network = folder.network(config.init(folder.device), &config.published())?;
-        Ok(Self { network, config, sample: folder.sample("transformer")?, vae: folder.vae()?, clips, t5 })
+        let (text, sample) = (Sd3Text { clips, t5, width: config.context }, folder.sample("transformer")?);
+        let shape =
+            Shape { channels: config.channels, patch: config.patch, width: config.width(), beside: CLIP };
+        Ok(Self { parts: Parts { network, text, vae: folder.vae()?, shape }, config, sample })
+    }
+
+    fn parts(&self) -> &Parts<Sd3, Sd3Text> {
+        &self.parts
     }
 
     fn defaults(&self, args: &Args) -> Defaults {
         Defaults {
-            size: self.sample.map(|side| side * self.vae.factor),
-            multiple: self.config.patch * self.vae.factor,
+            size: self.sample.map(|side| side * self.parts.vae.factor),
+            multiple: self.parts.token_pixels(),
             steps: if args.start().is_some() { 50 } else { 28 },
             guidance: Guidance::Free { scale: 7.0, off: 1.0 },
             length: Some(Length::up_to(LENGTH, LONGEST)),
             strength: Some(0.6),
-            sizes: Sizes::UpTo(self.config.table * self.config.patch * self.vae.factor),
+            sizes: Sizes::UpTo(self.config.table * self.parts.token_pixels()),
         }
-    }
-
-    fn shape(&self, _args: &Args) -> Shape {
-        Shape {
-            channels: self.config.channels,
-            patch: self.config.patch,
-            width: self.config.width(),
-            beside: CLIP,
-        }
-    }
-
-    fn reading(&self, ask: &Request<'_>) -> f64 {
-        self.t5.as_ref().map_or(0.0, |t5| t5.numbers(ask.batch, ask.length))
-    }
-
-    fn network(&self) -> &impl Backbone<4, Cond = Text> {
-        &self.network
-    }
-
-    fn cast(self, dtype: FloatDType) -> Self {
-        Self { network: params::cast(self.network, dtype), ..self }
-    }
-
-    fn vae(&self) -> Option<&Vae> {
-        Some(&self.vae)
     }
 
     fn grid(&self, scheduler: &Scheduler, ask: &Request<'_>) -> Grid {
-        Grid::Own { mu: scheduler.mu(tokens(ask, &self.vae, self.config.patch)) }
+        Grid::Own { mu: scheduler.mu(self.parts.tokens(ask)) }
     }
 
     fn conditions(&self, ask: &Request<'_>, _draws: &mut Draws) -> Result<Given<Text>> {
         let (args, first) = (ask.args, ask.prompts());
         let [second, third] = [&args.prompt_2, &args.prompt_3].map(|given| ask.spread(given, &first));
-        let positive = self.read(ask, [first, second, third], args.clip_skip.unwrap_or(0))?;
+        let positive = self.parts.text.read(ask, [first, second, third], args.clip_skip.unwrap_or(0))?;
         let negative = match ask.guidance {
             None => None,
             Some(_) => {
@@ -114,7 +101,7 @@ impl Pipeline for StableDiffusion3 {
                 let others = [&args.negative_prompt_2, &args.negative_prompt_3];
                 let [second, third] = others.map(|given| ask.spread(given, &first));
                 // Layers are skipped for the prompt only.
-                Some(self.read(ask, [first, second, third], 0)?)
+                Some(self.parts.text.read(ask, [first, second, third], 0)?)
             }
         };
         Ok(Given { positive, negative })
@@ -155,7 +142,13 @@ fn check_widths(path: &Path, clips: &[Clip; 2], t5: Option<&T5>, config: &Sd3Con
     Ok(())
 }
 
-impl StableDiffusion3 {
+impl Encoders for Sd3Text {
+    fn numbers(&self, batch: usize, length: usize) -> f64 {
+        self.t5.numbers(batch, length)
+    }
+}
+
+impl Sd3Text {
     /// CLIP's states side by side, filled up with zeros, and T5's behind them; without T5 zeros stand for it.
     fn read(&self, ask: &Request<'_>, [first, second, third]: [Vec<String>; 3], skip: usize) -> Result<Text> {
         let layer = ClipLayer::sdxl(skip);
@@ -165,7 +158,7 @@ impl StableDiffusion3 {
         let long = match &self.t5 {
             Some(t5) => t5.read(&third, length, false)?,
             None => {
-                let dims = [ask.batch, length, self.config.context];
+                let dims = [ask.batch, length, self.width];
                 let mask = Tensor::<2, Int>::ones([ask.batch, length], ask.device).bool();
                 Text { tokens: Tensor::zeros(dims, ask.device), mask, pooled: clips.pooled.clone() }
             }

@@ -1,6 +1,6 @@
 //! Prompts to token states, by the text encoders of transformer pipelines.
 
-use super::{Folder, Given, Request, cost};
+use super::{Encoders, Folder, Given, Request, cost};
 use crate::generate::text::Reader as Clip;
 use anyhow::{Context, Result, bail};
 use burn::prelude::*;
@@ -97,10 +97,12 @@ impl T5 {
         let tokens = tokens(&self.tokenizer, prompts, RowLength::Exactly(length), masked)?;
         Ok(self.encoder.clone().with_mask(masked).encode(&tokens))
     }
+}
 
+impl Encoders for T5 {
     /// Numbers that this takes at the worst moment, about: tokens, and for each pair of them a bucket of distances and what
     /// each head adds to its score, once as read from the table and once in attention's order.
-    pub fn numbers(&self, batch: usize, length: usize) -> f64 {
+    fn numbers(&self, batch: usize, length: usize) -> f64 {
         let (length, pair) = (length as f64, 2 * self.heads + 2);
         cost::tokens(batch as f64 * length, self.width()) + pair as f64 * length * length
     }
@@ -132,12 +134,6 @@ impl LanguageModel {
         Ok(self.encoder.encode(&tokens))
     }
 
-    /// Numbers that this takes at the worst moment, about: tokens, and who sees whom.
-    pub fn numbers(&self, batch: usize, length: usize) -> f64 {
-        let (batch, length) = (batch as f64, length as f64);
-        cost::tokens(batch * length, self.encoder.width()) + batch * length * length
-    }
-
     /// A chat, written down as the tokenizer's template says.
     ///
     /// # Errors
@@ -147,6 +143,14 @@ impl LanguageModel {
             Some(chat) => Ok(chat.render(messages, generation, thinking)?),
             None => bail!("{}: expected a chat template, found none", self.path.display()),
         }
+    }
+}
+
+impl Encoders for LanguageModel {
+    /// Numbers that this takes at the worst moment, about: tokens, and who sees whom.
+    fn numbers(&self, batch: usize, length: usize) -> f64 {
+        let (batch, length) = (batch as f64, length as f64);
+        cost::tokens(batch * length, self.encoder.width()) + batch * length * length
     }
 }
 

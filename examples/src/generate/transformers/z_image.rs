@@ -1,15 +1,12 @@
 //! `ZImagePipeline`: Qwen 3's penultimate states of a chat.
 
-use super::flux::tokens;
 use super::text::{LanguageModel, check_places, packed, reads};
-use super::{Defaults, Folder, Given, Grid, Guidance, Length, Pipeline, Request, Shape, Sizes};
+use super::{Defaults, Folder, Given, Grid, Guidance, Length, Parts, Pipeline, Request, Shape, Sizes};
 use crate::generate::args::Args;
 use crate::generate::draws::Draws;
-use crate::generate::model::Vae;
 use crate::generate::scheduler::Scheduler;
 use anyhow::Result;
-use burn::tensor::FloatDType;
-use canvas_core::{Backbone, Text, params};
+use canvas_core::Text;
 use canvas_dit::{ZImage, ZImageConfig};
 use canvas_text::{Message, RowLength};
 
@@ -23,14 +20,13 @@ const BESIDE: usize = 2;
 
 /// Z-Image with Qwen 3.
 pub struct ZImagePipeline {
-    network: ZImage,
+    parts: Parts<ZImage, LanguageModel>,
     config: ZImageConfig,
-    vae: Vae,
-    text: LanguageModel,
 }
 
 impl Pipeline for ZImagePipeline {
-    type Cond = Text;
+    type Network = ZImage;
+    type Text = LanguageModel;
     const TAKES: &'static [&'static str] = &["--guidance", "--negative-prompt", "--max-sequence-length"];
 
     fn open(folder: &mut Folder<'_>) -> Result<Self> {
@@ -40,58 +36,38 @@ impl Pipeline for ZImagePipeline {
         reads(&path, text.width(1), config.text)?;
         check_places(&path, config.places, FILLED + BESIDE)?;
         let network = folder.network(config.init(folder.device), &config.published())?;
-        Ok(Self { network, config, vae: folder.vae()?, text })
+        let shape =
+            Shape { channels: config.channels, patch: config.patch, width: config.width(), beside: 0 };
+        Ok(Self { parts: Parts { network, text, vae: folder.vae()?, shape }, config })
+    }
+
+    fn parts(&self) -> &Parts<ZImage, LanguageModel> {
+        &self.parts
     }
 
     fn defaults(&self, _args: &Args) -> Defaults {
         Defaults {
             size: [1024, 1024],
-            multiple: self.config.patch * self.vae.factor,
+            multiple: self.parts.token_pixels(),
             steps: 50,
             guidance: Guidance::Free { scale: 5.0, off: 0.0 },
             length: Some(Length::up_to(LENGTH, (self.config.places[0] - BESIDE) / FILLED * FILLED)),
             strength: None,
-            sizes: Sizes::UpTo(
-                self.config.places[1].min(self.config.places[2]) * self.config.patch * self.vae.factor,
-            ),
+            sizes: Sizes::UpTo(self.config.places[1].min(self.config.places[2]) * self.parts.token_pixels()),
         }
-    }
-
-    fn shape(&self, _args: &Args) -> Shape {
-        Shape {
-            channels: self.config.channels,
-            patch: self.config.patch,
-            width: self.config.width(),
-            beside: 0,
-        }
-    }
-
-    fn reading(&self, ask: &Request<'_>) -> f64 {
-        self.text.numbers(ask.batch, ask.length)
-    }
-
-    fn network(&self) -> &impl Backbone<4, Cond = Text> {
-        &self.network
-    }
-
-    fn cast(self, dtype: FloatDType) -> Self {
-        Self { network: params::cast(self.network, dtype), ..self }
-    }
-
-    fn vae(&self) -> Option<&Vae> {
-        Some(&self.vae)
     }
 
     fn grid(&self, scheduler: &Scheduler, ask: &Request<'_>) -> Grid {
-        scheduler.even(scheduler.mu(tokens(ask, &self.vae, self.config.patch)))
+        scheduler.even(scheduler.mu(self.parts.tokens(ask)))
     }
 
     fn conditions(&self, ask: &Request<'_>, _draws: &mut Draws) -> Result<Given<Text>> {
         let length = ask.length;
         ask.both(|prompts| {
-            let chat = |prompt: &String| self.text.chat(&[Message::new("user", prompt)], true, Some(true));
+            let chat =
+                |prompt: &String| self.parts.text.chat(&[Message::new("user", prompt)], true, Some(true));
             let chats = prompts.iter().map(chat).collect::<Result<Vec<_>>>()?;
-            let text = self.text.read(&chats, RowLength::Exactly(length))?;
+            let text = self.parts.text.read(&chats, RowLength::Exactly(length))?;
             Ok(ask.cast(packed(&text, 0, length)))
         })
     }

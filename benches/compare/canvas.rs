@@ -1,6 +1,6 @@
-//! canvas' side of `benches/compare/compare.py`, which starts it: see `benches/compare/README.md` for what it is asked.
-//!
-//! Words of a line are separated by tabs, answers are one line each.
+//! canvas' side of `benches/compare/compare.py`: what [`worker`] answers with.
+
+mod worker;
 
 use burn::module::{Module, Param};
 use burn::nn::conv::Conv2dConfig;
@@ -16,103 +16,27 @@ use canvas_train::{AdamW, ModuleOptimizer};
 use canvas_unet::UnetConfig;
 use canvas_vae::AutoencoderKlConfig;
 use std::collections::BTreeMap;
-use std::error::Error;
-use std::fs;
-use std::io::{BufRead, stdin};
 use std::path::{Path, PathBuf};
-use std::time::Instant;
-
-type Result<T> = std::result::Result<T, Box<dyn Error>>;
-
-/// Reads what a run computed: not part of its time.
-type Output = Box<dyn FnOnce() -> Vec<f32>>;
+use worker::{Output, Result, Work};
 
 const RATE: f64 = 1e-4;
 
-/// Runs of a case that changes its parameters, before its answer is compared.
-const STEPS: usize = 5;
-
 fn main() -> Result<()> {
-    let mut work: Option<Box<dyn Work>> = None;
-    for line in stdin().lock().lines() {
-        let line = line?;
-        let answered = match (&line.split('\t').collect::<Vec<_>>()[..], &mut work) {
-            (["load", case, folder, answer], work) => {
-                load(case, Path::new(folder), Path::new(answer)).map(|(made, seconds)| {
-                    *work = Some(made);
-                    format!("ok\t{seconds}")
-                })
-            }
-            (["run"], Some(work)) => timed(&mut **work).map(|(seconds, _)| seconds.to_string()),
-            (["memory"], Some(work)) => memory(&mut **work).map(|bytes| bytes.to_string()),
-            (["quit"], _) => return Ok(()),
-            _ => Err(format!("{line:?} is nothing that can be asked now").into()),
-        };
-        // Lists of keys have many lines, an answer has one.
-        let error = |error: Box<dyn Error>| format!("error\t{}", error.to_string().replace('\n', "; "));
-        println!("{}", answered.unwrap_or_else(error));
-    }
-    Ok(())
-}
-
-/// Makes a case, runs it as often as is compared and writes the answers; with the seconds of that.
-fn load(case: &str, folder: &Path, answer: &Path) -> Result<(Box<dyn Work>, f64)> {
-    let mut work = Case::open(case, folder)?.work()?;
-    let begun = Instant::now();
-    let changes = case.contains("train") || case == "adamw";
-    let mut output = Vec::new();
-    for _ in 0..if changes { STEPS } else { 1 } {
-        output.extend(work.run()());
-    }
-    let seconds = begun.elapsed().as_secs_f64();
-    let tensors = [("output", &output[..]), ("still", &[work.still() as f32][..])];
-    let tensors = tensors.map(|(name, values)| (name.to_owned(), TensorData::from(values)));
-    write_tensors(answer, &tensors, &BTreeMap::new())?;
-    Ok((work, seconds))
-}
-
-/// The seconds of a run, and what it computed, still held: freeing it is not part of the time, as in the other sides.
-fn timed(work: &mut dyn Work) -> Result<(f64, Output)> {
-    let begun = Instant::now();
-    let output = work.run();
-    Device::flex().sync()?;
-    Ok((begun.elapsed().as_secs_f64(), output))
-}
-
-/// How far memory rises in a run above what was held before it.
-fn memory(work: &mut dyn Work) -> Result<u64> {
-    let before = status("VmRSS:")?;
-    fs::write("/proc/self/clear_refs", "5")?; // from here on VmHWM counts anew
-    let _output = timed(work)?;
-    Ok(status("VmHWM:")?.saturating_sub(before))
-}
-
-/// Bytes of a line of `/proc/self/status`.
-fn status(field: &str) -> Result<u64> {
-    let status = fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix(field));
-    let kib = line.and_then(|line| line.trim().strip_suffix("kB"));
-    let kib = kib.ok_or_else(|| format!("/proc/self/status has no {field} in kB"))?;
-    Ok(1024 * kib.trim().parse::<u64>()?)
-}
-
-/// A case, ready to run.
-trait Work {
-    /// All that is timed.
-    fn run(&mut self) -> Output;
-
-    /// How many parameters training has not moved.
-    fn still(&mut self) -> usize {
-        0
-    }
+    worker::serve(
+        |case, folder| Case::open(case, folder)?.work().map(Some),
+        |answer, tensors| {
+            let tensors = tensors.map(|(name, values)| (name.to_owned(), TensorData::from(values)));
+            Ok(write_tensors(answer, &tensors, &BTreeMap::new())?)
+        },
+    )
 }
 
 /// A case that leaves nothing behind.
 struct Once<F: FnMut() -> Output>(F);
 
 impl<F: FnMut() -> Output> Work for Once<F> {
-    fn run(&mut self) -> Output {
-        (self.0)()
+    fn run(&mut self) -> Result<Output> {
+        finished((self.0)())
     }
 }
 
@@ -122,7 +46,13 @@ fn once<const D: usize>(run: impl Fn() -> Tensor<D> + 'static) -> Result<Box<dyn
 
 /// A tensor to be read later.
 fn read<const D: usize>(x: Tensor<D>) -> Output {
-    Box::new(move || x.into_data().iter().collect())
+    Box::new(move || Ok(x.into_data().iter().collect()))
+}
+
+/// Waits for what has only been asked for: part of a run's time.
+fn finished(output: Output) -> Result<Output> {
+    Device::flex().sync()?;
+    Ok(output)
 }
 
 /// A step of training a run.
@@ -134,20 +64,20 @@ struct Training<M, L> {
 }
 
 impl<M: Module, L: Fn(&M) -> Tensor<1>> Work for Training<M, L> {
-    fn run(&mut self) -> Output {
+    fn run(&mut self) -> Result<Output> {
         let model = self.model.take().expect("put back after every step");
         let loss = (self.loss)(&model);
         let gradients = GradientsParams::from_grads(loss.backward(), &model);
         self.model = Some(self.optimizer.step(RATE, model, gradients));
         let loss = loss.into_scalar::<f32>();
-        Box::new(move || vec![loss])
+        finished(Box::new(move || Ok(vec![loss])))
     }
 
-    fn still(&mut self) -> usize {
-        let start = std::mem::take(&mut self.start); // it is asked once, and memory counts
+    fn still(&mut self) -> Result<usize> {
+        let start = std::mem::take(&mut self.start); // memory counts
         // SD3's table of positions is a parameter that is never trained.
         let now = self.model.iter().flat_map(params::named);
-        now.zip(&start).filter(|(now, then)| now.data == then.data && now.name != "position").count()
+        Ok(now.zip(&start).filter(|(now, then)| now.data == then.data && now.name != "position").count())
     }
 }
 
@@ -345,5 +275,5 @@ fn attention_gradients(inputs: [&Tensor<4>; 3], towards: &Tensor<4>) -> Output {
     let loss = (attend(q.clone(), k.clone(), v.clone(), None) * towards.clone()).sum();
     let gradients = loss.backward();
     let parts = [q, k, v].map(|x| x.grad(&gradients).expect("it asks for its gradient"));
-    Box::new(move || parts.into_iter().flat_map(|x| read(x)()).collect())
+    Box::new(move || Ok(parts.into_iter().map(|x| read(x)()).collect::<Result<Vec<_>>>()?.concat()))
 }

@@ -1,8 +1,8 @@
-//! candle's side of `benches/compare/compare.py`, which starts it: see `benches/compare/README.md` for what it is asked.
-//!
-//! Words of a line are separated by tabs, answers are one line each.
+//! candle's side of `benches/compare/compare.py`: what [`worker`] answers with.
 
 mod dit;
+#[path = "../../worker.rs"]
+mod worker;
 
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Module, Tensor, Var};
@@ -15,93 +15,56 @@ use candle_transformers::models::stable_diffusion::vae::{AutoEncoderKL, AutoEnco
 use candle_transformers::models::t5::{Config as T5Config, T5EncoderModel};
 use dit::Dit;
 use std::collections::HashMap;
-use std::error::Error;
-use std::fs;
-use std::io::{BufRead, stdin};
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use worker::{Output, Result, Work};
 
-type Result<T> = std::result::Result<T, Box<dyn Error>>;
-
-/// Reads what a run computed: not part of its time.
-type Output = Box<dyn FnOnce() -> candle_core::Result<Tensor>>;
+/// Reads what a run computed.
+type Later = Box<dyn FnOnce() -> candle_core::Result<Tensor>>;
 
 /// What is timed.
-type Run = Box<dyn FnMut() -> candle_core::Result<Output>>;
+type Run = Box<dyn FnMut() -> candle_core::Result<Later>>;
 
 const RATE: f64 = 1e-4;
 
-/// Runs of a case that changes its parameters, before its answer is compared.
-const STEPS: usize = 5;
-
 fn main() -> Result<()> {
-    let mut work: Option<Run> = None;
-    for line in stdin().lock().lines() {
-        let line = line?;
-        let answered = match (&line.split('\t').collect::<Vec<_>>()[..], &mut work) {
-            (["load", case, folder, answer], work) => {
-                load(case, Path::new(folder), Path::new(answer)).map(|made| match made {
-                    Some((run, seconds)) => {
-                        *work = Some(run);
-                        format!("ok\t{seconds}")
-                    }
-                    None => "none".to_owned(),
-                })
-            }
-            (["run"], Some(run)) => timed(run).map(|(seconds, _)| seconds.to_string()),
-            (["memory"], Some(run)) => memory(run).map(|bytes| bytes.to_string()),
-            (["quit"], _) => return Ok(()),
-            _ => Err(format!("{line:?} is nothing that can be asked now").into()),
+    worker::serve(
+        |case, folder| Case::open(case, folder)?.work(),
+        |answer, tensors| {
+            let tensors = tensors.map(|(name, values)| Ok((name, Tensor::new(values, &Device::Cpu)?)));
+            let tensors = tensors.into_iter().collect::<Result<HashMap<_, _>>>()?;
+            Ok(candle_core::safetensors::save(&tensors, answer)?)
+        },
+    )
+}
+
+/// A case with the parameters that it trains, and these as they were.
+struct Ready {
+    run: Run,
+    vars: Vec<Var>,
+    start: Vec<Tensor>,
+}
+
+impl Ready {
+    fn boxed(run: Run, vars: Vec<Var>) -> Result<Option<Box<dyn Work>>> {
+        let start = vars.iter().map(|var| var.as_tensor().copy()).collect::<candle_core::Result<_>>()?;
+        Ok(Some(Box::new(Self { run, vars, start })))
+    }
+}
+
+impl Work for Ready {
+    fn run(&mut self) -> Result<Output> {
+        let later = (self.run)()?;
+        Ok(Box::new(move || Ok(later()?.flatten_all()?.to_vec1()?)))
+    }
+
+    fn still(&mut self) -> Result<usize> {
+        let start = std::mem::take(&mut self.start); // memory counts
+        let moved = |(var, start): (&Var, &Tensor)| -> candle_core::Result<bool> {
+            Ok((var.as_tensor() - start)?.abs()?.sum_all()?.to_scalar::<f32>()? != 0.0)
         };
-        let error = |error: Box<dyn Error>| format!("error\t{}", error.to_string().replace('\n', "; "));
-        println!("{}", answered.unwrap_or_else(error));
+        let moved = self.vars.iter().zip(&start).map(moved).collect::<candle_core::Result<Vec<_>>>()?;
+        Ok(moved.into_iter().filter(|moved| !moved).count())
     }
-    Ok(())
-}
-
-/// Makes a case, runs it as often as is compared and writes the answers; with the seconds of that.
-fn load(case: &str, folder: &Path, answer: &Path) -> Result<Option<(Run, f64)>> {
-    let case = Case::open(case, folder)?;
-    let Some((mut run, vars)) = case.work()? else { return Ok(None) };
-    let start = vars.iter().map(|var| var.as_tensor().copy()).collect::<candle_core::Result<Vec<_>>>()?;
-    let begun = Instant::now();
-    let mut output = Vec::new();
-    for _ in 0..if case.trains() || case.name == "adamw" { STEPS } else { 1 } {
-        output.push(run()?()?.flatten_all()?);
-    }
-    let seconds = begun.elapsed().as_secs_f64();
-    let mut still = 0f32;
-    for (var, start) in vars.iter().zip(&start) {
-        let moved = (var.as_tensor() - start)?.abs()?.sum_all()?.to_scalar::<f32>()?;
-        still += f32::from(u8::from(moved == 0.0));
-    }
-    let tensors = [("output", Tensor::cat(&output, 0)?), ("still", Tensor::new(&[still], &Device::Cpu)?)];
-    candle_core::safetensors::save(&HashMap::from(tensors), answer)?;
-    Ok(Some((run, seconds)))
-}
-
-/// The seconds of a run, and what it computed, still held: freeing it is not part of the time, as in the other sides.
-fn timed(run: &mut Run) -> Result<(f64, Output)> {
-    let begun = Instant::now();
-    let output = run()?;
-    Ok((begun.elapsed().as_secs_f64(), output))
-}
-
-/// How far memory rises in a run above what was held before it.
-fn memory(run: &mut Run) -> Result<u64> {
-    let before = status("VmRSS:")?;
-    fs::write("/proc/self/clear_refs", "5")?; // from here on VmHWM counts anew
-    let _output = timed(run)?;
-    Ok(status("VmHWM:")?.saturating_sub(before))
-}
-
-/// Bytes of a line of `/proc/self/status`.
-fn status(field: &str) -> Result<u64> {
-    let status = fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix(field));
-    let kib = line.and_then(|line| line.trim().strip_suffix("kB"));
-    let kib = kib.ok_or_else(|| format!("/proc/self/status has no {field} in kB"))?;
-    Ok(1024 * kib.trim().parse::<u64>()?)
 }
 
 /// A case as compare.py has written it.
@@ -137,10 +100,10 @@ impl Case {
         Ok(VarBuilder::from_tensors(self.weights()?, DType::F32, &Device::Cpu))
     }
 
-    /// What is timed, and the parameters that it trains; `None` where candle has no such network.
-    fn work(&self) -> Result<Option<(Run, Vec<Var>)>> {
+    /// `None` where candle has no such network.
+    fn work(&self) -> Result<Option<Box<dyn Work>>> {
         let run: Run = match self.name.as_str() {
-            name if name.starts_with("dit-") => return self.dit().map(Some),
+            name if name.starts_with("dit-") => return self.dit(),
             name if name.starts_with("unet-") => self.unet()?,
             name if name.starts_with("mmdit-") => return Ok(None), // its MMDiT is 64 wide for each block, and reads other names
             "vae-decode" | "vae-decode-32" => {
@@ -164,7 +127,7 @@ impl Case {
             "adamw" => self.update()?,
             _ => self.operation()?,
         };
-        Ok(Some((run, Vec::new())))
+        Ready::boxed(run, Vec::new())
     }
 
     fn unet(&self) -> Result<Run> {
@@ -198,14 +161,14 @@ impl Case {
     }
 
     /// Forward, or steps of training. candle's fused layer norm and softmax have no gradients, so training does without.
-    fn dit(&self) -> Result<(Run, Vec<Var>)> {
+    fn dit(&self) -> Result<Option<Box<dyn Work>>> {
         let (width, heads) = if self.name.contains("-s2-") { (384, 6) } else { (768, 12) };
         let weights = dit::fused(self.weights()?)?;
         let (x, time, labels) = (self.get("x")?, self.get("time")?, self.ids("labels")?);
         if !self.trains() {
             let weights = VarBuilder::from_tensors(weights, DType::F32, &Device::Cpu);
             let net = Dit::new(width, 12, heads, false, weights)?;
-            return Ok((once(move || net.forward(&x, &time, &labels)), Vec::new()));
+            return Ready::boxed(once(move || net.forward(&x, &time, &labels)), Vec::new());
         }
         let mut vars = Vec::new();
         let mut tracked = HashMap::new();
@@ -222,7 +185,7 @@ impl Case {
             optimizer.backward_step(&loss)?;
             Ok(later(loss))
         };
-        Ok((Box::new(step), vars))
+        Ready::boxed(Box::new(step), vars)
     }
 
     /// AdamW with gradients that are always the same.
@@ -299,7 +262,7 @@ fn once(mut run: impl FnMut() -> candle_core::Result<Tensor> + 'static) -> Run {
     Box::new(move || run().map(later))
 }
 
-fn later(output: Tensor) -> Output {
+fn later(output: Tensor) -> Later {
     Box::new(move || Ok(output))
 }
 

@@ -7,6 +7,7 @@ use canvas_core::nn::Activation;
 use canvas_core::weights::{
     Lora, Merging, Part, Rules, Source, load_published, read_tensors, save_published, write_tensors,
 };
+use canvas_testkit::{hashed, relative};
 use canvas_text::{ClipText, ClipTextConfig, ClipTokenizer, LongPrompt, TextualInversion};
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,20 +15,6 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 type File = BTreeMap<String, TensorData>;
-
-/// As `hashed` of the scripts: `centre + scale u`, u by splitmix64 of name and index.
-fn hashed(name: &str, shape: &[usize], scale: f64, centre: f64) -> TensorData {
-    let mix = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
-    let seed = name.bytes().fold(0xcbf2_9ce4_8422_2325, mix);
-    let unit = |i: usize| {
-        let mut x = seed.wrapping_add((i as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        x ^= x >> 31;
-        (centre + scale * ((x >> 11) as f64 / 2f64.powi(52) - 1.0)) as f32
-    };
-    TensorData::new((0..shape.iter().product()).map(unit).collect::<Vec<f32>>(), shape.to_vec())
-}
 
 fn write(path: &Path, file: &File) {
     let tensors: Vec<(String, TensorData)> = file.clone().into_iter().collect();
@@ -71,9 +58,7 @@ fn tiny() -> ClipTextConfig {
 fn assert_near(found: &TensorData, expected: &TensorData, what: &str) {
     let found: Vec<f64> = found.iter::<f64>().collect();
     let expected: Vec<f64> = expected.iter::<f64>().collect();
-    let largest = expected.iter().fold(0.0, |most: f64, x| most.max(x.abs()));
-    assert_eq!(found.len(), expected.len());
-    let error = found.iter().zip(&expected).fold(0.0, |most: f64, (a, b)| most.max((a - b).abs())) / largest;
+    let error = relative(&found, &expected);
     println!("{what}: {error:.1e}");
     assert!(error < 1e-5, "{what}: relative error {error:.2e}");
 }

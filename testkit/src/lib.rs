@@ -18,9 +18,42 @@ pub fn pattern<const D: usize>(dims: [usize; D], seed: f64, device: &Device) -> 
     Tensor::from_data(TensorData::new(values, dims), device)
 }
 
+/// `centre + scale u`, u in -1 to 1 by splitmix64 of name and index: as `hashed` of `tools/fixtures_lora.py`.
+pub fn hashed(name: &str, shape: &[usize], scale: f64, centre: f64) -> TensorData {
+    let seed = fnv1a(name);
+    let unit = |i: usize| {
+        let mut x = seed.wrapping_add((i as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        x ^= x >> 31;
+        (centre + scale * ((x >> 11) as f64 / 2f64.powi(52) - 1.0)) as f32
+    };
+    TensorData::new((0..shape.iter().product()).map(unit).collect::<Vec<f32>>(), shape.to_vec())
+}
+
+fn fnv1a(name: &str) -> u64 {
+    let mix = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
+    name.bytes().fold(0xcbf2_9ce4_8422_2325, mix)
+}
+
 /// Largest absolute difference.
 pub fn distance<const D: usize>(a: Tensor<D>, b: Tensor<D>) -> f32 {
     (a - b).abs().max().into_scalar()
+}
+
+/// The largest difference, relative to the largest of the expected values; NaN if there is one.
+///
+/// # Panics
+/// If they are not as many.
+#[track_caller]
+pub fn relative(found: &[f64], expected: &[f64]) -> f64 {
+    assert_eq!(found.len(), expected.len(), "number of values");
+    largest(found.iter().zip(expected).map(|(a, b)| a - b)) / largest(expected.iter().copied())
+}
+
+/// The largest absolute value, or NaN if there is one.
+fn largest(values: impl Iterator<Item = f64>) -> f64 {
+    values.fold(0.0, |most, x| if most.is_nan() || x.is_nan() { f64::NAN } else { most.max(x.abs()) })
 }
 
 /// Every parameter by `chirp` of `tools/formula.py`: weights of full rank, where those of
@@ -41,8 +74,7 @@ impl ModuleMapper for Chirp {
     }
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         let name = self.0.join(".");
-        let mix = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
-        let phase = (name.bytes().fold(0xcbf2_9ce4_8422_2325, mix) % 1000) as f64;
+        let phase = (fnv1a(&name) % 1000) as f64;
         param.map(|old| {
             let (dims, count) = (old.dims(), old.dims().iter().product::<usize>());
             let fan_in = if D < 2 { 16 } else { count / dims[usize::from(D == 2)] };
@@ -92,6 +124,20 @@ impl ModuleVisitor for Grads<'_> {
     }
 }
 
+/// Every trained parameter's gradient by its path.
+///
+/// # Panics
+/// If a parameter has no gradient.
+pub fn gradients_by_path<M: Module>(module: &M, all: &Gradients) -> BTreeMap<String, TensorData> {
+    by_path_but(module, all, &[])
+}
+
+fn by_path_but<M: Module>(module: &M, all: &Gradients, unread: &[&str]) -> BTreeMap<String, TensorData> {
+    let mut visitor = Grads { path: Vec::new(), all, unread, found: BTreeMap::new() };
+    module.visit(&mut visitor);
+    visitor.found
+}
+
 /// `grad.NAME` of every parameter, and `norms`: the norm of each in the order of names.
 ///
 /// # Panics
@@ -109,13 +155,12 @@ pub fn gradients_but<M: Module>(
     all: &Gradients,
     unread: &[&str],
 ) -> BTreeMap<String, TensorData> {
-    let mut visitor = Grads { path: Vec::new(), all, unread, found: BTreeMap::new() };
-    module.visit(&mut visitor);
+    let found = by_path_but(module, all, unread);
     let norm = |data: &TensorData| data.iter::<f64>().map(|x| x * x).sum::<f64>().sqrt() as f32;
-    let norms: Vec<f32> = visitor.found.values().map(norm).collect();
+    let norms: Vec<f32> = found.values().map(norm).collect();
     let count = norms.len();
     let mut found: BTreeMap<String, TensorData> =
-        visitor.found.into_iter().map(|(name, data)| (format!("grad.{name}"), data)).collect();
+        found.into_iter().map(|(name, data)| (format!("grad.{name}"), data)).collect();
     found.insert("norms".into(), TensorData::new(norms, [count]));
     found
 }
@@ -154,16 +199,16 @@ pub fn compare(fixture: &Path, found: &BTreeMap<String, TensorData>, tolerance: 
     for (name, expected) in weights::read_tensors(fixture).unwrap() {
         let found = found.get(&name).unwrap_or_else(|| panic!("{title}: {name} was not computed"));
         assert_eq!(found.shape(), expected.shape(), "{title} {name}");
-        let largest = expected.iter::<f64>().fold(0.0, |most: f64, x| most.max(x.abs()));
+        let most = largest(expected.iter::<f64>());
         // Below 1e-5 of the largest norm lie sums that cancel. The bias of keys has no gradient at all (the softmax does
         // not see it): both sides hold roundings, some 1e-7 of the terms here and 1e-15 in the reference's f64.
-        let scale = |x: f64| match (name == "norms", x.abs() < largest * 1e-10) {
-            (true, true) => largest * 1e-2,
-            (true, false) => x.abs().max(largest * 1e-5),
-            (false, _) => largest,
+        let scale = |x: f64| match (name == "norms", x.abs() < most * 1e-10) {
+            (true, true) => most * 1e-2,
+            (true, false) => x.abs().max(most * 1e-5),
+            (false, _) => most,
         };
-        let errors = found.iter::<f64>().zip(expected.iter::<f64>()).map(|(a, b)| (a - b).abs() / scale(b));
-        let error = errors.fold(0.0, |most: f64, error| if error.is_nan() { error } else { most.max(error) });
+        let errors = found.iter::<f64>().zip(expected.iter::<f64>()).map(|(a, b)| (a - b) / scale(b));
+        let error = largest(errors);
         println!("{title} {name}: {error:.1e}");
         let limit = tolerance[usize::from(name.starts_with("grad") || name == "norms")];
         if error.is_nan() || error >= limit {
@@ -194,7 +239,6 @@ pub fn recomputed_equals_whole<M: Module>(model: &M, output: impl Fn(&M) -> Tens
         let output = output(model);
         (output.clone() * pattern(output.dims(), 2.0, &output.device())).sum()
     };
-    let largest = |values: &[f64]| values.iter().fold(0.0, |most: f64, x| most.max(x.abs()));
     let named = |gradients: &GradientsParams| {
         let all = params::named_gradients(model, gradients).into_iter();
         all.map(|each| (each.name, each.data.iter::<f64>().collect())).collect::<BTreeMap<_, Vec<f64>>>()
@@ -202,13 +246,13 @@ pub fn recomputed_equals_whole<M: Module>(model: &M, output: impl Fn(&M) -> Tens
     let whole = named(&GradientsParams::from_grads(losses(model).backward(), model));
     assert!(!whole.is_empty());
     // Parts of a gradient may cancel: all of them in that of a key's bias, which is rounding and nothing else.
-    let least = 0.01 * whole.values().fold(0.0, |most: f64, values| most.max(largest(values)));
+    let least = 0.01 * largest(whole.values().flatten().copied());
     for blocks in [1, 2] {
         let found = named(&Forward::new(model, losses).gradients(blocks));
         assert!(found.keys().eq(whole.keys()));
         for (name, whole) in &whole {
-            let off: Vec<f64> = found[name].iter().zip(whole).map(|(a, b)| a - b).collect();
-            let error = largest(&off) / largest(whole).max(least);
+            let off = largest(found[name].iter().zip(whole).map(|(a, b)| a - b));
+            let error = off / largest(whole.iter().copied()).max(least);
             println!("{blocks} blocks at a time, {name}: {error:.1e}");
             assert!(error < 1e-6, "{blocks} blocks at a time, {name}: relative error {error:.1e}");
         }

@@ -3,6 +3,7 @@
 mod autoencoder;
 mod check;
 mod condition;
+mod damaged;
 mod denoiser;
 mod layers;
 mod level;
@@ -17,6 +18,7 @@ mod recompute;
 mod sampler;
 mod single_file;
 mod text;
+mod tiny;
 mod torch_file;
 mod torch_noise;
 mod trace;

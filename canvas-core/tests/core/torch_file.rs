@@ -1,6 +1,6 @@
 //! PyTorch's own files (`tools/fixtures_weights.py`): read as data, or refused with the name of what they ask for.
 
-use crate::published::{assert_answers, bits, fixtures, load, rules, tiny};
+use crate::tiny::{assert_answers, bits, fixtures, load, rules, tiny};
 use burn::nn::LinearLayout;
 use canvas_core::weights::{Source, load_published};
 use std::fs;

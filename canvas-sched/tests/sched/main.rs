@@ -26,8 +26,22 @@ mod replay;
 mod runs;
 mod schedules;
 mod sde;
+mod sde_runs;
 mod sit;
 mod stochastic;
+
+use burn::prelude::*;
+use burn::tensor::DType;
+
+/// A tensor's values, flat.
+fn host<const D: usize>(x: &Tensor<D>) -> Vec<f64> {
+    x.to_data().iter::<f64>().collect()
+}
+
+/// Numbers in double precision.
+fn f64s(values: &[f64]) -> Tensor<1> {
+    Tensor::from_data(values, (&Device::flex(), DType::F64))
+}
 
 /// Asserts that two numbers differ by at most a tolerance, and says by how much they do.
 #[track_caller]

@@ -1,5 +1,6 @@
 //! Recorded runs: the same denoiser gives the same densities bit for bit, another one gives gradients.
 
+use crate::host;
 use crate::k_diffusion::{distance, network, wave};
 use crate::oracle::DATA;
 use crate::sde::marginal;
@@ -12,10 +13,6 @@ use canvas_sched::flow_map::{FlowMap, MeanFlow, OneHop, TwoTimes, Walk};
 use canvas_sched::schedule::{Flow, Vp};
 use canvas_sched::{Churned, Ddpm, DpmPp2mSde, DpmPpSde, Euler, FlowSde, Heun, Variance, Window};
 use serde_json::Value;
-
-fn host<const D: usize>(x: &Tensor<D>) -> Vec<f64> {
-    x.to_data().iter::<f64>().collect()
-}
 
 fn double<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     x.cast(DType::F64)

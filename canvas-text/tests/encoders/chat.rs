@@ -1,15 +1,10 @@
 //! Chat templates: the texts of transformers (fixture by `tools/fixtures_chat.py`), folders, broken files.
 
+use crate::reference::{fixture, read_json};
 use canvas_text::{ChatTemplate, Content, Message};
 use serde_json::{Value, json};
 use std::fs;
-use std::path::Path;
 use tempfile::TempDir;
-
-fn fixture() -> Value {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/chat.json");
-    serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
-}
 
 fn message(found: &Value) -> Message {
     let role = found[0].as_str().unwrap();
@@ -22,7 +17,7 @@ fn message(found: &Value) -> Message {
 
 #[test]
 fn texts_are_those_of_transformers() {
-    let fixture = fixture();
+    let fixture = read_json(&fixture("chat.json"));
     let tokens = [("bos_token", "<s>"), ("eos_token", "</s>")];
     let (mut same, mut refused) = (0, 0);
     for row in fixture["rows"].as_array().unwrap() {

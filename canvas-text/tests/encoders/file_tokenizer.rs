@@ -1,25 +1,18 @@
 //! Tokenizers from published files: ids of transformers (fixtures by `tools/fixtures_tokens.py`), rows, broken files.
 
+use crate::reference::{fixture, hashed, read_json};
 use canvas_text::{FileTokenizer, PromptError, RowLength, Side};
 use serde_json::{Value, json};
 use std::fmt::Write;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::LazyLock;
 use tempfile::TempDir;
 
-fn fixtures() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
-}
-
-fn read_json(path: &Path) -> Value {
-    serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
-}
-
-static EXPECTED: LazyLock<Value> = LazyLock::new(|| read_json(&fixtures().join("tokens/ids.json")));
+static EXPECTED: LazyLock<Value> = LazyLock::new(|| read_json(&fixture("tokens/ids.json")));
 
 fn folder(name: &str) -> PathBuf {
-    fixtures().join("tokens").join(name)
+    fixture("tokens").join(name)
 }
 
 fn read(name: &str) -> FileTokenizer {
@@ -39,16 +32,9 @@ fn changed(name: &str, files: &[(&str, String)]) -> TempDir {
     copy
 }
 
-/// As the fixture: 32 bits of FNV-1a of the ids with commas between.
-fn hashed(ids: &[u32]) -> String {
-    let shown = ids.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
-    let mix = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
-    format!("{:08x}", shown.bytes().fold(0xcbf2_9ce4_8422_2325, mix) as u32)
-}
-
 /// Compares the ids of all strings; `other` holds those that differ from the list of this name.
 fn compare(tokenizer: &FileTokenizer, list: &str, other: Option<&str>) {
-    let strings = read_json(&fixtures().join("clip_tokens.json"));
+    let strings = read_json(&fixture("clip_tokens.json"));
     let strings = strings["rows"].as_array().unwrap();
     let (mut differing, mut report) = (0, String::new());
     for (i, row) in strings.iter().enumerate() {

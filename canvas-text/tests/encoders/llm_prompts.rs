@@ -1,11 +1,10 @@
 //! The tokens that diffusers' pipelines give their language models (fixture by `tools/fixtures_llm_prompts.py`), made as
 //! the table in the documentation of language models says.
 
-use crate::reference::fixture;
+use crate::reference::{fixture, read_json};
 use canvas_core::Tokens;
 use canvas_text::{ChatTemplate, FileTokenizer, Message, RowLength, Side, templates};
 use serde_json::Value;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 fn folder(name: &str) -> PathBuf {
@@ -42,7 +41,7 @@ fn compare(name: &str, call: &Value, found: &Tokens) {
 
 #[test]
 fn tokens_are_those_of_the_pipelines() {
-    let expected: Value = serde_json::from_slice(&fs::read(fixture("llm_prompts.json")).unwrap()).unwrap();
+    let expected = read_json(&fixture("llm_prompts.json"));
     let (prompts, negative) = (strings(&expected["prompts"]), strings(&expected["negative"]));
     let behind = |start: &str, prompts: &[String]| -> Vec<String> {
         prompts.iter().map(|prompt| format!("{start}{prompt}")).collect()

@@ -1,25 +1,12 @@
 //! Tokenizers of language models: ids of transformers (fixtures by `tools/fixtures_llm_tokens.py`), rows.
 
-use crate::reference::fixture;
+use crate::reference::{fixture, hashed, read_json};
 use canvas_text::{FileTokenizer, RowLength, Side, templates};
 use serde_json::Value;
 use std::fmt::Write;
-use std::fs;
-use std::path::Path;
-
-fn read_json(path: &Path) -> Value {
-    serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
-}
 
 fn read(name: &str) -> FileTokenizer {
     FileTokenizer::from_folder(&fixture("llm_tokens").join(name)).unwrap()
-}
-
-/// As the fixture: 32 bits of FNV-1a of the ids with commas between.
-fn hashed(ids: &[u32]) -> String {
-    let shown = ids.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
-    let mix = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
-    format!("{:08x}", shown.bytes().fold(0xcbf2_9ce4_8422_2325, mix) as u32)
 }
 
 #[test]

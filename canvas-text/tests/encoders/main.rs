@@ -3,6 +3,7 @@
 mod chat;
 mod file_tokenizer;
 mod llm;
+mod llm_configs;
 mod llm_prompts;
 mod llm_tokens;
 mod reference;

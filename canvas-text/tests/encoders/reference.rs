@@ -1,12 +1,15 @@
 //! Answers and gradients of a model, and the fixtures they are compared with.
 
-use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::module::{Module, ModuleMapper, Param};
 use burn::prelude::*;
-use burn::tensor::{DType, FloatDType, Gradients};
+use burn::tensor::{DType, FloatDType};
 use canvas_core::weights;
+use canvas_testkit::gradients_by_path;
+pub use canvas_testkit::pattern;
+use serde_json::Value;
 use std::collections::BTreeMap;
-use std::iter;
 use std::path::{Path, PathBuf};
+use std::{fs, iter};
 
 /// Tensors by their names.
 pub type Answers = BTreeMap<String, Vec<f64>>;
@@ -16,23 +19,39 @@ pub fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
 }
 
-/// As `input_pattern` of tools/formula.py.
-pub fn pattern<const D: usize>(dims: [usize; D], seed: f64, device: &Device) -> Tensor<D> {
-    let values: Vec<f32> =
-        (0..dims.iter().product()).map(|i: usize| (0.37 * i as f64 + seed).sin() as f32).collect();
-    Tensor::from_data(TensorData::new(values, dims), device)
+pub fn read_json(path: &Path) -> Value {
+    serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
+}
+
+/// As the fixtures of tokens: 32 bits of FNV-1a of the ids with commas between.
+pub fn hashed(ids: &[u32]) -> String {
+    let shown = ids.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
+    let mix = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
+    format!("{:08x}", shown.bytes().fold(0xcbf2_9ce4_8422_2325, mix) as u32)
 }
 
 pub fn host<const D: usize>(x: &Tensor<D>) -> Vec<f64> {
     x.to_data().iter::<f64>().collect()
 }
 
-/// Gradients of every parameter, as `grad.` and its path.
+/// Gradients of every parameter, as `grad.` and its path: whole, or its length and its products with 8 waves.
 pub fn gradients<M: Module>(module: &M, loss: &Tensor<1>) -> Answers {
-    let all = loss.backward();
-    let mut grads = Grads { path: Vec::new(), all: &all, found: BTreeMap::new() };
-    module.visit(&mut grads);
-    grads.found
+    let all = gradients_by_path(module, &loss.backward()).into_iter();
+    all.map(|(path, grad)| {
+        let grad: Vec<f64> = grad.iter::<f64>().collect();
+        (format!("grad.{path}"), if grad.len() > 300 { summary(&grad, 8) } else { grad })
+    })
+    .collect()
+}
+
+/// The length, and products with so many waves.
+pub fn summary(values: &[f64], waves: usize) -> Vec<f64> {
+    let product = |wave: usize| {
+        let rate = 0.37 + 0.21 * wave as f64;
+        values.iter().enumerate().map(|(i, x)| x * (rate * i as f64 + wave as f64).sin()).sum()
+    };
+    let length = values.iter().map(|x| x * x).sum::<f64>().sqrt();
+    iter::once(length).chain((0..waves).map(product)).collect()
 }
 
 /// The module in 16 bits.
@@ -53,35 +72,6 @@ pub fn near<const D: usize>(found: Tensor<D>, expected: Tensor<D>) {
     let off = off / expected.abs().max().into_scalar::<f32>();
     println!("off by {off:.1e} in 16 bits");
     assert!(off < 0.05, "off by {off:e}");
-}
-
-/// Every parameter's gradient: whole, or its length and its products with 8 waves.
-struct Grads<'a> {
-    path: Vec<String>,
-    all: &'a Gradients,
-    found: Answers,
-}
-
-impl ModuleVisitor for Grads<'_> {
-    fn enter_module(&mut self, name: &str, _container: &str) {
-        self.path.push(name.to_owned());
-    }
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.pop();
-    }
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let grad = param.val().grad(self.all).unwrap_or_else(|| panic!("no gradient: {:?}", self.path));
-        let mut grad: Vec<f64> = grad.into_data().iter::<f64>().collect();
-        if grad.len() > 300 {
-            let product = |wave: usize| {
-                let rate = 0.37 + 0.21 * wave as f64;
-                grad.iter().enumerate().map(|(i, g)| g * (rate * i as f64 + wave as f64).sin()).sum()
-            };
-            let length = grad.iter().map(|g| g * g).sum::<f64>().sqrt();
-            grad = iter::once(length).chain((0..8).map(product)).collect();
-        }
-        self.found.insert(format!("grad.{}", self.path.join(".")), grad);
-    }
 }
 
 /// Compares with a fixture, relative to the largest value of each tensor: values to 1e-5, gradients to 1e-4.

@@ -1,6 +1,6 @@
 //! SigLIP's vision transformer and its pictures against transformers (fixtures by `tools/fixtures_siglip.py`).
 
-use crate::reference::{compare, fixture, gradients, halved, host, near, pattern};
+use crate::reference::{compare, fixture, gradients, halved, host, near, pattern, read_json};
 use burn::module::Module;
 use burn::prelude::*;
 use canvas_core::weights::{self, Source};
@@ -9,7 +9,6 @@ use canvas_text::{SiglipImageProcessor, SiglipVisionConfig};
 use image::RgbImage;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::fs;
 
 /// Patches of 4 leave one pixel of the 13.
 fn config() -> SiglipVisionConfig {
@@ -17,7 +16,7 @@ fn config() -> SiglipVisionConfig {
 }
 
 fn notes() -> Value {
-    serde_json::from_slice(&fs::read(fixture("siglip.json")).unwrap()).unwrap()
+    read_json(&fixture("siglip.json"))
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! T5's encoder against transformers (fixture by `tools/fixtures_t5.py`), sizes, configurations, weight files.
 
-use crate::reference::{Answers, compare, gradients, halved, host, near, pattern};
+use crate::reference::{Answers, compare, fixture, gradients, halved, host, near, pattern, read_json};
 use burn::module::Module;
 use burn::prelude::*;
 use canvas_core::nn::Activation;
@@ -10,7 +10,6 @@ use canvas_testkit::chirped;
 use canvas_text::{T5Config, T5Encoder};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::PathBuf;
 
 /// Heads that do not fill the width, and gaps that reach the last bucket.
@@ -125,8 +124,7 @@ fn published_models_have_their_number_of_parameters() {
 }
 
 fn state_dicts() -> Value {
-    let path = crate::reference::fixture("t5.json");
-    serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
+    read_json(&fixture("t5.json"))
 }
 
 /// Names and shapes of every tensor, and every size, from what transformers saves.

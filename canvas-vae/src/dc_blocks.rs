@@ -6,7 +6,7 @@ use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{Linear, LinearConfig, PaddingConfig2d, PixelShuffleConfig, PixelUnshuffleConfig};
 use burn::prelude::*;
 use burn::tensor::activation::relu;
-use canvas_core::nn::{Activation, dense};
+use canvas_core::nn::{Activation, conv2d, dense};
 use canvas_core::ops::{gate as gated, silu};
 use serde::{Deserialize, Serialize};
 
@@ -92,10 +92,10 @@ impl Resize {
     pub(crate) fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let (unfold, fold) = (PixelShuffleConfig::new(2).init(), PixelUnshuffleConfig::new(2).init());
         let y = match self.way {
-            Way::Keep | Way::Down(DcDown::Conv) => self.conv.forward(x.clone()),
-            Way::Down(DcDown::Unshuffle) => fold.forward(self.conv.forward(x.clone())),
-            Way::Up(DcUp::Shuffle) => unfold.forward(self.conv.forward(x.clone())),
-            Way::Up(DcUp::Interpolate) => self.conv.forward(doubled(x.clone())),
+            Way::Keep | Way::Down(DcDown::Conv) => conv2d(&self.conv, x.clone()),
+            Way::Down(DcDown::Unshuffle) => fold.forward(conv2d(&self.conv, x.clone())),
+            Way::Up(DcUp::Shuffle) => unfold.forward(conv2d(&self.conv, x.clone())),
+            Way::Up(DcUp::Interpolate) => conv2d(&self.conv, doubled(x.clone())),
         };
         let Some(times) = self.around else { return y };
         let other = match self.way {
@@ -166,8 +166,8 @@ impl ResBlock {
     }
 
     pub(crate) fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let hidden = self.activation.forward(self.conv1.forward(x.clone())); // [B, C, H, W]
-        x + self.norm.forward(self.conv2.forward(hidden)) // [B, C, H, W]
+        let hidden = self.activation.forward(conv2d(&self.conv1, x.clone())); // [B, C, H, W]
+        x + self.norm.forward(conv2d(&self.conv2, hidden)) // [B, C, H, W]
     }
 }
 
@@ -243,7 +243,7 @@ impl LinearAttention {
         let parts = self.parts.iter().map(|part| image(dense(part, tokens.clone()))).collect();
         let first = Tensor::cat(parts, 1); // [B, 3 C, H, W]
         let further =
-            self.scales.iter().map(|scale| scale.blend.forward(scale.gather.forward(first.clone())));
+            self.scales.iter().map(|scale| conv2d(&scale.blend, conv2d(&scale.gather, first.clone())));
         let all = Tensor::cat([first.clone()].into_iter().chain(further).collect(), 1); // [B, S 3 C, H, W]
         let (places, heads) = (height * columns, all.dims()[1] / (3 * self.head));
         let cut: Tensor<4> = all.reshape([batch, heads, 3 * self.head, places]); // [B, A, 3 D, N]
@@ -295,9 +295,9 @@ impl GluConv {
     }
 
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let hidden = self.depth.forward(silu(self.widen.forward(x))); // [B, 8 C, H, W]
+        let hidden = conv2d(&self.depth, silu(conv2d(&self.widen, x))); // [B, 8 C, H, W]
         let half = hidden.dims()[1] / 2;
         let [up, gate] = [0, half].map(|start| hidden.clone().narrow(1, start, half)); // [B, 4 C, H, W]
-        self.norm.forward(self.narrow.forward(gated(Activation::Silu, gate, up))) // [B, C, H, W]
+        self.norm.forward(conv2d(&self.narrow, gated(Activation::Silu, gate, up))) // [B, C, H, W]
     }
 }

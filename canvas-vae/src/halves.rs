@@ -242,7 +242,7 @@ impl Decoder {
         for stage in &self.stages {
             x = stage.blocks(x);
             if let Some(conv) = &stage.resize {
-                x = conv.forward(doubled(x)); // [B, C, 2h, 2w]
+                x = conv2d(conv, doubled(x)); // [B, C, 2h, 2w]
             }
         }
         conv2d(&self.output, self.norm.forward_then(Activation::Silu, x)) // [B, C, H, W]

@@ -255,7 +255,7 @@ impl Half {
         let x = self.levels.iter().enumerate().fold(x, |x, (i, level)| {
             let x = trace::tap(|| format!("decoder.levels.{i}"), level.blocks(x));
             match &level.resize {
-                Some(conv) => conv.forward(doubled(x)), // [B, C / 2, 2 h, 2 w]
+                Some(conv) => conv2d(conv, doubled(x)), // [B, C / 2, 2 h, 2 w]
                 None => x,
             }
         });

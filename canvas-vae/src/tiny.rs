@@ -236,7 +236,7 @@ impl TinyEncoder {
         let x = (images + 1.0) / 2.0; // [B, C, H, W] in [0, 1], the range of the published weights
         let x = self.fold.forward(x); // [B, C p^2, H / p, W / p]
         let x = self.stages.iter().enumerate().fold(x, |x, (i, stage)| {
-            trace::tap(|| format!("encoder.stages.{i}"), stage.blocks(stage.conv.forward(x)))
+            trace::tap(|| format!("encoder.stages.{i}"), stage.blocks(conv2d(&stage.conv, x)))
         });
         conv2d(&self.output, x) // [B, latent, h, w]
     }
@@ -289,7 +289,7 @@ impl TinyDecoder {
             if i < last {
                 x = self.double.forward(x); // [B, C, 2h, 2w]
             }
-            x = trace::tap(|| format!("decoder.stages.{i}"), stage.conv.forward(x));
+            x = trace::tap(|| format!("decoder.stages.{i}"), conv2d(&stage.conv, x));
         }
         self.unfold.forward(x) * 2.0 - 1.0 // [B, C, H, W]
     }

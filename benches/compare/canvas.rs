@@ -7,6 +7,7 @@ use burn::nn::conv::Conv2dConfig;
 use burn::nn::{Initializer, PaddingConfig2d};
 use burn::optim::GradientsParams;
 use burn::prelude::*;
+use canvas_core::memory::keep_pages;
 use canvas_core::nn::{Activation, attend, conv2d, modulate};
 use canvas_core::weights::{Rules, Source, load_published, read_tensors, write_tensors};
 use canvas_core::{Autoencoder, Backbone, Class, Text, TextEncoder, Tokens, ops, params};
@@ -22,6 +23,9 @@ use worker::{Output, Result, Work};
 const RATE: f64 = 1e-4;
 
 fn main() -> Result<()> {
+    if std::env::var_os("MALLOC_TRIM_THRESHOLD_").is_none() {
+        keep_pages(); // as the examples do; not where memory is measured
+    }
     worker::serve(
         |case, folder| Case::open(case, folder)?.work().map(Some),
         |answer, tensors| {

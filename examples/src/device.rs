@@ -3,7 +3,8 @@
 use anyhow::{Result, bail};
 use burn::prelude::*;
 
-/// Opens `flex` (the CPU), `wgpu`, `wgpu:1`, `cuda` or `cuda:1`, without gradient tracking.
+/// Opens `flex` (the CPU), `wgpu`, `wgpu:1`, `cuda` or `cuda:1`, without gradient tracking. The CPU's memory is
+/// [kept](canvas_core::memory::keep_pages).
 ///
 /// # Errors
 /// For an unknown name, a backend that is not compiled in (says which feature to build), and a device that is
@@ -29,6 +30,7 @@ fn flex(index: usize) -> Result<Device> {
     if index > 0 {
         bail!("--device flex:{index}: there is one CPU device, flex");
     }
+    canvas_core::memory::keep_pages();
     Ok(Device::flex())
 }
 

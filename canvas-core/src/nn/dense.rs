@@ -34,7 +34,7 @@ pub fn linear(layer: &Linear, x: Tensor<2>) -> Tensor<2> {
 pub fn project(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
     let ([rows, _], [from, to]) = (x.dims(), weight.dims());
     macs::add(rows * from * to);
-    match bias {
+    match bias.or_else(|| none(&x, to)) {
         Some(bias) => ops::linear(x, weight, bias),
         None => x.matmul(weight),
     }
@@ -45,8 +45,10 @@ pub fn project(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tens
 /// # Shapes
 /// `[B, C, H, S]` to `[B, O, H', S']`.
 pub fn conv2d(layer: &Conv2d, x: Tensor<4>) -> Tensor<4> {
-    let y = match (plain(layer), &layer.bias) {
-        (Some(conv), Some(bias)) => ops::conv2d(conv, x, layer.weight.val(), bias.val()),
+    let weight = layer.weight.val();
+    let bias = layer.bias.as_ref().map(|bias| bias.val()).or_else(|| none(&x, weight.dims()[0]));
+    let y = match (plain(layer), bias) {
+        (Some(conv), Some(bias)) => ops::conv2d(conv, x, weight, bias),
         _ => layer.forward(x),
     };
     let ([batch, _, height, width], kernel) = (y.dims(), layer.weight.dims());
@@ -54,13 +56,18 @@ pub fn conv2d(layer: &Conv2d, x: Tensor<4>) -> Tensor<4> {
     y
 }
 
-/// How a layer moves, if [`ops::conv2d`] can; kernels of one pixel are products, which Burn makes of them.
+/// A bias of zeros, for a kernel: Burn's own operations go without.
+fn none<const D: usize>(x: &Tensor<D>, width: usize) -> Option<Tensor<1>> {
+    ops::has_kernels(x).then(|| Tensor::zeros([width], &x.device()))
+}
+
+/// How a layer moves, if [`ops::conv2d`] can.
 fn plain(layer: &Conv2d) -> Option<ops::Conv2d> {
     let padding = match layer.padding {
         PaddingConfig2d::Valid => [0, 0],
         PaddingConfig2d::Explicit(top, left, bottom, right) if (top, left) == (bottom, right) => [top, left],
         _ => return None,
     };
-    let plain = layer.groups == 1 && layer.dilation == [1, 1] && layer.kernel_size != [1, 1];
+    let plain = layer.groups == 1 && layer.dilation == [1, 1];
     plain.then_some(ops::Conv2d { stride: layer.stride, padding })
 }

@@ -57,6 +57,15 @@ impl Norm {
     }
 }
 
+/// Whether operations on this tensor are kernels', with or without gradients.
+pub fn has_kernels<const D: usize>(x: &Tensor<D>) -> bool {
+    #[cfg(feature = "flex")]
+    let found = flex::takes(x);
+    #[cfg(not(feature = "flex"))]
+    let (found, _) = (false, x);
+    found
+}
+
 /// Calls a kernel where there is one for these tensors, else the definition.
 macro_rules! fastest {
     ($name:ident($first:ident $(, $rest:expr)*)) => {{

@@ -66,16 +66,16 @@ fn with_scores<T>(scores: &Scores, call: impl FnOnce(attention::Scores<'_>) -> T
     })
 }
 
-/// What is read, `[B, H, N, V]`, and the logarithms of the denominators, if they are to be kept.
+/// What is read, `[B, H, N, V]`, and largest scores and factors, if they are to be kept.
 pub fn forward(
     [query, key, value]: &[FlexTensor; 3],
     scores: &Scores,
     keep: bool,
-) -> (FlexTensor, Option<Arc<Vec<f32>>>) {
+) -> (FlexTensor, Option<Arc<Vec<[f32; 2]>>>) {
     let dims = dims([query, key, value]);
     let Dims { batch, heads, rows, depth, .. } = dims;
     let mut out = vec![0.0; batch * rows * heads * depth];
-    let mut kept = keep.then(|| vec![0.0; batch * heads * rows]);
+    let mut kept = keep.then(|| vec![[0.0; 2]; batch * heads * rows]);
     with_scores(scores, |scores| {
         attention::forward([query, key, value].map(view), dims, scores, &mut out, kept.as_deref_mut());
     });
@@ -87,7 +87,7 @@ pub fn backward(
     [query, key, value]: &[FlexTensor; 3],
     scores: &Scores,
     [out, grad]: [&FlexTensor; 2],
-    kept: &[f32],
+    kept: &[[f32; 2]],
 ) -> [FlexTensor; 3] {
     let dims = dims([query, key, value]);
     let Dims { batch, heads, kv_heads, rows, keys, width, depth } = dims;

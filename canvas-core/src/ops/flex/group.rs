@@ -75,7 +75,12 @@ impl WithSimd for Sum<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        *self.sum = sum(simd, [self.x], |[x]| x);
+        *self.sum = sum(
+            simd,
+            [self.x],
+            #[inline(always)]
+            |[x]| x,
+        );
     }
 }
 
@@ -137,22 +142,47 @@ impl<C: Curve> WithSimd for ForwardTask<'_, C> {
     fn with_simd<S: Simd>(self, simd: S) {
         let Self { curve, sizes, x, weight, bias, y, stats } = self;
         // Row by row, whose sums stay small and exact.
-        let mean = x.chunks(sizes.size).map(|x| sum(simd, [x], |[x]| x)).sum::<f32>() / x.len() as f32;
+        let mean = x
+            .chunks(sizes.size)
+            .map(|x| {
+                sum(
+                    simd,
+                    [x],
+                    #[inline(always)]
+                    |[x]| x,
+                )
+            })
+            .sum::<f32>()
+            / x.len() as f32;
         let middle = simd.splat_f32s(mean);
         let square = |x| {
             let x = simd.sub_f32s(x, middle);
             simd.mul_f32s(x, x)
         };
-        let variance =
-            x.chunks(sizes.size).map(|x| sum(simd, [x], |[x]| square(x))).sum::<f32>() / x.len() as f32;
+        let variance = x
+            .chunks(sizes.size)
+            .map(|x| {
+                sum(
+                    simd,
+                    [x],
+                    #[inline(always)]
+                    |[x]| square(x),
+                )
+            })
+            .sum::<f32>()
+            / x.len() as f32;
         let inverse = 1.0 / (variance + sizes.epsilon).sqrt();
         *stats = [mean, inverse];
         let rows = x.chunks(sizes.size).zip(y.chunks_mut(sizes.size)).zip(weight.iter().zip(bias));
         for ((x, y), (weight, bias)) in rows {
             let (factor, shift) = (simd.splat_f32s(inverse * weight), simd.splat_f32s(*bias));
-            write(simd, [x], y, |[x]| {
-                curve.at(simd, simd.mul_add_e_f32s(simd.sub_f32s(x, middle), factor, shift)).0
-            });
+            write(
+                simd,
+                [x],
+                y,
+                #[inline(always)]
+                |[x]| curve.at(simd, simd.mul_add_e_f32s(simd.sub_f32s(x, middle), factor, shift)).0,
+            );
         }
     }
 }
@@ -222,21 +252,43 @@ impl<C: Curve> WithSimd for BackwardTask<'_, C> {
         for (((x, grad), dx), ((weight, bias), [dw, db])) in rows().zip(dx.chunks_mut(size)).zip(channels) {
             let (scale, shift) = (simd.splat_f32s(*weight), simd.splat_f32s(*bias));
             // Before the activation; kept where the answer goes, since a slope costs more than a look at memory.
-            rewrite(simd, [x, grad], dx, |[x, grad], _| {
-                simd.mul_f32s(grad, curve.at(simd, simd.mul_add_e_f32s(normal(x), scale, shift)).1)
-            });
-            *dw = sum(simd, [x, dx], |[x, before]| simd.mul_f32s(before, normal(x)));
-            *db = sum(simd, [dx], |[before]| before);
+            rewrite(
+                simd,
+                [x, grad],
+                dx,
+                #[inline(always)]
+                |[x, grad], _| {
+                    simd.mul_f32s(grad, curve.at(simd, simd.mul_add_e_f32s(normal(x), scale, shift)).1)
+                },
+            );
+            *dw = sum(
+                simd,
+                [x, dx],
+                #[inline(always)]
+                |[x, before]| simd.mul_f32s(before, normal(x)),
+            );
+            *db = sum(
+                simd,
+                [dx],
+                #[inline(always)]
+                |[before]| before,
+            );
             along += weight * *dw;
             across += weight * *db;
         }
         let [along, across] = [along, across].map(|sum| simd.splat_f32s(sum / x.len() as f32));
         for ((x, dx), weight) in x.chunks(size).zip(dx.chunks_mut(size)).zip(weight) {
             let scale = simd.splat_f32s(*weight);
-            rewrite(simd, [x], dx, |[x], before| {
-                let own = simd.mul_add_e_f32s(before, scale, simd.neg_f32s(across));
-                simd.mul_f32s(factor, simd.negate_mul_add_e_f32s(normal(x), along, own))
-            });
+            rewrite(
+                simd,
+                [x],
+                dx,
+                #[inline(always)]
+                |[x], before| {
+                    let own = simd.mul_add_e_f32s(before, scale, simd.neg_f32s(across));
+                    simd.mul_f32s(factor, simd.negate_mul_add_e_f32s(normal(x), along, own))
+                },
+            );
         }
     }
 }

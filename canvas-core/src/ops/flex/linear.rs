@@ -1,5 +1,6 @@
 //! Linear layers: a product that starts from the bias, so that nothing goes over its answer again.
 
+use super::few::{self, FEW};
 use super::simd::{CHUNK, add, dispatch, each, total};
 use gemm::Parallelism;
 use pulp::{Simd, WithSimd};
@@ -73,6 +74,12 @@ fn product(a: Matrix<'_>, b: Matrix<'_>, to: &mut [f32], onto: bool) {
 
 /// `x w + b`: `[R, I]` by `[I, O]`.
 pub fn forward(x: &[f32], weight: Matrix<'_>, bias: &[f32]) -> Vec<f32> {
+    let rows = x.len() / weight.rows.max(1);
+    if (1..=FEW).contains(&rows) && weight.strides == [weight.columns, 1] {
+        let mut y = vec![0.0; rows * bias.len()];
+        few::linear(x, weight.numbers, bias, &mut y);
+        return y;
+    }
     let x = Matrix::new(x, weight.rows);
     let mut y = Vec::with_capacity(x.rows * bias.len());
     (0..x.rows).for_each(|_| y.extend_from_slice(bias));
@@ -116,7 +123,13 @@ impl WithSimd for Sum<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         for row in self.grad.chunks_exact(self.sum.len()) {
-            add(simd, [row], self.sum, |[row]| row);
+            add(
+                simd,
+                [row],
+                self.sum,
+                #[inline(always)]
+                |[row]| row,
+            );
         }
     }
 }

@@ -8,6 +8,7 @@ mod attend;
 mod attention;
 mod autodiff;
 mod conv;
+mod few;
 mod group;
 mod linear;
 mod math;
@@ -15,6 +16,7 @@ mod pointwise;
 mod rotate;
 mod rows;
 mod simd;
+mod tile;
 
 use super::{AdamW, Conv2d, GroupNorm, Norm, kernels_are_on};
 use crate::nn::{self, Activation, Pairs};
@@ -26,7 +28,13 @@ use burn::tensor::{Bytes, DType, Shape};
 
 /// Whether the kernels are for this tensor.
 pub fn takes<const D: usize>(x: &Tensor<D>) -> bool {
-    x.dtype() == DType::F32 && kernels_are_on() && matches!(x.device().as_dispatch(), DispatchDevice::Flex(_))
+    let computes = |device: &DispatchDevice| matches!(device, DispatchDevice::Flex(_));
+    x.dtype() == DType::F32
+        && kernels_are_on()
+        && match x.device().as_dispatch() {
+            DispatchDevice::Autodiff(device) => computes(device),
+            device => computes(device),
+        }
 }
 
 /// The operations, of primitive tensors.
@@ -146,7 +154,7 @@ pub fn attention([query, key, value]: [Tensor<4>; 3], scores: &nn::Scores) -> Te
         softcap: scores.softcap.map(|cap| cap as f32),
         bias: scores.bias.clone().map(|bias| constant(bias.cast(DType::F32))),
         hidden: scores.seen.clone().map(|seen| {
-            let hidden = seen.bool_not().try_into_primitive::<Flex>();
+            let hidden = seen.bool_not().inner().try_into_primitive::<Flex>();
             hidden.expect("on the device of the queries")
         }),
     };
@@ -162,8 +170,7 @@ pub fn rotate(x: Tensor<4>, cos: Tensor<4>, sin: Tensor<4>, pairs: Pairs) -> Ten
 
 /// A tensor's numbers, without its history.
 fn constant<const D: usize>(x: Tensor<D>) -> FlexTensor {
-    let x = if x.is_autodiff() { x.inner() } else { x };
-    x.try_into_primitive::<Flex>().expect("on the device of what it is used with")
+    x.inner().try_into_primitive::<Flex>().expect("on the device of what it is used with")
 }
 
 /// A step of AdamW, in place where nobody else holds a tensor.

@@ -1,4 +1,7 @@
 //! Vector arithmetic that the kernels share: which instructions there are is found out at run time, by [`pulp`].
+//!
+//! Functions and closures of arithmetic are `#[inline(always)]`: one that the compiler leaves by itself does not know
+//! which instructions there are, and calls a function for each of them.
 
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
@@ -152,7 +155,13 @@ pub fn add<S: Simd, const N: usize>(
     out: &mut [f32],
     function: impl Fn([S::f32s; N]) -> S::f32s,
 ) {
-    rewrite(simd, rows, out, |rows, before| simd.add_f32s(before, function(rows)));
+    rewrite(
+        simd,
+        rows,
+        out,
+        #[inline(always)]
+        |rows, before| simd.add_f32s(before, function(rows)),
+    );
 }
 
 /// Sums a function of rows over their length.

@@ -11,13 +11,14 @@ use rayon::prelude::*;
 /// Keys in a tile, at most: the scores of a panel, 8 kB for vectors of 8 lanes, stay in the first cache.
 const TILE: usize = 132;
 
-/// `softmax(scores(q k^T)) v`, and the logarithms of the softmax's denominators, which [`super::backward`] needs.
+/// `softmax(scores(q k^T)) v`, and of each query the largest score and what exponentials relative to it are multiplied by,
+/// which [`super::backward`] needs. (Their one logarithm would lose digits of large scores.)
 ///
 /// A row without keys is 0. Each number is computed in the same order however many threads there are.
 ///
 /// # Shapes
 /// - `q`: `[B, H, N, D]`, `k`: `[B, K, T, D]`, `v`: `[B, K, T, V]`
-/// - `out`: `[B, N, H, V]`, `lse`: `[B, H, N]`
+/// - `out`: `[B, N, H, V]`, `stats`: `[B, H, N]`
 ///
 /// # Panics
 /// If sizes do not fit.
@@ -26,37 +27,37 @@ pub fn forward(
     dims: Dims,
     scores: Scores<'_>,
     out: &mut [f32],
-    lse: Option<&mut [f32]>,
+    stats: Option<&mut [[f32; 2]]>,
 ) {
     let Dims { batch, heads, rows, keys, depth, .. } = dims;
     assert_eq!(out.len(), batch * rows * heads * depth, "size of out");
     let mut unused = Vec::new();
-    let lse = lse.unwrap_or_else(|| {
-        unused.resize(batch * heads * rows, 0.0);
+    let stats = stats.unwrap_or_else(|| {
+        unused.resize(batch * heads * rows, [0.0; 2]);
         &mut unused
     });
-    assert_eq!(lse.len(), batch * heads * rows, "size of lse");
+    assert_eq!(stats.len(), batch * heads * rows, "size of stats");
     if out.is_empty() {
         return;
     }
     if keys == 0 {
         out.fill(0.0);
-        lse.fill(f32::NEG_INFINITY);
+        stats.fill([0.0; 2]);
         return;
     }
     let (group, [samples, few]) = (dims.group(), dims.worth());
     let call = Call { q, k, v, dims, scores };
     out.par_chunks_mut(rows * heads * depth)
-        .zip(lse.par_chunks_mut(heads * rows))
+        .zip(stats.par_chunks_mut(heads * rows))
         .with_min_len(samples)
         .enumerate()
-        .for_each(|(b, (out, lse))| {
+        .for_each(|(b, (out, stats))| {
             apart(out, heads, depth, BLOCK)
                 .par_chunks_mut(group)
-                .zip(lse.par_chunks_mut(group * rows))
+                .zip(stats.par_chunks_mut(group * rows))
                 .with_min_len(few)
                 .enumerate()
-                .for_each(|(head, (out, lse))| call.of_head(b, head, out, lse));
+                .for_each(|(head, (out, stats))| call.of_head(b, head, out, stats));
         });
 }
 
@@ -71,15 +72,15 @@ struct Call<'a> {
 
 impl Call<'_> {
     /// The query heads of one head of keys.
-    fn of_head(&self, b: usize, head: usize, out: &mut [Vec<Rows<'_>>], lse: &mut [f32]) {
+    fn of_head(&self, b: usize, head: usize, out: &mut [Vec<Rows<'_>>], stats: &mut [[f32; 2]]) {
         let Dims { rows, keys, .. } = self.dims;
         let starts = (0..keys.div_ceil(TILE)).into_par_iter();
         let tiles: Vec<_> = starts.map(|i| self.tile(b, head, i * TILE)).collect();
         let group = out.len();
-        out.par_iter_mut().zip(lse.par_chunks_mut(rows)).enumerate().for_each(|(i, (out, lse))| {
-            out.par_iter_mut().zip(lse.par_chunks_mut(BLOCK)).enumerate().for_each(|(j, (rows, lse))| {
+        out.par_iter_mut().zip(stats.par_chunks_mut(rows)).enumerate().for_each(|(i, (out, stats))| {
+            out.par_iter_mut().zip(stats.par_chunks_mut(BLOCK)).enumerate().for_each(|(j, (rows, stats))| {
                 let at = [b, head * group + i, j * BLOCK];
-                dispatch(Block { call: self, tiles: &tiles, at, rows, lse });
+                dispatch(Block { call: self, tiles: &tiles, at, rows, stats });
             });
         });
     }
@@ -117,8 +118,8 @@ struct Block<'a, 'b> {
     at: [usize; 3],
     /// Where outputs go.
     rows: &'a mut Rows<'b>,
-    /// Where logarithms of denominators go.
-    lse: &'a mut [f32],
+    /// Where largest scores and factors go.
+    stats: &'a mut [[f32; 2]],
 }
 
 impl WithSimd for Block<'_, '_> {
@@ -158,10 +159,10 @@ impl WithSimd for Block<'_, '_> {
             let factors: Vec<f32> = total[start..][..wide].iter().map(|total| total.recip()).collect();
             unpack_transposed(&sums[start * tall..], wide, &factors, &mut self.rows[rows]);
         }
-        self.lse
+        self.stats
             .iter_mut()
             .zip(max.iter().zip(total.iter()))
-            .for_each(|(lse, (max, total))| *lse = max + total.ln());
+            .for_each(|(stats, (max, total))| *stats = [*max, total.recip()]);
     }
 }
 

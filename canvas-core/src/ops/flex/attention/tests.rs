@@ -89,16 +89,16 @@ impl Case {
         let Dims { batch: b, heads: h, kv_heads: kv, rows: n, keys: t, width: d, depth } = self.dims;
         // Whatever was there before.
         let full = |count| vec![7.0; count];
-        let (mut out, mut lse) = (full(b * n * h * depth), full(b * h * n));
+        let (mut out, mut stats) = (full(b * n * h * depth), vec![[7.0; 2]; b * h * n]);
         let [q, k, v, grad] =
             [&self.q, &self.k, &self.v, &self.grad].map(|(data, strides)| View { data, strides: *strides });
-        forward([q, k, v], self.dims, self.scores(), &mut out, Some(&mut lse));
+        forward([q, k, v], self.dims, self.scores(), &mut out, Some(&mut stats));
         let mut again = full(out.len());
         forward([q, k, v], self.dims, self.scores(), &mut again, None);
         assert_eq!(bits(&out), bits(&again));
         let (mut dq, mut dk, mut dv) = (full(b * n * h * d), full(b * t * kv * d), full(b * t * kv * depth));
         let seen = View { data: &out, strides: [n * h * depth, depth, h * depth] };
-        backward([q, k, v, seen, grad], &lse, self.dims, self.scores(), [&mut dq, &mut dk, &mut dv]);
+        backward([q, k, v, seen, grad], &stats, self.dims, self.scores(), [&mut dq, &mut dk, &mut dv]);
         [out, dq, dk, dv]
     }
     /// The same in f64, with maps.

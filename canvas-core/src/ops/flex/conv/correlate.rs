@@ -3,14 +3,17 @@
 //! Outputs are computed in units: single positions, or Winograd's tiles of 2 x 4. Units are gathered in panels of
 //! [`WIDE`], panels in strips of whole rows of units, strips in bands. For a band the input is packed as
 //! `[strip, channel block, panel, product, channel and tap, WIDE]`; the weight, as many output channels at a time
-//! as fit, as `[panel of TALL, channel block, product, channel and tap, TALL]`. Then each task multiplies one strip
-//! with some panels of the weight and writes its rows of those output channels.
+//! as fit, as `[panel of TALL, channel block, product, channel and tap, TALL]`, unless it can be read as it lies. Then each
+//! task multiplies one strip with some panels of the weight and writes its rows of those output channels.
 
-use super::kernel::{InTiles, PACKED, RESULTS, TALL, Tiled, WIDE, Walk, copy, scratch, tile};
 use super::layer::{Layer, Taps};
 use super::plan::{Plan, Run, Strip};
+use super::window::copy;
 use super::winograd;
 use crate::ops::flex::simd::dispatch;
+use crate::ops::flex::tile::{
+    InTiles, PACKED, RESULTS, TALL, Tiled, WIDE, Walk, scratch, tile, tile_of_rows,
+};
 use pulp::Simd;
 use rayon::prelude::*;
 use std::ops::Range;
@@ -65,16 +68,17 @@ pub fn correlate(layer: &Layer, x: &[f32], taps: &Taps, bias: Option<&[f32]>, ou
     }
     let plan = Plan::new(layer);
     let strips = plan.strips().1;
+    let as_it_lies = plan.products == 1 && taps.lie_in_rows(layer.kernel);
     let (high, deep) = (layer.to.div_ceil(TALL), plan.blocks * plan.chunk(TALL));
     let wide = plan.blocks * plan.panels() * plan.chunk(WIDE);
     let band = (BUDGET / wide).clamp(1, strips);
-    let piece = (BUDGET / deep).clamp(1, high);
+    let piece = if as_it_lies { high } else { (BUDGET / deep).clamp(1, high) };
     let panels = (band * piece / (4 * rayon::current_num_threads()))
         .clamp(1, PANELS[usize::from(plan.products == 1)].min(piece));
     let piece = piece / panels * panels;
     let mut tasks = tasks(&plan, out, panels);
     let each = high.div_ceil(panels);
-    scratch(&PACKED, band * wide + piece * deep, |packed| {
+    scratch(&PACKED, band * wide + if as_it_lies { 0 } else { piece * deep }, |packed| {
         let (input, weight) = packed.split_at_mut(band * wide);
         let mut held = None;
         for (i, tasks) in tasks.chunks_mut(band * each).enumerate() {
@@ -87,7 +91,7 @@ pub fn correlate(layer: &Layer, x: &[f32], taps: &Taps, bias: Option<&[f32]>, ou
                 );
             });
             for first in (0..high).step_by(piece) {
-                if held.replace(first) != Some(first) {
+                if !as_it_lies && held.replace(first) != Some(first) {
                     let weight = &mut weight[..piece.min(high - first) * deep];
                     weight.par_chunks_mut(plan.chunk(TALL)).enumerate().for_each(|(i, packed)| {
                         let (panel, block) = (first + i / plan.blocks, i % plan.blocks);
@@ -100,7 +104,10 @@ pub fn correlate(layer: &Layer, x: &[f32], taps: &Taps, bias: Option<&[f32]>, ou
                 let (input, weight, to) = (&*input, &*weight, first * TALL..(first + piece) * TALL);
                 tasks.par_iter_mut().filter(|task| to.contains(&task.to.start)).for_each(|task| {
                     let input = &input[(task.strip - i * band) * wide..][..wide];
-                    let weight = &weight[(task.to.start / TALL - first) * deep..];
+                    let weight = match as_it_lies {
+                        true => Weight::Rows(taps),
+                        false => Weight::Packed(&weight[(task.to.start / TALL - first) * deep..]),
+                    };
                     scratch(&RESULTS, plan.results(panels), |results| {
                         dispatch(InTiles(Multiply { plan: &plan, input, weight, bias, task, results }));
                     });
@@ -110,13 +117,21 @@ pub fn correlate(layer: &Layer, x: &[f32], taps: &Taps, bias: Option<&[f32]>, ou
     });
 }
 
-/// The products of one task with packed operands.
+/// Where the weight is read.
+#[derive(Clone, Copy)]
+enum Weight<'a> {
+    /// Packed, from the first channel of a task.
+    Packed(&'a [f32]),
+    /// As it lies.
+    Rows(&'a Taps<'a>),
+}
+
+/// The products of one task.
 struct Multiply<'a, 'b> {
     plan: &'a Plan<'a>,
     /// The packed input of the strip.
     input: &'a [f32],
-    /// The packed weight from the first channel of the task.
-    weight: &'a [f32],
+    weight: Weight<'a>,
     bias: Option<&'a [f32]>,
     task: &'a mut Task<'b>,
     /// Memory for the sums of a group of panels.
@@ -163,10 +178,22 @@ impl Multiply<'_, '_> {
             let b = (block * plan.panels() + panel) * plan.chunk(WIDE) + product * plan.pitch(WIDE);
             let b = &self.input[b..][..walk.len * WIDE];
             for row in 0..high {
-                let a = (row * plan.blocks + block) * plan.chunk(TALL) + product * plan.pitch(TALL);
-                let a = &self.weight[a..][..walk.len * TALL];
                 let c = &mut self.results[((product * high + row) * TALL * plan.group + i) * WIDE..];
-                tile::<S, V>(simd, a, b, walk, c, plan.group * WIDE, block > 0);
+                let (stride, add) = (plan.group * WIDE, block > 0);
+                match self.weight {
+                    Weight::Packed(weight) => {
+                        let a = (row * plan.blocks + block) * plan.chunk(TALL) + product * plan.pitch(TALL);
+                        tile::<S, V>(simd, &weight[a..][..walk.len * TALL], b, walk, c, stride, add);
+                    }
+                    Weight::Rows(taps) => {
+                        let first = taps.base + plan.block(block).start * plan.taps;
+                        let a = std::array::from_fn(|lane| {
+                            let to = (self.task.to.start + row * TALL + lane).min(plan.layer.to - 1);
+                            &taps.data[first + to * taps.out..][..walk.len]
+                        });
+                        tile_of_rows::<S, V>(simd, a, b, c, stride, add);
+                    }
+                }
             }
         }
     }

@@ -45,6 +45,11 @@ pub struct Taps<'a> {
 }
 
 impl Taps<'_> {
+    /// Whether all taps to an output channel lie one after another, in the order of channels, rows and columns.
+    pub fn lie_in_rows(&self, [rows, columns]: [usize; 2]) -> bool {
+        self.column == 1 && self.row == columns as isize && self.into == rows * columns
+    }
+
     /// The tap at `row`, `column` from channel `into` to channel `out`.
     #[inline(always)]
     pub fn at(&self, out: usize, into: usize, row: usize, column: usize) -> f32 {

@@ -1,7 +1,7 @@
 //! Two-dimensional convolution on plain `f32` slices in NCHW order: the forward pass and both gradients.
 //!
 //! The forward pass and the input gradient are one correlation (see [`correlate`]): a product of packed weights
-//! and packed input patches with one register-tiled kernel ([`kernel`]), and for 3x3 kernels of stride 1 with
+//! and packed input patches with one kernel in registers ([`super::tile`]), and for 3x3 kernels of stride 1 with
 //! enough channels Winograd's transform ([`winograd`]), which needs a third of the multiplications.
 //! The weight gradient ([`weight`]) is a product over positions with the same kernel.
 //!
@@ -9,13 +9,13 @@
 //! [`correlate::BUDGET`] each, kept by the calling thread for its next call, and each worker keeps some 300 KB.
 
 mod correlate;
-mod kernel;
 mod layer;
 mod pack;
 mod plan;
 #[cfg(test)]
 mod tests;
 mod weight;
+mod window;
 mod winograd;
 
 use correlate::correlate;

@@ -1,9 +1,10 @@
 //! How a layer's input and weights are packed for the products.
 
-use super::kernel::{TALL, WIDE, window};
 use super::layer::Taps;
 use super::plan::{Plan, Run, Strip};
+use super::window::window;
 use super::winograd;
+use crate::ops::flex::tile::{TALL, WIDE};
 
 impl Plan<'_> {
     /// Packs block `block` of the input `x` for `strip`.

@@ -1,8 +1,8 @@
 //! How a layer is cut in pieces: units of outputs, panels and strips of units, blocks of channels.
 
-use super::kernel::{TALL, WIDE};
 use super::layer::Layer;
 use super::winograd::{OUTPUTS, PRODUCTS};
+use crate::ops::flex::tile::{TALL, WIDE};
 use std::ops::Range;
 
 /// Depth of a channel block: the part of a panel that one kernel call reads stays in the first-level cache.

@@ -6,8 +6,9 @@
 
 use super::Conv;
 use super::correlate::BUDGET;
-use super::kernel::{InTiles, PACKED, RESULTS, TALL, Tiled, WIDE, Walk, scratch, tile, window};
+use super::window::window;
 use crate::ops::flex::simd::dispatch;
+use crate::ops::flex::tile::{InTiles, PACKED, RESULTS, TALL, Tiled, WIDE, Walk, scratch, tile};
 use pulp::Simd;
 use rayon::prelude::*;
 use std::ops::Range;

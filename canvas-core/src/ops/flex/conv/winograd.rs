@@ -3,7 +3,7 @@
 //! Down the rows the interpolation points are 0, 1, -1; along the columns 0, 1, -1, 1/2, -2, which keep the error
 //! near that of the direct sum (the usual 0, 1, -1, 2, -2 lose twice as much, and 4 x 4 outputs eight times).
 
-use super::kernel::WIDE;
+use crate::ops::flex::tile::WIDE;
 
 /// Products per tile, numbered `row * 6 + column`.
 pub const PRODUCTS: usize = 24;

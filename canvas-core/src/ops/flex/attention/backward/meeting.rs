@@ -41,7 +41,7 @@ impl WithSimd for Meeting<'_> {
 
 /// What a tile and a block have between them, each `[keys, queries]`, with queries in lanes.
 struct Pair {
-    /// The softmax.
+    /// The softmax, without its factors.
     map: Room,
     /// The gradient by products of queries and keys.
     dmap: Room,
@@ -116,12 +116,6 @@ impl Pair {
         let slopes = self.slopes.as_mut().map(|slopes| &mut vectors_mut::<S>(slopes)[p..]);
         let scores = (&mut map[p..], stride, tile.count);
         call.scores.apply(simd, [b, h, first + start, tile.start], count, scores, slopes);
-        let floor = part::<S, W>(vectors::<S>(&block.floor), p);
-        for map in map.chunks_mut(stride).take(tile.count) {
-            for (map, floor) in map[p..][..W].iter_mut().zip(floor) {
-                *map = simd.select_f32s(simd.less_than_f32s(*map, floor), floor, *map);
-            }
-        }
     }
 }
 

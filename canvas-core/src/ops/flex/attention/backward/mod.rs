@@ -17,30 +17,30 @@ const TILE: usize = 66;
 /// the order of sums depends on it.
 const TASKS: usize = 64;
 
-/// Gradients of [`super::forward`] by `q`, `k` and `v`, from its results `out` and `lse` and the gradient by `out`.
+/// Gradients of [`super::forward`] by `q`, `k` and `v`, from its results `out` and `stats` and the gradient by `out`.
 ///
 /// Each number is computed in the same order however many threads there are.
 ///
 /// # Shapes
 /// - `q`: `[B, H, N, D]`, `k`: `[B, K, T, D]`, `v`: `[B, K, T, V]`
-/// - `out` and `grad`: `[B, H, N, V]`, `lse`: `[B, H, N]`
+/// - `out` and `grad`: `[B, H, N, V]`, `stats`: `[B, H, N]`
 /// - `dq`: `[B, N, H, D]`, `dk`: `[B, T, K, D]`, `dv`: `[B, T, K, V]`
 ///
 /// # Panics
 /// If sizes do not fit.
 pub fn backward(
     [q, k, v, out, grad]: [View<'_>; 5],
-    lse: &[f32],
+    stats: &[[f32; 2]],
     dims: Dims,
     scores: Scores<'_>,
     [dq, dk, dv]: [&mut [f32]; 3],
 ) {
     let Dims { batch, heads, kv_heads, rows, keys, width, depth } = dims;
-    assert_eq!(lse.len(), batch * heads * rows, "size of lse");
+    assert_eq!(stats.len(), batch * heads * rows, "size of stats");
     assert_eq!(dq.len(), batch * rows * heads * width, "size of dq");
     assert_eq!(dk.len(), batch * keys * kv_heads * width, "size of dk");
     assert_eq!(dv.len(), batch * keys * kv_heads * depth, "size of dv");
-    if lse.is_empty() || dk.is_empty() {
+    if stats.is_empty() || dk.is_empty() || depth == 0 {
         [dq, dk, dv].into_iter().for_each(|gradient| gradient.fill(0.0));
         return;
     }
@@ -49,7 +49,7 @@ pub fn backward(
     // Where keys are few, smaller tiles let more threads work, though each less well.
     let tile = keys.div_ceil(parts).clamp(TILE / 2, TILE);
     let tile = keys.div_ceil(keys.div_ceil(tile)).next_multiple_of(TALL);
-    let call = Call { q, k, v, out, grad, lse, dims, scores, parts, tile };
+    let call = Call { q, k, v, out, grad, stats, dims, scores, parts, tile };
     dq.par_chunks_mut(rows * heads * width)
         .zip(dk.par_chunks_mut(keys * kv_heads * width))
         .zip(dv.par_chunks_mut(keys * kv_heads * depth))
@@ -73,7 +73,7 @@ struct Call<'a> {
     v: View<'a>,
     out: View<'a>,
     grad: View<'a>,
-    lse: &'a [f32],
+    stats: &'a [[f32; 2]],
     dims: Dims,
     scores: Scores<'a>,
     /// Parts that blocks and tiles of a head are cut into, at most.

@@ -19,15 +19,13 @@ pub struct Block {
     pub queries: Room,
     /// The same, as panels of columns.
     pub query_rows: Room,
-    /// Gradients of outputs `[count, V]`, as panels of their transpose.
+    /// Gradients of outputs `[count, V]`, times what exponentials are multiplied by, as panels of their transpose.
     pub grads: Room,
     /// The same, as panels of columns.
     pub grad_rows: Room,
-    /// What to subtract from scores: the logarithms of denominators.
+    /// What to subtract from scores: the largest.
     pub shift: Room,
-    /// The least that scores can be.
-    pub floor: Room,
-    /// Products of outputs and their gradients.
+    /// Products of outputs and `grads`.
     pub delta: Room,
     /// The gradient of scaled queries, as panels of its transpose.
     pub dq: Room,
@@ -60,34 +58,32 @@ impl WithSimd for PackBlock<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) -> Block {
         let (call, [b, h, first]) = (self.call, self.at);
-        let Dims { heads, rows, keys, width, depth, .. } = call.dims;
+        let Dims { heads, rows, width, depth, .. } = call.dims;
         let here = first..rows.min(first + BLOCK);
         let (count, scale) = (here.len(), call.scores.scale);
         let all = count.next_multiple_of(S::F32_LANES);
         let queries = call.q.rows([b, h], here.clone(), width);
-        let grads = call.grad.rows([b, h], here.clone(), depth);
-        let outs = call.out.rows([b, h], here, depth);
-        let mut delta = Room::empty(all);
-        for (grad, out) in grads.clone().zip(outs) {
-            delta.append(&[inner(simd, grad, out)]);
+        let stats = &call.stats[(b * heads + h) * rows + first..][..count];
+        let (mut shift, mut delta, mut grads) =
+            (Room::empty(all), Room::empty(all), Room::zeros(count * depth));
+        let found = call.grad.rows([b, h], here.clone(), depth).zip(call.out.rows([b, h], here, depth));
+        for (((grad, out), [largest, factor]), to) in found.zip(stats).zip(grads.chunks_exact_mut(depth)) {
+            // The map is exponentials times a factor: multiplied into the gradients, it need not be into the map.
+            shift.append(&[*largest]);
+            delta.append(&[inner(simd, grad, out) * factor]);
+            to.iter_mut().zip(grad).for_each(|(to, grad)| *to = grad * factor);
         }
-        delta.fill_up(all, 0.0);
-        let (mut shift, mut floor) = (Room::zeros(all), Room::filled(all, f32::NEG_INFINITY));
-        for (i, &lse) in call.lse[(b * heads + h) * rows + first..][..count].iter().enumerate() {
-            // Where all keys are hidden the logarithm is too small to tell how many they are.
-            let none = lse == f32::MIN;
-            (shift[i], floor[i]) = if none { (0.0, -(keys as f32).ln()) } else { (lse, floor[i]) };
-        }
+        [&mut shift, &mut delta].into_iter().for_each(|room| room.fill_up(all, 0.0));
+        let grads = || grads.chunks_exact(depth);
         Block {
             at: self.at,
             count,
             lanes: S::F32_LANES,
             queries: pack_transposed::<S>(queries.clone(), width, scale),
             query_rows: pack_panels::<S>(queries, width, scale),
-            grads: pack_transposed::<S>(grads.clone(), depth, 1.0),
-            grad_rows: pack_panels::<S>(grads, depth, 1.0),
+            grads: pack_transposed::<S>(grads(), depth, 1.0),
+            grad_rows: pack_panels::<S>(grads(), depth, 1.0),
             shift,
-            floor,
             delta,
             dq: Room::zeros(width.next_multiple_of(TALL) * all),
         }

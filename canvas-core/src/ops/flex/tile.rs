@@ -1,4 +1,4 @@
-//! What the products share: the register-tiled kernel, zero-padded reads, and scratch memory kept by threads.
+//! A product in registers, and memory for what it reads that threads keep for their next call.
 
 use pulp::{Simd, WithSimd};
 use std::cell::Cell;
@@ -39,14 +39,58 @@ pub fn tile<S: Simd, const V: usize>(
     for row in 0..walk.rows {
         let (a, b) = (&a[row * walk.len..][..walk.len], &b[row * walk.pitch..][..walk.len]);
         for (a, b) in a.iter().zip(b) {
-            for (sums, a) in sums.iter_mut().zip(a) {
-                let a = simd.splat_f32s(*a);
-                for (sum, b) in sums.iter_mut().zip(b) {
-                    *sum = simd.mul_add_e_f32s(a, *b, *sum);
-                }
-            }
+            sums = grown(simd, sums, a.each_ref(), b);
         }
     }
+    store::<S, V>(simd, &sums, c, stride, add);
+}
+
+/// As [`tile`], with a left side of rows as they lie, all as long as `b`.
+#[inline(always)]
+pub fn tile_of_rows<S: Simd, const V: usize>(
+    simd: S,
+    a: [&[f32]; TALL],
+    b: &[f32],
+    c: &mut [f32],
+    stride: usize,
+    add: bool,
+) {
+    let b = S::as_simd_f32s(b).0.as_chunks::<V>().0;
+    let mut sums = [[simd.splat_f32s(0.0); V]; TALL];
+    let [one, two, three, four, five, six] = a.map(<[f32]>::iter);
+    let rows = one.zip(two).zip(three.zip(four)).zip(five.zip(six));
+    for ((((one, two), (three, four)), (five, six)), b) in rows.zip(b) {
+        sums = grown(simd, sums, [one, two, three, four, five, six], b);
+    }
+    store::<S, V>(simd, &sums, c, stride, add);
+}
+
+/// Sums, and one more product of a column and a row. The column as references: numbers would first be gathered.
+#[inline(always)]
+fn grown<S: Simd, const V: usize>(
+    simd: S,
+    mut sums: [[S::f32s; V]; TALL],
+    a: [&f32; TALL],
+    b: &[S::f32s; V],
+) -> [[S::f32s; V]; TALL] {
+    for (sums, a) in sums.iter_mut().zip(a) {
+        let a = simd.splat_f32s(*a);
+        for (sum, b) in sums.iter_mut().zip(b) {
+            *sum = simd.mul_add_e_f32s(a, *b, *sum);
+        }
+    }
+    sums
+}
+
+/// Writes a tile's sums, or adds them.
+#[inline(always)]
+fn store<S: Simd, const V: usize>(
+    simd: S,
+    sums: &[[S::f32s; V]; TALL],
+    c: &mut [f32],
+    stride: usize,
+    add: bool,
+) {
     for (row, sums) in sums.iter().enumerate() {
         let c = S::as_mut_simd_f32s(&mut c[row * stride..][..WIDE]).0;
         for (c, sum) in c.iter_mut().zip(sums) {
@@ -78,65 +122,8 @@ impl<T: Tiled> WithSimd for InTiles<T> {
     }
 }
 
-/// Copies `from` to `to`, of the same length; for the few values of a window faster than a call of the C library.
-#[inline(always)]
-pub fn copy(from: &[f32], to: &mut [f32]) {
-    let ((from, from_tail), (to, to_tail)) = (from.as_chunks::<8>(), to.as_chunks_mut::<8>());
-    for (from, to) in from.iter().zip(to) {
-        *to = *from;
-    }
-    let ((from, from_tail), (to, to_tail)) = (from_tail.as_chunks::<2>(), to_tail.as_chunks_mut::<2>());
-    for (from, to) in from.iter().zip(to) {
-        *to = *from;
-    }
-    if let ([from], [to]) = (from_tail, to_tail) {
-        *to = *from;
-    }
-}
-
-/// Sets the few values of `out` to zero, again without a call.
-#[inline(always)]
-fn zero(out: &mut [f32]) {
-    let (chunks, tail) = out.as_chunks_mut::<8>();
-    for chunk in chunks {
-        *chunk = [0.0; 8];
-    }
-    let (pairs, tail) = tail.as_chunks_mut::<2>();
-    for pair in pairs {
-        *pair = [0.0; 2];
-    }
-    if let [value] = tail {
-        *value = 0.0;
-    }
-}
-
-/// Copies to `out` every `step`-th value of `plane` `[size]` from `row` and `column` on, with zeros outside.
-#[inline(always)]
-pub fn window(plane: &[f32], size: [usize; 2], row: isize, column: isize, step: usize, out: &mut [f32]) {
-    if row < 0 || row >= size[0] as isize {
-        zero(out);
-        return;
-    }
-    let line = &plane[row as usize * size[1]..][..size[1]];
-    let lanes = |columns: isize| {
-        let columns = columns.max(0) as usize;
-        (if step == 1 { columns } else { columns.div_ceil(step) }).min(out.len())
-    };
-    let (low, high) = (lanes(-column), lanes(size[1] as isize - column));
-    zero(&mut out[..low]);
-    zero(&mut out[high..]);
-    if low < high {
-        let line = &line[(column + (low * step) as isize) as usize..];
-        if step == 1 {
-            copy(&line[..high - low], &mut out[low..high]);
-        } else {
-            out[low..high].iter_mut().zip(line.iter().step_by(step)).for_each(|(out, value)| *out = *value);
-        }
-    }
-}
-
 thread_local! {
-    /// Packed operands of the thread that called a convolution.
+    /// Packed operands of the thread that called an operation.
     pub static PACKED: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
     /// Results a worker has not written out yet.
     pub static RESULTS: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };

@@ -13,12 +13,11 @@ use crate::{Embed, patches};
 use burn::nn::conv::Conv2d;
 use burn::nn::{Embedding, Linear};
 use burn::prelude::*;
-use burn::tensor::module::layer_norm;
 use canvas_core::memo::{Constant, keep};
 use canvas_core::nn::init::{normal_embedding, xavier_linear, zero_linear};
 use canvas_core::nn::{Activation, Attention, AttentionConfig, Mlp, MlpConfig, TimeEmbed, TimeEmbedConfig};
 use canvas_core::nn::{dense, modulate, patch, position};
-use canvas_core::ops::residual;
+use canvas_core::ops::{self, Norm, residual};
 use canvas_core::{Backbone, Condition, ConfigError, check, trace};
 
 /// Sizes of a [`Dit`].
@@ -205,12 +204,7 @@ impl DitBlock {
         let a = modulate::normed(h.clone(), shift_a, scale_a);
         let own = trace::scope(|| "attention".into(), || self.attention.forward(a.clone(), a, None));
         let h = residual(h, gate_a, own);
-        let m = modulate::apply(self.mlp_norm(h.clone()), shift_m, scale_m);
+        let m = ops::norm(Norm::layer(self.mlp_norm_eps).modulated(), h.clone(), scale_m, shift_m);
         residual(h, gate_m, self.mlp.forward(m))
-    }
-
-    fn mlp_norm(&self, h: Tensor<3>) -> Tensor<3> {
-        let ones = Tensor::<1>::ones([h.dims()[2]], &h.device()).cast(h.dtype());
-        layer_norm(h, ones, None, self.mlp_norm_eps)
     }
 }

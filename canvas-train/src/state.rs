@@ -127,8 +127,11 @@ impl<M: Module, O: Optimizer> TrainState<M, O> {
         if !grad_norm.is_finite() {
             return Err(self.broken("gradient norm", Vec::new()));
         }
-        self.model = self.optimizer.step(options.rate, self.model.clone(), grads);
-        self.average = options.ema.update(self.average.clone(), &self.model, self.steps);
+        // Given away, not cloned: what nobody else holds is changed in place. The average stands in for it meanwhile.
+        let model = std::mem::replace(&mut self.model, self.average.clone());
+        self.model = self.optimizer.step(options.rate, model, grads);
+        let average = std::mem::replace(&mut self.average, self.model.valid());
+        self.average = options.ema.update(average, &self.model, self.steps);
         self.images += values.len() as u64;
         self.steps += 1;
         Ok(StepReport { loss: values.iter().sum::<f64>() / values.len() as f64, grad_norm })

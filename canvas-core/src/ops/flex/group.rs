@@ -75,12 +75,7 @@ impl WithSimd for Sum<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        *self.sum = sum(
-            simd,
-            [self.x],
-            #[inline(always)]
-            |[x]| x,
-        );
+        *self.sum = sum(simd, [self.x], |[x]| x);
     }
 }
 
@@ -141,36 +136,12 @@ impl<C: Curve> WithSimd for ForwardTask<'_, C> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let Self { curve, sizes, x, weight, bias, y, stats } = self;
-        // Row by row, whose sums stay small and exact.
-        let mean = x
-            .chunks(sizes.size)
-            .map(|x| {
-                sum(
-                    simd,
-                    [x],
-                    #[inline(always)]
-                    |[x]| x,
-                )
-            })
-            .sum::<f32>()
-            / x.len() as f32;
+        let mean = average(simd, x, sizes.size, |x| x);
         let middle = simd.splat_f32s(mean);
-        let square = |x| {
+        let variance = average(simd, x, sizes.size, |x| {
             let x = simd.sub_f32s(x, middle);
             simd.mul_f32s(x, x)
-        };
-        let variance = x
-            .chunks(sizes.size)
-            .map(|x| {
-                sum(
-                    simd,
-                    [x],
-                    #[inline(always)]
-                    |[x]| square(x),
-                )
-            })
-            .sum::<f32>()
-            / x.len() as f32;
+        });
         let inverse = 1.0 / (variance + sizes.epsilon).sqrt();
         *stats = [mean, inverse];
         let rows = x.chunks(sizes.size).zip(y.chunks_mut(sizes.size)).zip(weight.iter().zip(bias));
@@ -185,6 +156,16 @@ impl<C: Curve> WithSimd for ForwardTask<'_, C> {
             );
         }
     }
+}
+
+/// The mean of a function; row by row, whose sums stay small and exact.
+#[inline(always)]
+fn average<S: Simd>(simd: S, x: &[f32], row: usize, function: impl Fn(S::f32s) -> S::f32s) -> f32 {
+    let mut total = 0.0;
+    for x in x.chunks(row) {
+        total += sum(simd, [x], |[x]| function(x));
+    }
+    total / x.len() as f32
 }
 
 #[derive(Clone, Copy)]
@@ -261,34 +242,18 @@ impl<C: Curve> WithSimd for BackwardTask<'_, C> {
                     simd.mul_f32s(grad, curve.at(simd, simd.mul_add_e_f32s(normal(x), scale, shift)).1)
                 },
             );
-            *dw = sum(
-                simd,
-                [x, dx],
-                #[inline(always)]
-                |[x, before]| simd.mul_f32s(before, normal(x)),
-            );
-            *db = sum(
-                simd,
-                [dx],
-                #[inline(always)]
-                |[before]| before,
-            );
+            *dw = sum(simd, [x, dx], |[x, before]| simd.mul_f32s(before, normal(x)));
+            *db = sum(simd, [dx], |[before]| before);
             along += weight * *dw;
             across += weight * *db;
         }
         let [along, across] = [along, across].map(|sum| simd.splat_f32s(sum / x.len() as f32));
         for ((x, dx), weight) in x.chunks(size).zip(dx.chunks_mut(size)).zip(weight) {
             let scale = simd.splat_f32s(*weight);
-            rewrite(
-                simd,
-                [x],
-                dx,
-                #[inline(always)]
-                |[x], before| {
-                    let own = simd.mul_add_e_f32s(before, scale, simd.neg_f32s(across));
-                    simd.mul_f32s(factor, simd.negate_mul_add_e_f32s(normal(x), along, own))
-                },
-            );
+            rewrite(simd, [x], dx, |[x], before| {
+                let own = simd.mul_add_e_f32s(before, scale, simd.neg_f32s(across));
+                simd.mul_f32s(factor, simd.negate_mul_add_e_f32s(normal(x), along, own))
+            });
         }
     }
 }

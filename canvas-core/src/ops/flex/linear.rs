@@ -123,13 +123,7 @@ impl WithSimd for Sum<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         for row in self.grad.chunks_exact(self.sum.len()) {
-            add(
-                simd,
-                [row],
-                self.sum,
-                #[inline(always)]
-                |[row]| row,
-            );
+            add(simd, [row], self.sum, |[row]| row);
         }
     }
 }

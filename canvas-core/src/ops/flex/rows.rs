@@ -41,39 +41,19 @@ impl WithSimd for NormTask<'_> {
         let width = weight.len();
         let plus = simd.splat_f32s(norm.plus as f32);
         for ((x, y), stats) in x.chunks_exact(width).zip(y.chunks_exact_mut(width)).zip(stats) {
-            let mean = if norm.centred {
-                sum(
-                    simd,
-                    [x],
-                    #[inline(always)]
-                    |[x]| x,
-                ) / width as f32
-            } else {
-                0.0
-            };
+            let mean = if norm.centred { sum(simd, [x], |[x]| x) / width as f32 } else { 0.0 };
             let middle = simd.splat_f32s(mean);
-            let square = sum(
-                simd,
-                [x],
-                #[inline(always)]
-                |[x]| {
-                    let x = simd.sub_f32s(x, middle);
-                    simd.mul_f32s(x, x)
-                },
-            );
+            let square = sum(simd, [x], |[x]| {
+                let x = simd.sub_f32s(x, middle);
+                simd.mul_f32s(x, x)
+            });
             let inverse = 1.0 / (square / width as f32 + norm.epsilon as f32).sqrt();
             *stats = [mean, inverse];
             let inverse = simd.splat_f32s(inverse);
-            write(
-                simd,
-                [x, weight, bias],
-                y,
-                #[inline(always)]
-                |[x, weight, bias]| {
-                    let normal = simd.mul_f32s(simd.sub_f32s(x, middle), inverse);
-                    simd.mul_add_e_f32s(normal, simd.add_f32s(weight, plus), bias)
-                },
-            );
+            write(simd, [x, weight, bias], y, |[x, weight, bias]| {
+                let normal = simd.mul_f32s(simd.sub_f32s(x, middle), inverse);
+                simd.mul_add_e_f32s(normal, simd.add_f32s(weight, plus), bias)
+            });
         }
     }
 }
@@ -138,48 +118,22 @@ impl WithSimd for NormBackward<'_> {
             let (middle, factor) = (simd.splat_f32s(mean), simd.splat_f32s(inverse));
             let normal = |x| simd.mul_f32s(simd.sub_f32s(x, middle), factor);
             let weighted = |grad, weight| simd.mul_f32s(grad, simd.add_f32s(weight, plus));
-            let along = sum(
-                simd,
-                [x, grad, weight],
-                #[inline(always)]
-                |[x, grad, weight]| simd.mul_f32s(weighted(grad, weight), normal(x)),
-            );
+            let along = sum(simd, [x, grad, weight], |[x, grad, weight]| {
+                simd.mul_f32s(weighted(grad, weight), normal(x))
+            });
             let along = simd.splat_f32s(along / width as f32);
             let across = if norm.centred {
-                sum(
-                    simd,
-                    [grad, weight],
-                    #[inline(always)]
-                    |[grad, weight]| weighted(grad, weight),
-                )
+                sum(simd, [grad, weight], |[grad, weight]| weighted(grad, weight))
             } else {
                 0.0
             };
             let across = simd.splat_f32s(across / width as f32);
-            write(
-                simd,
-                [x, grad, weight],
-                dx,
-                #[inline(always)]
-                |[x, grad, weight]| {
-                    let own = simd.sub_f32s(weighted(grad, weight), across);
-                    simd.mul_f32s(factor, simd.negate_mul_add_e_f32s(normal(x), along, own))
-                },
-            );
-            add(
-                simd,
-                [x, grad],
-                dw,
-                #[inline(always)]
-                |[x, grad]| simd.mul_f32s(grad, normal(x)),
-            );
-            add(
-                simd,
-                [grad],
-                db,
-                #[inline(always)]
-                |[grad]| grad,
-            );
+            write(simd, [x, grad, weight], dx, |[x, grad, weight]| {
+                let own = simd.sub_f32s(weighted(grad, weight), across);
+                simd.mul_f32s(factor, simd.negate_mul_add_e_f32s(normal(x), along, own))
+            });
+            add(simd, [x, grad], dw, |[x, grad]| simd.mul_f32s(grad, normal(x)));
+            add(simd, [grad], db, |[grad]| grad);
         }
     }
 }
@@ -213,13 +167,7 @@ impl WithSimd for Residual<'_> {
         let width = gate.len();
         let rows = x.chunks_exact(width).zip(y.chunks_exact(width)).zip(out.chunks_exact_mut(width));
         for ((x, y), out) in rows {
-            write(
-                simd,
-                [x, y, gate],
-                out,
-                #[inline(always)]
-                |[x, y, gate]| simd.mul_add_e_f32s(gate, y, x),
-            );
+            write(simd, [x, y, gate], out, |[x, y, gate]| simd.mul_add_e_f32s(gate, y, x));
         }
     }
 }
@@ -258,20 +206,8 @@ impl WithSimd for ResidualBackward<'_> {
         let width = gate.len();
         let rows = y.chunks_exact(width).zip(grad.chunks_exact(width)).zip(dy.chunks_exact_mut(width));
         for ((y, grad), dy) in rows {
-            write(
-                simd,
-                [grad, gate],
-                dy,
-                #[inline(always)]
-                |[grad, gate]| simd.mul_f32s(grad, gate),
-            );
-            add(
-                simd,
-                [grad, y],
-                dgate,
-                #[inline(always)]
-                |[grad, y]| simd.mul_f32s(grad, y),
-            );
+            write(simd, [grad, gate], dy, |[grad, gate]| simd.mul_f32s(grad, gate));
+            add(simd, [grad, y], dgate, |[grad, y]| simd.mul_f32s(grad, y));
         }
     }
 }

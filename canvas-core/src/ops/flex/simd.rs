@@ -1,7 +1,7 @@
 //! Vector arithmetic that the kernels share: which instructions there are is found out at run time, by [`pulp`].
 //!
-//! Functions and closures of arithmetic are `#[inline(always)]`: one that the compiler leaves by itself does not know
-//! which instructions there are, and calls a function for each of them.
+//! Functions of arithmetic, and closures of more than a few operations, are `#[inline(always)]`: one that the compiler
+//! leaves by itself does not know which instructions there are, and calls a function for each of them.
 
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;

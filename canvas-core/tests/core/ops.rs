@@ -44,12 +44,12 @@ fn compare<const D: usize, const N: usize>(
     kernel: impl Fn([Tensor<D>; N]) -> Tensor<D>,
     definition: impl Fn([Tensor<D>; N]) -> Tensor<D>,
 ) {
-    compare_within(5e-6, what, inputs, kernel, definition);
+    compare_within([2e-6, 5e-6], what, inputs, kernel, definition);
 }
 
-/// As [`compare`], with how far off gradients may be.
+/// As [`compare`], with how far off values and gradients may be.
 fn compare_within<const D: usize, const N: usize>(
-    bar: f32,
+    [value, gradient]: [f32; 2],
     what: &str,
     inputs: &[Tensor<D>; N],
     kernel: impl Fn([Tensor<D>; N]) -> Tensor<D>,
@@ -67,14 +67,14 @@ fn compare_within<const D: usize, const N: usize>(
     for (i, (found, exact)) in all(&kernel, DType::F32).into_iter().zip(&exact).enumerate() {
         let (far, near) = (off(found, exact.clone()), off(plain[i].clone(), exact.clone()));
         let (name, bar) = match i {
-            0 => ("value".to_owned(), 2e-6),
-            _ => (format!("gradient {}", i - 1), bar),
+            0 => ("value".to_owned(), value),
+            _ => (format!("gradient {}", i - 1), gradient),
         };
         assert!(far < f32::max(bar, 2.0 * near), "{what}: {name} off by {far:e}, its definition by {near:e}");
     }
     let without = off(kernel(inputs.clone()).cast(DType::F64), exact[0].clone());
     let near = off(plain[0].clone(), exact[0].clone());
-    assert!(without < f32::max(2e-6, 2.0 * near), "{what}: without gradients off by {without:e}");
+    assert!(without < f32::max(value, 2.0 * near), "{what}: without gradients off by {without:e}");
 }
 
 #[test]
@@ -308,8 +308,9 @@ fn attention_in_tiles_is_attention() {
             let whole = |inputs| trace::with_hook(Rc::new(Wants), || run(inputs));
             // A score's gradient is what is left of the product of values with the output's gradient less that of the
             // output. The definition sums the latter from the former, and their roundings cancel; tiles do not have all
-            // of the former at once. Scores here are up to 40.
-            compare_within(1e-5, &what, &inputs, run, whole);
+            // of the former at once. Scores here are up to 40, and the rounding of one that large, 2.4e-6, is that of its
+            // exponential: Burn's own attention is 2.5e-6 off.
+            compare_within([4e-6, 1e-5], &what, &inputs, run, whole);
         }
     }
 }

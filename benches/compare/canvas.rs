@@ -23,9 +23,7 @@ use worker::{Output, Result, Work};
 const RATE: f64 = 1e-4;
 
 fn main() -> Result<()> {
-    if std::env::var_os("MALLOC_TRIM_THRESHOLD_").is_none() {
-        keep_pages(); // as the examples do; not where memory is measured
-    }
+    keep_pages(); // as the examples do
     worker::serve(
         |case, folder| Case::open(case, folder)?.work().map(Some),
         |answer, tensors| {

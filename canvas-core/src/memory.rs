@@ -54,8 +54,13 @@ impl fmt::Display for Memory {
 /// Lets the allocator keep what is freed instead of giving it back to the system, which hands out every page anew and
 /// filled with zeros: a large part of the time of fast operations. A program calls it once, before it makes tensors.
 ///
-/// It is for glibc's allocator, and does nothing where there is another. Tensors above 32 MiB are still given back.
+/// It is for glibc's allocator, and does nothing where there is another, or where the environment has a
+/// `MALLOC_TRIM_THRESHOLD_` of its own. Tensors above 32 MiB are still given back.
 pub fn keep_pages() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    if std::env::var_os("MALLOC_TRIM_THRESHOLD_").is_some() {
+        return; // what it says would be overruled
+    }
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     for (option, bytes) in
         [(libc::M_MMAP_THRESHOLD, 32 << 20), (libc::M_TRIM_THRESHOLD, i32::MAX), (libc::M_TOP_PAD, 256 << 20)]

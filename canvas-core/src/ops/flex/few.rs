@@ -1,7 +1,7 @@
 //! Products with few rows on the left: what a prompt's tokens and small maps are.
 //!
 //! The left side is read as it lies, and each task packs the columns of the right side that it needs, of which it has few
-//! uses. A general product packs both, in memory that all threads share, which takes a quarter of the time here.
+//! uses. A general product packs both, in memory that all threads share, and here that is no longer little beside the rest.
 
 use super::simd::dispatch;
 use super::tile::{InTiles, PACKED, RESULTS, TALL, Tiled, WIDE, scratch, tile_of_rows};

@@ -8,6 +8,7 @@ use burn::prelude::*;
 use canvas_core::trace::{self, Hook, Tapped};
 use canvas_core::{Backbone, Class, params};
 use canvas_testkit::chirped;
+use canvas_testkit::distance;
 use canvas_unet::magnitude::{mp_cat, mp_silu, mp_sum, normalize_weights, normalized};
 use canvas_unet::{Edm2, Edm2Config, Uncertainty};
 use common::{compare, gradients, pattern};
@@ -36,10 +37,6 @@ fn times(device: &Device) -> Tensor<1> {
 
 fn noised(device: &Device) -> Tensor<4> {
     pattern([2, 3, 8, 12], 1.0, device) * 1.4
-}
-
-fn distance<const D: usize>(a: Tensor<D>, b: Tensor<D>) -> f32 {
-    (a - b).abs().max().into_scalar()
 }
 
 #[test]

@@ -8,6 +8,7 @@ use burn::prelude::*;
 use canvas_core::recompute::Forward;
 use canvas_core::trace::{self, SkippedBlocks};
 use canvas_core::{Backbone, Channels, Class, Concatenated, Condition, Text, params};
+use canvas_testkit::distance;
 use canvas_unet::{
     Adapted, AdapterKind, Conditions, ControlNet, ControlNetConfig, Controlled, Hints, Label, LabelKind,
     Residuals, T2iAdapter, T2iAdapterConfig, Unet, UnetConfig,
@@ -51,10 +52,6 @@ fn sized(masked: bool, device: &Device) -> Conditions {
 
 fn times(device: &Device) -> Tensor<1> {
     Tensor::from_floats([0.25, 0.75], device)
-}
-
-fn distance<const D: usize>(a: Tensor<D>, b: Tensor<D>) -> f32 {
-    (a - b).abs().max().into_scalar()
 }
 
 #[test]

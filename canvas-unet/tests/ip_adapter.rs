@@ -7,13 +7,13 @@ use burn::prelude::*;
 use canvas_core::weights::{Source, WeightsError, load_published, save_published};
 use canvas_core::{Backbone, Channels, Concatenated, Condition, Text, params, weights};
 use canvas_testkit::chirped;
+use canvas_testkit::{distance, panic_text};
 use canvas_unet::{
     Adapted, Conditions, ControlNet, ControlNetConfig, Controlled, Hints, ImagePrompted, ImageReader,
     ImageTokens, IpAdapter, IpAdapterConfig, Unet, UnetConfig,
 };
 use common::{compare, gradients, pattern};
 use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 
 /// SDXL's kind of network, as in the fixture.
@@ -70,15 +70,6 @@ fn noised(device: &Device) -> Tensor<4> {
 
 fn times(device: &Device) -> Tensor<1> {
     Tensor::from_floats([0.25, 0.75], device)
-}
-
-fn distance<const D: usize>(a: Tensor<D>, b: Tensor<D>) -> f32 {
-    (a - b).abs().max().into_scalar()
-}
-
-fn panic_text<T>(run: impl FnOnce() -> T) -> String {
-    let payload = catch_unwind(AssertUnwindSafe(run)).err().expect("should panic");
-    *payload.downcast::<String>().expect("a formatted message")
 }
 
 /// Values and gradients of the network, of each adapter and of the image, under the names of the fixture.

@@ -1,23 +1,16 @@
 //! The UNet of Stable Diffusion: parity with diffusers (fixture by `tools/fixtures_unet.py`), invariances, errors.
 
-use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::module::{Module, ModuleMapper, Param};
 use burn::prelude::*;
-use burn::tensor::Gradients;
 use canvas_core::nn::Activation;
 use canvas_core::trace::{self, IdentityMaps, Perturbation, SkippedBlocks};
 use canvas_core::{Backbone, Condition, Text, params, weights};
+use canvas_testkit::{distance, gradients_by_path, pattern, two_prompts as text};
 use canvas_unet::{Unet, UnetConfig};
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::rc::Rc;
-
-/// As `input_pattern` of tools/formula.py.
-fn pattern<const D: usize>(dims: [usize; D], seed: f64, device: &Device) -> Tensor<D> {
-    let values: Vec<f32> =
-        (0..dims.iter().product()).map(|i: usize| (0.37 * i as f64 + seed).sin() as f32).collect();
-    Tensor::from_data(TensorData::new(values, dims), device)
-}
 
 /// The configuration of the fixture.
 fn config() -> UnetConfig {
@@ -26,47 +19,12 @@ fn config() -> UnetConfig {
         .with_norm_groups(2)
 }
 
-/// Two prompts of the fixture, the second two tokens shorter.
-fn text(device: &Device) -> Text {
-    let mask = [[true; 5], [true, true, true, false, false]];
-    Text {
-        tokens: pattern([2, 5, 12], 1.0, device),
-        mask: Tensor::from_data(TensorData::from(mask), device),
-        pooled: pattern([2, 7], 3.0, device),
-    }
-}
-
 fn filled(config: &UnetConfig, device: &Device) -> Unet {
     params::fill_by_formula(config.init(device))
 }
 
 fn times(values: [f32; 2], device: &Device) -> Tensor<1> {
     Tensor::from_floats(values, device)
-}
-
-/// Largest absolute difference.
-fn distance<const D: usize>(a: Tensor<D>, b: Tensor<D>) -> f32 {
-    (a - b).abs().max().into_scalar()
-}
-
-/// Every parameter's gradient by its path.
-struct Grads<'a> {
-    path: Vec<String>,
-    all: &'a Gradients,
-    found: BTreeMap<String, TensorData>,
-}
-
-impl ModuleVisitor for Grads<'_> {
-    fn enter_module(&mut self, name: &str, _container: &str) {
-        self.path.push(name.to_owned());
-    }
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.pop();
-    }
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let grad = param.val().grad(self.all).unwrap_or_else(|| panic!("no gradient: {:?}", self.path));
-        self.found.insert(format!("grad.{}", self.path.join(".")), grad.into_data());
-    }
 }
 
 #[test]
@@ -79,9 +37,9 @@ fn equals_diffusers() {
     let output = unet.forward(x.clone(), times([0.25, 0.75], &device), &text);
     let grads = (output.clone() * pattern(output.dims(), 2.0, &device)).sum().backward();
 
-    let mut visitor = Grads { path: Vec::new(), all: &grads, found: BTreeMap::new() };
-    unet.visit(&mut visitor);
-    let mut found = visitor.found;
+    let named = gradients_by_path(&unet, &grads).into_iter();
+    let mut found: BTreeMap<String, TensorData> =
+        named.map(|(name, grad)| (format!("grad.{name}"), grad)).collect();
     found.insert("output".into(), output.into_data());
     found.insert("grad.x".into(), x.grad(&grads).unwrap().into_data());
     found.insert("grad.tokens".into(), text.tokens.grad(&grads).unwrap().into_data());
@@ -160,27 +118,9 @@ fn a_row_alone_equals_its_row_in_a_batch() {
 #[test]
 fn masked_tokens_are_not_read() {
     let device = Device::flex();
-    let unet = filled(&config(), &device);
-    let forward =
-        |text: &Text| unet.forward(pattern([2, 3, 8, 12], 0.0, &device), times([0.25, 0.75], &device), text);
-    let text = text(&device);
-    let expected = forward(&text);
-
-    // Other values where the mask is false, and more padding behind.
-    let hidden = text.mask.clone().bool_not().unsqueeze_dim::<3>(2).float();
-    let tokens = text.tokens.clone() + hidden * 100.0;
-    let gone = Tensor::<2, Int>::zeros([2, 3], &device).bool();
-    let padded = Text {
-        tokens: Tensor::cat(vec![tokens, pattern([2, 3, 12], 5.0, &device)], 1),
-        mask: Tensor::cat(vec![text.mask.clone(), gone], 1),
-        pooled: text.pooled.clone(),
-    };
-    assert!(distance(forward(&padded), expected.clone()) < 1e-5);
-
-    // The same tokens unmasked do matter, and so do the real ones.
-    let mask = Tensor::<2, Int>::ones([2, 5], &device).bool();
-    assert!(distance(forward(&Text { mask, ..text.clone() }), expected.clone()) > 1e-3);
-    assert!(distance(forward(&text.select(&[1, 0])), expected) > 1e-3);
+    let (unet, times) = (filled(&config(), &device), times([0.25, 0.75], &device));
+    let x = pattern([2, 3, 8, 12], 0.0, &device);
+    canvas_testkit::masked_tokens_are_not_read(&device, |text| unet.forward(x.clone(), times.clone(), text));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use burn::optim::GradientsParams;
 use burn::prelude::*;
 use burn::tensor::Gradients;
 use canvas_core::recompute::Forward;
-use canvas_core::{params, weights};
+use canvas_core::{Condition, Text, params, weights};
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -16,6 +16,42 @@ pub fn pattern<const D: usize>(dims: [usize; D], seed: f64, device: &Device) -> 
     let values: Vec<f32> =
         (0..dims.iter().product()).map(|i: usize| (0.37 * i as f64 + seed).sin() as f32).collect();
     Tensor::from_data(TensorData::new(values, dims), device)
+}
+
+/// Two prompts of five tokens `[2, 5, 12]`, the second two tokens shorter, and vectors of whole prompts `[2, 7]`.
+pub fn two_prompts(device: &Device) -> Text {
+    let mask = [[true; 5], [true, true, true, false, false]];
+    Text {
+        tokens: pattern([2, 5, 12], 1.0, device),
+        mask: Tensor::from_data(TensorData::from(mask), device),
+        pooled: pattern([2, 7], 3.0, device),
+    }
+}
+
+/// Checks that a network of [`two_prompts`] does not read hidden tokens, and reads the others.
+///
+/// # Panics
+/// If it does not.
+#[track_caller]
+pub fn masked_tokens_are_not_read(device: &Device, forward: impl Fn(&Text) -> Tensor<4>) {
+    let text = two_prompts(device);
+    let expected = forward(&text);
+
+    // Other values where the mask is false, and more padding behind.
+    let hidden = text.mask.clone().bool_not().unsqueeze_dim::<3>(2).float();
+    let tokens = text.tokens.clone() + hidden * 100.0;
+    let gone = Tensor::<2, Int>::zeros([2, 3], device).bool();
+    let padded = Text {
+        tokens: Tensor::cat(vec![tokens, pattern([2, 3, 12], 5.0, device)], 1),
+        mask: Tensor::cat(vec![text.mask.clone(), gone], 1),
+        pooled: text.pooled.clone(),
+    };
+    assert!(distance(forward(&padded), expected.clone()) < 1e-5);
+
+    // The same tokens unmasked do matter, and so do the real ones.
+    let mask = Tensor::<2, Int>::ones([2, 5], device).bool();
+    assert!(distance(forward(&Text { mask, ..text.clone() }), expected.clone()) > 1e-3);
+    assert!(distance(forward(&text.select(&[1, 0])), expected) > 1e-3);
 }
 
 /// `centre + scale u`, u in -1 to 1 by splitmix64 of name and index: as `hashed` of `tools/fixtures_lora.py`.

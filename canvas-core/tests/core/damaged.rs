@@ -1,6 +1,7 @@
 //! Published weights that are damaged, incomplete or none: what is said of them.
 
 use crate::tiny::{fixtures, load, rules};
+use crate::with_damaged_headers;
 use canvas_core::weights::{Source, WeightsError};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use std::fs;
@@ -87,18 +88,11 @@ fn truncated_and_missing_shards_are_named() {
 fn a_damaged_header_never_panics() {
     let folder = copy();
     let path = folder.path().join(SHARDS[0]);
-    let whole = fs::read(&path).unwrap();
-    let header = 8 + u64::from_le_bytes(whole[..8].try_into().unwrap()) as usize;
-    for place in 0..header {
-        for byte in [0, b'"', b'9', b'}', 0xff] {
-            let mut damaged = whole.clone();
-            damaged[place] = byte;
-            fs::write(&path, &damaged).unwrap();
-            if let Ok(source) = Source::open(&path, None) {
-                source.keys().for_each(|key| drop(source.read(key)));
-            }
+    with_damaged_headers(&path, || {
+        if let Ok(source) = Source::open(&path, None) {
+            source.keys().for_each(|key| drop(source.read(key)));
         }
-    }
+    });
 }
 
 #[test]

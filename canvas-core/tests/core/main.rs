@@ -25,6 +25,8 @@ mod trace;
 mod weights;
 
 use burn::prelude::*;
+use std::fs;
+use std::path::Path;
 
 /// A tensor from its flat values.
 fn tensor<const D: usize>(values: &[f32], shape: [usize; D]) -> Tensor<D> {
@@ -54,5 +56,19 @@ fn assert_near<const D: usize>(found: &Tensor<D>, expected: &[f64], tolerance: f
     assert_eq!(found.len(), expected.len(), "number of values");
     for (place, (a, b)) in found.iter().zip(expected).enumerate() {
         assert!((a - b).abs() <= tolerance, "value {place}: {a}, expected {b}");
+    }
+}
+
+/// Damages each byte of a safetensors file's header in several ways, one at a time, and calls `check` with each such file.
+fn with_damaged_headers(path: &Path, check: impl Fn()) {
+    let whole = fs::read(path).unwrap();
+    let header = 8 + u64::from_le_bytes(whole[..8].try_into().unwrap()) as usize;
+    for place in 0..header {
+        for byte in [0, b'"', b'9', b'}', 0xff] {
+            let mut damaged = whole.clone();
+            damaged[place] = byte;
+            fs::write(path, &damaged).unwrap();
+            check();
+        }
     }
 }

@@ -1,3 +1,4 @@
+use crate::with_damaged_headers;
 use burn::nn::{LayerNorm, LayerNormConfig, Linear, LinearConfig};
 use burn::prelude::*;
 use canvas_core::nn::init::zero_linear;
@@ -102,19 +103,12 @@ fn a_damaged_header_never_panics() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("w.safetensors");
     save(&small(), &path, &BTreeMap::new()).unwrap();
-    let whole = fs::read(&path).unwrap();
-    let header = 8 + u64::from_le_bytes(whole[..8].try_into().unwrap()) as usize;
-    for place in 0..header {
-        for byte in [0, b'"', b'9', b'}', 0xff] {
-            let mut damaged = whole.clone();
-            damaged[place] = byte;
-            fs::write(&path, &damaged).unwrap();
-            // Trailing blanks of the header may change without harm; nothing may load as another shape.
-            if let Ok(module) = load(small(), &path, &[]) {
-                assert_eq!(bits(&module).len(), bits(&small()).len());
-            }
+    with_damaged_headers(&path, || {
+        // Trailing blanks of the header may change without harm; nothing may load as another shape.
+        if let Ok(module) = load(small(), &path, &[]) {
+            assert_eq!(bits(&module).len(), bits(&small()).len());
         }
-    }
+    });
 }
 
 #[test]

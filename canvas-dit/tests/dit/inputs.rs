@@ -60,23 +60,7 @@ fn every_input_counts_for_its_own_sample() {
 #[test]
 fn masked_tokens_are_not_read() {
     let device = Device::flex();
-    let net = text_dit(&device);
-    let forward = |text: &Text| net.forward(pattern([2, 3, 4, 10], 0.0, &device), times(&device), text);
-    let text = text(&device);
-    let expected = forward(&text);
-
-    // Other values where the mask is false, and more padding behind.
-    let hidden = text.mask.clone().bool_not().unsqueeze_dim::<3>(2).float();
-    let tokens = text.tokens.clone() + hidden * 100.0;
-    let gone = Tensor::<2, Int>::zeros([2, 3], &device).bool();
-    let padded = Text {
-        tokens: Tensor::cat(vec![tokens, pattern([2, 3, 12], 5.0, &device)], 1),
-        mask: Tensor::cat(vec![text.mask.clone(), gone], 1),
-        pooled: text.pooled.clone(),
-    };
-    assert!(distance(forward(&padded), expected.clone()) < 1e-5);
-
-    // The same tokens unmasked do matter.
-    let mask = Tensor::<2, Int>::ones([2, 5], &device).bool();
-    assert!(distance(forward(&Text { mask, ..text }), expected) > 1e-3);
+    let (net, times) = (text_dit(&device), times(&device));
+    let x = pattern([2, 3, 4, 10], 0.0, &device);
+    canvas_testkit::masked_tokens_are_not_read(&device, |text| net.forward(x.clone(), times.clone(), text));
 }

@@ -6,9 +6,9 @@ mod sizes;
 mod traced;
 
 use burn::prelude::*;
-use canvas_core::{Text, params};
+use canvas_core::params;
 use canvas_dit::{Dit, DitConfig, TextDit, TextDitConfig};
-use canvas_testkit::pattern;
+use canvas_testkit::two_prompts as text;
 
 /// The configurations of the fixtures.
 fn dit_config(size: [usize; 2]) -> DitConfig {
@@ -25,16 +25,6 @@ fn dit(size: [usize; 2], device: &Device) -> Dit {
 
 fn text_dit(device: &Device) -> TextDit {
     params::fill_by_formula(text_config().init(device))
-}
-
-/// Two prompts, the second two tokens shorter.
-fn text(device: &Device) -> Text {
-    let mask = [[true; 5], [true, true, true, false, false]];
-    Text {
-        tokens: pattern([2, 5, 12], 1.0, device),
-        mask: Tensor::from_data(TensorData::from(mask), device),
-        pooled: pattern([2, 7], 3.0, device),
-    }
 }
 
 fn times(device: &Device) -> Tensor<1> {

@@ -17,7 +17,7 @@ use burn::tensor::{DType, FloatDType};
 use canvas_core::memo::{Remembering, Tagged};
 use canvas_core::weights::{self, Rules};
 use canvas_core::{Backbone, Class, Condition, Text};
-use canvas_testkit::{answers, compare, distance, pattern, recomputed_equals_whole};
+use canvas_testkit::{answers, compare, distance, pattern, recomputed_equals_whole, two_prompts as text};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -35,16 +35,6 @@ fn times(device: &Device) -> Tensor<1> {
 /// The second is "no class".
 fn labels(device: &Device) -> Class {
     Class::new(&[3, 5], device)
-}
-
-/// Two prompts, the second two tokens shorter.
-fn text(device: &Device) -> Text {
-    let mask = [[true; 5], [true, true, true, false, false]];
-    Text {
-        tokens: pattern([2, 5, 12], 1.0, device),
-        mask: Tensor::from_data(TensorData::from(mask), device),
-        pooled: pattern([2, 7], 3.0, device),
-    }
 }
 
 /// Holds a network's answer, all its gradients and the input's against a fixture; `more` are further inputs. Where there are

@@ -1,6 +1,7 @@
 //! Attention of tensors: how they lie in memory for the kernel, and how what it gives does.
 
 use super::attention::{self, Dims, View};
+use super::simd::zeros;
 use super::{Scores, dense, forwards, shaped};
 use burn::backend::flex::{FlexTensor, Layout};
 use burn::tensor::Shape;
@@ -74,7 +75,7 @@ pub fn forward(
 ) -> (FlexTensor, Option<Arc<Vec<[f32; 2]>>>) {
     let dims = dims([query, key, value]);
     let Dims { batch, heads, rows, depth, .. } = dims;
-    let mut out = vec![0.0; batch * rows * heads * depth];
+    let mut out = zeros(batch * rows * heads * depth);
     let mut kept = keep.then(|| vec![[0.0; 2]; batch * heads * rows]);
     with_scores(scores, |scores| {
         attention::forward([query, key, value].map(view), dims, scores, &mut out, kept.as_deref_mut());
@@ -92,8 +93,7 @@ pub fn backward(
     let dims = dims([query, key, value]);
     let Dims { batch, heads, kv_heads, rows, keys, width, depth } = dims;
     let sizes = [[heads, rows, width], [kv_heads, keys, width], [kv_heads, keys, depth]];
-    let [mut dq, mut dk, mut dv] =
-        sizes.map(|[heads, length, width]| vec![0.0; batch * heads * length * width]);
+    let [mut dq, mut dk, mut dv] = sizes.map(|[heads, length, width]| zeros(batch * heads * length * width));
     with_scores(scores, |scores| {
         let inputs = [query, key, value, out, grad].map(view);
         attention::backward(inputs, kept, dims, scores, [&mut dq, &mut dk, &mut dv]);

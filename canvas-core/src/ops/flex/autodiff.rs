@@ -1,5 +1,6 @@
 //! How the kernels are differentiated.
 
+use super::simd::zeros;
 use super::{
     Kernels, Scores, Turn, attend, conv, dense, forwards, group, groups, like, linear, matrix, numbers,
     pointwise, rows, sizes, turned, width,
@@ -83,12 +84,12 @@ impl<C: CheckpointStrategy> Kernels for Autodiff<Flex, C> {
             let grad = dense(grad);
             let grads = numbers(&grad);
             let dx = asked[0].then(|| {
-                let mut dx = vec![0.0; numbers(&value).len()];
+                let mut dx = zeros(numbers(&value).len());
                 conv::input_gradient(&sizes, numbers(&kernel), grads, &mut dx);
                 like(&value, dx)
             });
             let dw = asked[1].then(|| {
-                let mut dw = vec![0.0; numbers(&kernel).len()];
+                let mut dw = zeros(numbers(&kernel).len());
                 conv::weight_gradient(&sizes, numbers(&value), grads, &mut dw);
                 like(&kernel, dw)
             });

@@ -1,7 +1,7 @@
 //! Group norm with the activation that follows it.
 
 use super::pointwise::{Curve, Use, with};
-use super::simd::{dispatch, each, fresh, rewrite, sum, total, write, written};
+use super::simd::{dispatch, each, fresh, rewrite, sum, total, write, written, zeros};
 use crate::nn::Activation;
 use pulp::{Simd, WithSimd};
 use std::mem::MaybeUninit;
@@ -184,7 +184,7 @@ impl Use for Backward<'_> {
     fn with(self, curve: impl Curve) -> Self::Output {
         let Self { sizes, x, weight, bias, stats, grad } = self;
         let (numbers, channels) = (sizes.numbers().max(1), sizes.each());
-        let mut dx = vec![0.0; x.len()];
+        let mut dx = zeros(x.len());
         let mut parts = vec![[0.0; 2]; sizes.batch * sizes.channels]; // of weight and bias, of each sample
         let tasks: Vec<_> = x
             .chunks(numbers)

@@ -1,9 +1,10 @@
 //! Linear layers: a product that starts from the bias, so that nothing goes over its answer again.
 
 use super::few::{self, FEW};
-use super::simd::{CHUNK, add, dispatch, each, total};
+use super::simd::{CHUNK, add, dispatch, each, filled, fresh, total, written};
 use gemm::Parallelism;
 use pulp::{Simd, WithSimd};
+use std::mem::MaybeUninit;
 
 /// A matrix: its numbers, and how far rows and columns lie apart.
 #[derive(Clone, Copy)]
@@ -30,12 +31,19 @@ impl<'a> Matrix<'a> {
     }
 }
 
-/// `to += a b`, or `to = a b`; `to` is row after row.
+/// `a b`, row after row.
+fn product(a: Matrix<'_>, b: Matrix<'_>) -> Vec<f32> {
+    let mut to = fresh(a.rows * b.columns);
+    multiply(a, b, &mut to, false);
+    written(to)
+}
+
+/// `to += a b`, or `to = a b`, whatever was there; `to` is row after row.
 ///
 /// # Panics
 /// If the sizes do not fit.
 #[allow(unsafe_code)]
-fn product(a: Matrix<'_>, b: Matrix<'_>, to: &mut [f32], onto: bool) {
+fn multiply(a: Matrix<'_>, b: Matrix<'_>, to: &mut [MaybeUninit<f32>], onto: bool) {
     assert_eq!(a.columns, b.rows, "columns of the left, rows of the right");
     assert_eq!(to.len(), a.rows * b.columns, "numbers of {} rows of {}", a.rows, b.columns);
     let last = |x: Matrix<'_>| {
@@ -46,13 +54,14 @@ fn product(a: Matrix<'_>, b: Matrix<'_>, to: &mut [f32], onto: bool) {
     let large = a.rows * a.columns * b.columns > 1 << 20;
     let parallelism = if large { Parallelism::Rayon(0) } else { Parallelism::None };
     let ([a_rows, a_columns], [b_rows, b_columns]) = (a.strides, b.strides);
-    // SAFETY: the asserts hold every place that the strides lead to within the slices; `to` is borrowed by nobody else.
+    // SAFETY: the asserts hold every place that the strides lead to within the slices; `to` is borrowed by nobody else, all
+    // of it is written, and it is read only where `onto` says so.
     unsafe {
         gemm::gemm(
             a.rows,
             b.columns,
             a.columns,
-            to.as_mut_ptr(),
+            to.as_mut_ptr().cast::<f32>(),
             1,
             b.columns as isize,
             onto,
@@ -81,26 +90,20 @@ pub fn forward(x: &[f32], weight: Matrix<'_>, bias: &[f32]) -> Vec<f32> {
         return y;
     }
     let x = Matrix::new(x, weight.rows);
-    let mut y = Vec::with_capacity(x.rows * bias.len());
-    (0..x.rows).for_each(|_| y.extend_from_slice(bias));
-    product(x, weight, &mut y, true);
-    y
+    let mut y = fresh(x.rows * bias.len());
+    filled(&mut y, bias);
+    multiply(x, weight, &mut y, true);
+    written(y)
 }
 
 /// The gradient of `x`.
 pub fn input_gradient(grad: &[f32], weight: Matrix<'_>) -> Vec<f32> {
-    let grad = Matrix::new(grad, weight.columns);
-    let mut dx = vec![0.0; grad.rows * weight.rows];
-    product(grad, weight.transposed(), &mut dx, false);
-    dx
+    product(Matrix::new(grad, weight.columns), weight.transposed())
 }
 
 /// The gradient of `w`.
 pub fn weight_gradient(x: &[f32], grad: &[f32], [from, to]: [usize; 2]) -> Vec<f32> {
-    let (x, grad) = (Matrix::new(x, from), Matrix::new(grad, to));
-    let mut dw = vec![0.0; from * to];
-    product(x.transposed(), grad, &mut dw, false);
-    dw
+    product(Matrix::new(x, from).transposed(), Matrix::new(grad, to))
 }
 
 /// The gradient of `b`: the sum of all rows.

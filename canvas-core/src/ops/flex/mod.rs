@@ -25,6 +25,7 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Dispatch, DispatchDevice, Flex, backend_extension};
 use burn::prelude::*;
 use burn::tensor::{Bytes, DType, Shape};
+use simd::zeros;
 
 /// Whether the kernels are for this tensor.
 pub fn takes<const D: usize>(x: &Tensor<D>) -> bool {
@@ -225,7 +226,7 @@ impl Kernels for Flex {
         let [x, weight, bias] = [x, weight, bias].map(dense);
         let sizes = sizes(&x, &weight, conv);
         let [rows, columns] = sizes.output();
-        let mut y = vec![0.0; sizes.batch * sizes.to * rows * columns];
+        let mut y = zeros(sizes.batch * sizes.to * rows * columns);
         conv::forward(&sizes, numbers(&x), numbers(&weight), Some(numbers(&bias)), &mut y);
         shaped(Shape::new([sizes.batch, sizes.to, rows, columns]), y)
     }

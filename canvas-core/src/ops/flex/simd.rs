@@ -99,11 +99,28 @@ pub fn fresh(len: usize) -> Box<[MaybeUninit<f32>]> {
     Box::new_uninit_slice(len)
 }
 
+/// Writes a row, or what there is room for of it, again and again.
+pub fn filled(to: &mut [MaybeUninit<f32>], row: &[f32]) {
+    let size = (CHUNK / row.len().max(1)).max(1) * row.len().max(1);
+    each(to.chunks_mut(size).collect(), |chunk: &mut [MaybeUninit<f32>]| {
+        for to in chunk.chunks_mut(row.len()) {
+            to.write_copy_of_slice(&row[..to.len()]);
+        }
+    });
+}
+
+/// So many zeros, written by all cores.
+pub fn zeros(len: usize) -> Vec<f32> {
+    let mut zeros = fresh(len);
+    filled(&mut zeros, &[0.0; CHUNK]);
+    written(zeros)
+}
+
 /// What has been written element by element.
 #[allow(unsafe_code)]
 pub fn written(values: Box<[MaybeUninit<f32>]>) -> Vec<f32> {
     // SAFETY: kernels cut what is `fresh` into the parts of their tasks, which cover the whole, and every task writes all of
-    // its part by `write` or `Mapped`.
+    // its part by `write`, `filled` or `Mapped`; a product writes all of it.
     unsafe { values.assume_init() }.into_vec()
 }
 

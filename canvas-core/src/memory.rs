@@ -1,11 +1,10 @@
 //! How much memory a network will need, before it has any.
 //!
-//! Networks count with these functions what their layers hold at the worst moment; the numbers are those of Burn's CPU
-//! backend, measured in `benches/RESULTS.md`.
+//! Networks count with a [`Peak`] what their layers hold at the worst moment; the numbers are those of the CPU, measured in
+//! `benches/RESULTS.md`.
 
 use burn::module::Module;
 use std::fmt;
-use std::thread::available_parallelism;
 
 /// Memory that running a network without gradients is estimated to take, in bytes.
 ///
@@ -73,17 +72,38 @@ pub fn keep_pages() {
     }
 }
 
-/// The most numbers alive in a residual block without its weights: its input, and its first 3x3 convolution. Norms and
-/// activations hold no more.
-pub fn residual_block([from, to]: [usize; 2], pixels: usize) -> usize {
-    from * pixels + convolution([from, to], pixels)
+/// The most numbers that are alive at once while a network runs: what layers hold, and what the CPU's kernels keep.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Peak {
+    held: usize,
+    packed: usize,
 }
 
-/// The most numbers alive in a 3x3 convolution without its weights: input and output, a copy of the input and one of
-/// the weights in another order, and what the threads gather around the pixels they are at.
-pub fn convolution([from, to]: [usize; 2], pixels: usize) -> usize {
-    /// Pixels that Burn's CPU backend convolves at once in each thread.
-    const TILE: usize = 512;
-    let threads = available_parallelism().map_or(1, usize::from);
-    (2 * from + to) * pixels + 9 * from * to + 9 * from * pixels.min(TILE * threads)
+impl Peak {
+    /// At a moment so many are held.
+    pub fn holds(&mut self, numbers: usize) {
+        self.held = self.held.max(numbers);
+    }
+
+    /// A 3x3 convolution without its weights, while so many numbers wait: its input and output are held.
+    pub fn convolution(&mut self, waiting: usize, [from, to]: [usize; 2], pixels: usize) {
+        /// Numbers that are packed at most, of the input and of the weights.
+        const PACKED: usize = 2 << 20;
+        /// Packed numbers for one: a window's for a pixel, and Winograd's products of 2x4 pixels for a weight.
+        const FOR_ONE: [usize; 2] = [9, 24];
+        self.holds(waiting + (from + to) * pixels);
+        let packed = [from * pixels * FOR_ONE[0], from * to * FOR_ONE[1]].map(|packed| packed.min(PACKED));
+        self.packed = self.packed.max(packed.iter().sum());
+    }
+
+    /// A residual block without its weights, while so many numbers wait: its input, and its first convolution. Norms and
+    /// activations hold no more.
+    pub fn residual_block(&mut self, waiting: usize, [from, to]: [usize; 2], pixels: usize) {
+        self.convolution(waiting + from * pixels, [from, to], pixels);
+    }
+
+    /// All of them: the memory for packed numbers stays from one layer to the next.
+    pub fn numbers(&self) -> usize {
+        self.held + self.packed
+    }
 }

@@ -1,6 +1,7 @@
 //! A whole module's optimizer, with a state that is saved by parameter name.
 
-use burn::module::{Module, ModuleMapper, Param, ParamId};
+use crate::memory::alive;
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::optim::{DynState, GradientsParams, Optimizer, StateSink, StateSource};
 use burn::prelude::*;
 use canvas_core::params;
@@ -34,6 +35,14 @@ impl<O: Optimizer> ModuleOptimizer<O> {
     /// One step: parameters without a gradient stay as they are.
     pub fn step<M: Module>(&mut self, rate: f64, module: M, grads: GradientsParams) -> M {
         module.map(&mut Update { driver: self, grads, rate })
+    }
+
+    /// Bytes that will be kept for the trained parameters that have no state yet, one after the other with a gradient of
+    /// zeros; 0 in a program that does not count.
+    pub(crate) fn bytes_to_come<M: Module>(&self, module: &M) -> u64 {
+        let mut toll = Toll { driver: self, bytes: 0 };
+        module.visit(&mut toll);
+        toll.bytes
     }
 
     /// The state as named tensors, one-element tensors for counters (exact up to 2^24) and, marked `#none`, for
@@ -153,6 +162,26 @@ impl<O: Optimizer> ModuleMapper for Update<'_, O> {
         let value = value.autodiff();
         let value = if trained { value.require_grad() } else { value };
         Param::from_mapped_value(id, value, mapper)
+    }
+}
+
+/// Sees what states a module's parameters will have.
+struct Toll<'a, O> {
+    driver: &'a ModuleOptimizer<O>,
+    bytes: u64,
+}
+
+impl<O: Optimizer> ModuleVisitor for Toll<'_, O> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if !param.is_require_grad() || self.driver.states.contains_key(&param.id) {
+            return;
+        }
+        let value = param.val().inner();
+        let before = alive();
+        let (new, state) = self.driver.optimizer.step(0.0, value.zeros_like(), value.zeros_like(), None);
+        drop(new);
+        self.bytes += alive().saturating_sub(before);
+        drop(state);
     }
 }
 

@@ -105,6 +105,11 @@ impl<M: Module, O: Optimizer> TrainState<M, O> {
         self.update(&values, grads, options)
     }
 
+    /// Bytes that the optimizer will keep for parameters it has not seen yet.
+    pub(crate) fn moments_to_come(&self) -> u64 {
+        self.optimizer.bytes_to_come(&self.model)
+    }
+
     /// The losses on the host.
     fn finite(&self, losses: &Tensor<1>) -> Result<Vec<f64>, NonFinite> {
         let values: Vec<f64> = losses.to_data().iter::<f64>().collect();

@@ -20,6 +20,10 @@ pub mod scheduler;
 pub mod sheet;
 pub mod train_loop;
 
+/// Counts, so that training can say beforehand what it will take.
+#[global_allocator]
+static ALLOCATOR: canvas_train::PeakAlloc = canvas_train::PeakAlloc;
+
 /// The examples of CONTRIBUTING.md and README.md, compiled and run as doctests.
 #[cfg(doctest)]
 mod documents {

@@ -74,6 +74,10 @@ impl TrainLoop<'_> {
             return Ok((state, f64::NAN));
         }
 
+        let losses = |model: &M, images| task.losses(model, from, images);
+        if let Some(memory) = state.estimate_memory(losses, config.batch, None) {
+            eprintln!("{}: {memory} of memory", self.name);
+        }
         let mut stage = Stage::new(self.name, config.images, from);
         while state.images < config.images {
             let start = state.images;

@@ -1,0 +1,135 @@
+//! How much memory training will take, before it does.
+
+use crate::TrainState;
+use burn::module::Module;
+use burn::optim::{GradientsParams, Optimizer};
+use burn::prelude::*;
+use canvas_core::recompute;
+use peak_alloc::PeakAlloc;
+use std::fmt;
+
+/// What training takes of memory, in bytes: see [`TrainState::estimate_memory`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TrainMemory {
+    /// What is there all the time: parameters, their average, what the optimizer keeps, and all else that the program has.
+    pub held: u64,
+    /// What a step takes beside it at its highest: activations, gradients, and what layers work with.
+    pub step: u64,
+}
+
+impl TrainMemory {
+    /// All of it.
+    pub fn total(&self) -> u64 {
+        self.held + self.step
+    }
+}
+
+impl fmt::Display for TrainMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [total, held, step] =
+            [self.total(), self.held, self.step].map(|bytes| bytes as f64 / (1u64 << 30) as f64);
+        write!(f, "{total:.2} GiB ({held:.2} GiB all the time, {step:.2} GiB in a step)")
+    }
+}
+
+/// What gradients of some images were seen to take, in bytes beside what was there before.
+struct Seen {
+    /// When the forward pass had ended.
+    activations: u64,
+    /// Of all trained parameters.
+    gradients: u64,
+    /// At the highest moment.
+    peak: u64,
+}
+
+impl<M: Module, O: Optimizer> TrainState<M, O> {
+    /// What training with so many images a step will take, by computing gradients of fewer, which changes nothing.
+    /// `losses` computes those `[B]` of so many images; `blocks` says that training will
+    /// [recompute](Self::step_recomputed) so many blocks at a time.
+    ///
+    /// A backward pass frees activations while gradients come to be, so its highest moment is the end with few images, when
+    /// all gradients are there, and the beginning with many, when all activations are. From where activations
+    /// outweigh gradients it grows evenly: the estimate is on the line through that number of images and twice as many,
+    /// and is measured itself where `batch` is no more.
+    ///
+    /// Of networks of a few megabytes it is less exact: there, what products pack grows with the batch for a while.
+    ///
+    /// It counts what the process allocates, so it is of the CPU. `None` on other devices, and in a program whose allocator
+    /// does not count.
+    ///
+    /// # Panics
+    /// If `batch` or `blocks` is 0.
+    ///
+    /// # Example
+    /// ```
+    /// use burn::nn::{Linear, LinearConfig};
+    /// use burn::prelude::*;
+    /// use canvas_train::{AdamW, PeakAlloc, TrainState};
+    ///
+    /// #[global_allocator]
+    /// static ALLOCATOR: PeakAlloc = PeakAlloc; // what counts
+    ///
+    /// let device = Device::flex().autodiff();
+    /// let state = TrainState::new(LinearConfig::new(256, 256).init(&device), AdamW::default());
+    /// let losses = |layer: &Linear, images| {
+    ///     let output = layer.forward(Tensor::<2>::ones([images, 256], &device));
+    ///     output.square().mean_dim(1).reshape([images])
+    /// };
+    /// let memory = state.estimate_memory(losses, 64, None).unwrap();
+    /// let weights = 4 * 256 * 256;
+    /// assert!(memory.held > 4 * weights); // themselves, their average, and two moments
+    /// assert!(memory.step > weights); // their gradients
+    /// println!("training takes {memory}");
+    /// ```
+    pub fn estimate_memory(
+        &self,
+        losses: impl Fn(&M, usize) -> Tensor<1>,
+        batch: usize,
+        blocks: Option<usize>,
+    ) -> Option<TrainMemory> {
+        assert!(batch > 0, "a step has images");
+        if alive() < self.model.num_params() as u64 {
+            return None; // nothing counts, or parameters are not of the process
+        }
+        let see = |images: usize| self.see(|model| losses(model, images), blocks);
+        see(1); // memory that threads keep for their work is held from now on
+        let [one, two] = [1, 2.min(batch)].map(see);
+        // Before the first step the average is the model itself.
+        let average = if self.steps == 0 { one.gradients } else { 0 };
+        let held = alive() + average + self.moments_to_come();
+
+        let further = two.activations.saturating_sub(one.activations).max(1);
+        let few = 1 + one.gradients.saturating_sub(one.activations).div_ceil(further) as usize;
+        let step = if batch <= 2 * few {
+            see(batch).peak
+        } else {
+            let [few_peak, more_peak] = [few, 2 * few].map(|images| see(images).peak);
+            more_peak + more_peak.saturating_sub(few_peak) * (batch - 2 * few) as u64 / few as u64
+        };
+        Some(TrainMemory { held, step })
+    }
+
+    fn see(&self, losses: impl Fn(&M) -> Tensor<1>, blocks: Option<usize>) -> Seen {
+        let before = alive();
+        PeakAlloc.reset_peak_usage();
+        let (activations, gradients) = match blocks {
+            None => {
+                let loss = losses(&self.model).mean();
+                (alive(), GradientsParams::from_grads(loss.backward(), &self.model))
+            }
+            Some(blocks) => {
+                let forward = recompute::Forward::new(&self.model, losses);
+                (alive(), forward.gradients(blocks))
+            }
+        };
+        let bytes = [activations, alive(), PeakAlloc.peak_usage() as u64];
+        drop(gradients);
+        let [activations, gradients, peak] = bytes.map(|bytes| bytes.saturating_sub(before));
+        Seen { activations, gradients, peak }
+    }
+}
+
+/// Bytes that are allocated now: 0 in a program whose allocator does not count.
+pub(crate) fn alive() -> u64 {
+    PeakAlloc.current_usage() as u64
+}

@@ -7,6 +7,9 @@ use burn::nn::conv::Conv2dConfig;
 use burn::nn::{Initializer, PaddingConfig2d};
 use burn::optim::GradientsParams;
 use burn::prelude::*;
+#[cfg(any(feature = "cuda", feature = "wgpu"))]
+use burn::tensor::DeviceType;
+use burn::tensor::FloatDType;
 use canvas_core::memory::keep_pages;
 use canvas_core::nn::{Activation, attend, conv2d, modulate};
 use canvas_core::weights::{Rules, Source, load_published, read_tensors, write_tensors};
@@ -24,26 +27,60 @@ const RATE: f64 = 1e-4;
 
 fn main() -> Result<()> {
     keep_pages(); // as the examples do
+    let (device, dtype) =
+        (device(&setting("COMPARE_DEVICE", "cpu"))?, dtype(&setting("COMPARE_DTYPE", "f32"))?);
     worker::serve(
-        |case, folder| Case::open(case, folder)?.work().map(Some),
+        |case, folder| Case::open(case, folder, &device, dtype)?.work().map(Some),
         |answer, tensors| {
             let tensors = tensors.map(|(name, values)| (name.to_owned(), TensorData::from(values)));
             Ok(write_tensors(answer, &tensors, &BTreeMap::new())?)
         },
+        |clean| {
+            device.sync()?;
+            if clean {
+                device.memory_cleanup();
+            }
+            Ok(device.memory_pool_usage().map(|usage| usage.bytes_reserved))
+        },
     )
 }
 
-/// A case that leaves nothing behind.
-struct Once<F: FnMut() -> Output>(F);
+/// What compare.py hands on of its options.
+fn setting(name: &str, usual: &str) -> String {
+    std::env::var(name).unwrap_or_else(|_| usual.into())
+}
 
-impl<F: FnMut() -> Output> Work for Once<F> {
-    fn run(&mut self) -> Result<Output> {
-        finished((self.0)())
+fn device(name: &str) -> Result<Device> {
+    let found = match name {
+        "cpu" => Some(Device::flex()),
+        #[cfg(feature = "cuda")]
+        "cuda" => Device::enumerate(DeviceType::Cuda).into_iter().next(),
+        #[cfg(feature = "wgpu")]
+        "wgpu" => Device::enumerate(DeviceType::Wgpu).into_iter().next(),
+        _ => return Err(format!("this program was built without {name}: `--features {name}`").into()),
+    };
+    Ok(found.ok_or_else(|| format!("no {name} device was found"))?)
+}
+
+fn dtype(name: &str) -> Result<FloatDType> {
+    match name {
+        "f32" => Ok(FloatDType::F32),
+        "bf16" => Ok(FloatDType::BF16),
+        _ => Err(format!("no precision is called {name:?}: there are f32 and bf16").into()),
     }
 }
 
-fn once<const D: usize>(run: impl Fn() -> Tensor<D> + 'static) -> Result<Box<dyn Work>> {
-    Ok(Box::new(Once(move || read(run()))))
+/// A case that leaves nothing behind.
+struct Once<F: FnMut() -> Output>(F, Device);
+
+impl<F: FnMut() -> Output> Work for Once<F> {
+    fn run(&mut self) -> Result<Output> {
+        finished((self.0)(), &self.1)
+    }
+}
+
+fn once<const D: usize>(device: &Device, run: impl Fn() -> Tensor<D> + 'static) -> Result<Box<dyn Work>> {
+    Ok(Box::new(Once(move || read(run()), device.clone())))
 }
 
 /// A tensor to be read later.
@@ -52,8 +89,8 @@ fn read<const D: usize>(x: Tensor<D>) -> Output {
 }
 
 /// Waits for what has only been asked for: part of a run's time.
-fn finished(output: Output) -> Result<Output> {
-    Device::flex().sync()?;
+fn finished(output: Output, device: &Device) -> Result<Output> {
+    device.sync()?;
     Ok(output)
 }
 
@@ -71,8 +108,8 @@ impl<M: Module, L: Fn(&M) -> Tensor<1>> Work for Training<M, L> {
         let loss = (self.loss)(&model);
         let gradients = GradientsParams::from_grads(loss.backward(), &model);
         self.model = Some(self.optimizer.step(RATE, model, gradients));
-        let loss = loss.into_scalar::<f32>();
-        finished(Box::new(move || Ok(vec![loss])))
+        let value = loss.clone().into_scalar::<f32>();
+        finished(Box::new(move || Ok(vec![value])), &loss.device())
     }
 
     fn still(&mut self) -> Result<usize> {
@@ -99,14 +136,15 @@ struct Case {
     folder: PathBuf,
     inputs: BTreeMap<String, TensorData>,
     device: Device,
+    dtype: FloatDType,
 }
 
 impl Case {
-    fn open(name: &str, folder: &Path) -> Result<Self> {
+    fn open(name: &str, folder: &Path, device: &Device, dtype: FloatDType) -> Result<Self> {
         let learns = name.contains("train") || name.ends_with("-grad") || name == "adamw";
-        let device = if learns { Device::flex().autodiff() } else { Device::flex() };
+        let device = if learns { device.clone().autodiff() } else { device.clone() };
         let inputs = read_tensors(&folder.join("inputs.safetensors"))?;
-        Ok(Self { name: name.to_owned(), folder: folder.to_owned(), inputs, device })
+        Ok(Self { name: name.to_owned(), folder: folder.to_owned(), inputs, device, dtype })
     }
 
     fn input(&self, name: &str) -> Result<TensorData> {
@@ -116,7 +154,8 @@ impl Case {
     fn get<const D: usize>(&self, name: &str) -> Result<Tensor<D>> {
         let data = self.input(name)?;
         let axes = data.shape().to_vec().len();
-        let fits = (axes == D).then(|| Tensor::from_data(data, &self.device));
+        let dtype = if name == "time" { FloatDType::F32 } else { self.dtype }; // of which networks are told in 32 bits
+        let fits = (axes == D).then(|| Tensor::<D>::from_data(data, &self.device).cast(dtype));
         Ok(fits.ok_or_else(|| format!("{name} of inputs.safetensors has {axes} axes, not {D}"))?)
     }
 
@@ -126,7 +165,13 @@ impl Case {
 
     fn loaded<M: Module>(&self, module: M, rules: &Rules) -> Result<M> {
         let source = Source::open(&self.folder.join("weights.safetensors"), None)?;
-        Ok(load_published(module, &source, rules)?.0)
+        let module = load_published(module, &source, rules)?.0;
+        Ok(match self.dtype {
+            FloatDType::F32 => module,
+            // Cast where nothing is tracked: else parameters would be what was computed of others.
+            dtype if self.device.is_autodiff() => params::cast(module.valid(), dtype).train(),
+            dtype => params::cast(module, dtype),
+        })
     }
 
     fn work(&self) -> Result<Box<dyn Work>> {
@@ -135,7 +180,11 @@ impl Case {
             (ClipTextConfig::clip_l(), T5Config::new(2048, 64, 32, 5120, 1).with_vocabulary(1000));
         match self.name.as_str() {
             name if name.starts_with("dit-") => {
-                let config = if name.contains("-s2-") { DitConfig::small(32) } else { DitConfig::base(32) };
+                let config = match name.split('-').nth(1) {
+                    Some("s2") => DitConfig::small(32),
+                    Some("b2") => DitConfig::base(32),
+                    _ => DitConfig::xl(32),
+                };
                 let class = Class::new(&self.ids("labels")?, device);
                 let (latents, time) = (self.get("x")?, self.get("time")?);
                 // Parameters have our own names there, in PyTorch's layouts.
@@ -146,7 +195,7 @@ impl Case {
             name if name.starts_with("unet-") => {
                 let widths = vec![128, 256, 512, 512];
                 let small = UnetConfig::new(4, 768, widths, vec![1, 1, 1, 0], vec![8; 4]);
-                let config = if name == "unet-sd15" { UnetConfig::sd1() } else { small };
+                let config = if name.starts_with("unet-sd15") { UnetConfig::sd1() } else { small };
                 self.prompted(config.init(device), &config.published())
             }
             "mmdit-block" | "mmdit-block-train" => {
@@ -156,7 +205,7 @@ impl Case {
             "vae-decode" | "vae-decode-32" => {
                 let (config, latents) = (AutoencoderKlConfig::sd(), self.get("x")?);
                 let net = self.loaded(config.init(device), &config.published())?;
-                once(move || net.decode(latents.clone()))
+                once(device, move || net.decode(latents.clone()))
             }
             "clip-l" => self.encoder(clip.init(device), &clip.published()),
             "t5-block" => self.encoder(t5.init(device), &t5.published()),
@@ -174,7 +223,7 @@ impl Case {
     ) -> Result<Box<dyn Work>> {
         let net = self.loaded(net, rules)?;
         if !self.name.contains("train") {
-            return once(move || forward(&net));
+            return once(&self.device, move || forward(&net));
         }
         let target: Tensor<4> = self.get("target")?;
         let loss = move |net: &M| (forward(net) - target.clone()).square().mean();
@@ -203,7 +252,7 @@ impl Case {
         let (net, ids) = (self.loaded(net, rules)?, self.ids("ids")?);
         let (mask, length) = (vec![true; ids.len()], ids.len());
         let tokens = Tokens { ids: ids.iter().map(|&id| id as u32).collect(), mask, length };
-        once(move || net.encode(&tokens).tokens)
+        once(&self.device, move || net.encode(&tokens).tokens)
     }
 
     /// AdamW with gradients that are always the same.
@@ -215,7 +264,7 @@ impl Case {
         let matrices = self.loaded(matrices, &Rules::new())?;
         let start = matrices.weights[0].val().inner();
         let (mut matrices, mut optimizer) = (Some(matrices), adamw());
-        Ok(Box::new(Once(move || {
+        let step = move || -> Output {
             let model = matrices.take().expect("put back after every step");
             let mut given = GradientsParams::new();
             for (weight, gradient) in model.weights.iter().zip(&gradients) {
@@ -224,11 +273,13 @@ impl Case {
             let model = matrices.insert(optimizer.step(RATE, model, given));
             let (now, start) = (model.weights[0].val().inner(), start.clone());
             Box::new(move || read((now - start) / RATE)())
-        })))
+        };
+        Ok(Box::new(Once(step, self.device.clone())))
     }
 
     /// A single operation, as the networks of this workspace call it.
     fn operation(&self) -> Result<Box<dyn Work>> {
+        let device = &self.device;
         match self.name.as_str() {
             "silu" => self.pointwise(Activation::Silu),
             "gelu" => self.pointwise(Activation::Gelu),
@@ -236,15 +287,15 @@ impl Case {
             "groupnorm-silu" => {
                 let (x, weight, bias) = (self.get::<4>("x")?, self.get("w")?, self.get("b")?);
                 let norm = ops::GroupNorm { groups: 32, epsilon: 1e-5, activation: Some(Activation::Silu) };
-                once(move || ops::group_norm(norm, x.clone(), weight.clone(), bias.clone()))
+                once(device, move || ops::group_norm(norm, x.clone(), weight.clone(), bias.clone()))
             }
             "layernorm-modulate" => {
                 let [x, shift, scale] = [self.get("x")?, self.get("shift")?, self.get("scale")?];
-                once(move || modulate::normed(x.clone(), shift.clone(), scale.clone()))
+                once(device, move || modulate::normed(x.clone(), shift.clone(), scale.clone()))
             }
             "matmul" => {
                 let [left, right] = [self.get::<2>("input")?, self.get("other")?];
-                once(move || left.clone().matmul(right.clone()))
+                once(device, move || left.clone().matmul(right.clone()))
             }
             "conv" => {
                 let (x, padding) = (self.get("x")?, PaddingConfig2d::Explicit(1, 1, 1, 1));
@@ -252,15 +303,16 @@ impl Case {
                     Conv2dConfig::new([320, 320], [3, 3]).with_padding(padding).init(&self.device);
                 layer.weight = Param::from_tensor(self.get("w")?);
                 layer.bias = Some(Param::from_tensor(self.get("b")?));
-                once(move || conv2d(&layer, x.clone()))
+                once(device, move || conv2d(&layer, x.clone()))
             }
             name if name.starts_with("attention-") => {
                 let ([q, k, v], towards) =
                     ([self.get("q")?, self.get("k")?, self.get("v")?], self.get("towards")?);
                 if name.ends_with("-grad") {
-                    return Ok(Box::new(Once(move || attention_gradients([&q, &k, &v], &towards))));
+                    let gradients = move || attention_gradients([&q, &k, &v], &towards);
+                    return Ok(Box::new(Once(gradients, device.clone())));
                 }
-                once(move || attend(q.clone(), k.clone(), v.clone(), None))
+                once(device, move || attend(q.clone(), k.clone(), v.clone(), None))
             }
             name => Err(format!("canvas.rs knows no case {name:?}").into()),
         }
@@ -268,7 +320,7 @@ impl Case {
 
     fn pointwise(&self, activation: Activation) -> Result<Box<dyn Work>> {
         let input: Tensor<4> = self.get("input")?;
-        once(move || activation.forward(input.clone()))
+        once(&self.device, move || activation.forward(input.clone()))
     }
 }
 

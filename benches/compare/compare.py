@@ -3,6 +3,7 @@
     python benches/compare/compare.py                                  # every case; --list names them
     python benches/compare/compare.py dit-s2-train-b8 silu --rounds 4 --sides canvas,torch
     python benches/compare/compare.py --write                          # and the tables into benches/RESULTS.md
+    python benches/compare/compare.py --device cuda --dtype bf16       # on a GPU: benches/gpu.sh prepares it
 
 A side's figures count only where its answer agrees with PyTorch's. README.md beside this file says what is measured and how.
 """
@@ -23,7 +24,7 @@ from pathlib import Path
 sys.dont_write_bytecode = True  # nothing of a measurement stays in the repository
 
 import report
-from report import AGREES, SIDES
+from report import AGREES, ON_GPU, SIDES
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
@@ -41,7 +42,7 @@ class Failed(Exception):
 def main():
     options = arguments()
     versions = packages()
-    cases = names(options.case)
+    cases = names(options.case, options.device)
     if options.list:
         return print(*cases, sep="\n")
     cpus = sorted(os.sched_getaffinity(0))
@@ -50,21 +51,21 @@ def main():
     build(options)
     os.sched_setaffinity(0, cpus[: options.threads])  # the workers inherit it
     stored = json.loads(options.results.read_text()) if options.results.exists() else {}
-    about = report.machine(options.threads, versions)
+    about = report.machine(options, versions)
     for number, case in enumerate(cases, 1):
         print(f"[{number}/{len(cases)}] {case}", file=sys.stderr, flush=True)
         try:
-            row = measured(case, options)
+            row, flops = measured(case, options)
         except Failed as failure:
             print(f"  {failure}", file=sys.stderr)
             continue
         # Each at once: an hour's measurements do not vanish with the last.
-        stored[case] = {"about": about, "sides": row}
+        stored[case] = {"about": about, "sides": row, "flops": flops, "peak": options.peak}
         options.results.parent.mkdir(parents=True, exist_ok=True)
         options.results.write_text(json.dumps(stored, indent=1))
     print(report.tables({case: stored[case] for case in cases if case in stored}))
     if options.write:
-        report.write({case: stored[case] for case in names([]) if case in stored})
+        report.write({case: stored[case] for case in names([], options.device) if case in stored})
 
 
 def arguments():
@@ -74,14 +75,19 @@ def arguments():
     parser.add_argument("--rounds", type=int, help=f"runs of each side (10; 4 of {', '.join(LONG)})")
     parser.add_argument("--threads", type=int, default=2, help="threads, and processors they are pinned to (2)")
     parser.add_argument("--write", action="store_true", help="put the tables into benches/RESULTS.md")
-    parser.add_argument("--sides", default=",".join(SIDES), help="names, with commas between (%(default)s)")
+    parser.add_argument("--sides", help=f"names, with commas between ({','.join(SIDES)}; on a GPU {','.join(ON_GPU)})")
+    parser.add_argument("--device", choices=("cpu", "cuda", "wgpu"), default="cpu", help="where canvas computes; PyTorch: cpu, else cuda")
+    parser.add_argument("--dtype", choices=("f32", "bf16"), default="f32", help="of weights and activations (%(default)s)")
+    parser.add_argument("--peak", type=float, help="TFLOP/s that the device has at most in that precision: MFU is then in the tables")
     parser.add_argument("--list", action="store_true", help="print the names of the cases")
     parser.add_argument("--no-build", action="store_true", help="use the programs that were built last")
     parser.add_argument("--candle-target", type=Path, default=target / "compare-candle", help="where candle is built")
-    parser.add_argument("--results", type=Path, default=target / "compare.json", help="where rows of earlier runs are kept")
+    parser.add_argument("--results", type=Path, help="where rows of earlier runs are kept (compare.json in the target folder)")
     options = parser.parse_args()
     options.target = target
-    options.sides = options.sides.split(",")
+    usual = (options.device, options.dtype) == ("cpu", "f32")
+    options.results = options.results or target / ("compare.json" if usual else f"compare-{options.device}-{options.dtype}.json")
+    options.sides = options.sides.split(",") if options.sides else list(SIDES if usual else ON_GPU)
     for side in options.sides:
         known(side, SIDES, "side")
     return options
@@ -105,8 +111,9 @@ def packages():
     return versions
 
 
-def names(chosen):
-    listed = subprocess.run([sys.executable, HERE / "torch_side.py", "cases"], capture_output=True, text=True, check=False)
+def names(chosen, device):
+    words = [sys.executable, HERE / "torch_side.py", "cases", device]
+    listed = subprocess.run(words, capture_output=True, text=True, check=False)
     if listed.returncode != 0:
         sys.exit(f"torch_side.py does not run: {last_words(listed.stderr)}")
     every = listed.stdout.split()
@@ -132,7 +139,8 @@ def build(options):
             sys.exit("there is no cargo to build the Rust sides with (--no-build uses what was built last)")
         # Of one member alone, Burn would be built again with other features.
         if {"canvas", "Burn alone"} & set(options.sides):
-            cargo(["--workspace", "--example", "compare"], ROOT, {})
+            features = [] if options.device == "cpu" else ["--features", f"canvas-benches/{options.device}"]
+            cargo(["--workspace", "--example", "compare", *features], ROOT, {})
         if "candle" in options.sides:
             # What candle's own documentation recommends; canvas chooses its kernels when it runs.
             native = {"RUSTFLAGS": "-C target-cpu=native", "CARGO_TARGET_DIR": str(options.candle_target)}
@@ -158,6 +166,7 @@ class Worker:
         variables = os.environ | threads | dict(environment)
         # Compiled anew for every case: its time is listed.
         variables |= {"TORCHINDUCTOR_CACHE_DIR": str(folder / "inductor"), "TORCHINDUCTOR_COMPILE_THREADS": "1"}
+        variables |= {"COMPARE_DEVICE": options.device, "COMPARE_DTYPE": options.dtype}
         if side == "Burn alone":
             variables["CANVAS_KERNELS"] = "off"
         pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.said, text=True)
@@ -199,9 +208,11 @@ def measured(case, options):
         if made.returncode != 0:
             raise Failed(f"torch could not make {case}: {last_words(made.stderr)}")
         try:
-            for side in fitting(case, folder, options.sides):
+            # PyTorch first: in half precision its own difference is the measure.
+            for side in sorted(fitting(case, folder, options.sides), key=lambda side: side != "torch"):
                 workers[side] = Worker(side, options, folder)
-                row[side] = tried(side, lambda: loaded(workers[side], case, folder))
+                limit = tolerance(options, row.get("torch", {}).get("difference"))
+                row[side] = tried(side, lambda: loaded(workers[side], case, folder, limit, options.dtype == "f32"))
                 if "times" not in row[side]:
                     workers.pop(side).close()
             for turn in range(WARM_UP + rounds):
@@ -219,7 +230,8 @@ def measured(case, options):
                 worker.close()
         for side in remaining:
             row[side] |= tried(side, lambda: {"memory": memory(side, case, folder, options)})
-    return row
+        flops = folder / "flops"
+        return row, int(flops.read_text()) if flops.exists() else None
 
 
 def tried(side, act):
@@ -242,7 +254,17 @@ def fitting(case, folder, sides):
     return sides
 
 
-def loaded(worker, case, folder):
+def tolerance(options, torch):
+    """What an answer may differ, as a part of the answers' root mean square."""
+    if (options.device, options.dtype) == ("cpu", "f32"):
+        return AGREES
+    if options.dtype == "f32":
+        return 1e-3  # tensor cores and cuDNN round factors to ten bits
+    # What is rounded to eight bits all the way, in another order, is about as far off as PyTorch's own.
+    return float("inf") if torch is None else 3 * torch
+
+
+def loaded(worker, case, folder, limit, all_move):
     from safetensors.numpy import load_file
 
     file = folder / f"{worker.side}.safetensors"
@@ -253,10 +275,11 @@ def loaded(worker, case, folder):
     found, expected = load_file(file), load_file(own if own.exists() else folder / "expected.safetensors")
     difference = differs(found["output"], expected["output"])
     print(f"  {worker.side}: differs by {difference:.1e}, first {float(seconds[0]):.2f} s", file=sys.stderr, flush=True)
-    row = {"difference": difference, "first": float(seconds[0]), "still": int(found["still"][0])}
+    # A step of 1e-4 is too small for some numbers of half precision.
+    row = {"difference": difference, "limit": limit, "first": float(seconds[0]), "still": int(found["still"][0]) * all_move}
     if row["still"]:
         print(f"  {worker.side}: {row['still']} parameters did not move", file=sys.stderr)
-    return row | ({"times": []} if difference < AGREES and not row["still"] else {})
+    return row | ({"times": []} if difference < limit and not row["still"] else {})
 
 
 def differs(found, expected):

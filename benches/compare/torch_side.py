@@ -1,8 +1,11 @@
 """PyTorch's side of compare.py: what the cases are, their weights and inputs, and what PyTorch makes of them.
 
-    python torch_side.py make CASE FOLDER      # weights.safetensors, inputs.safetensors, expected.safetensors
+    python torch_side.py make CASE FOLDER      # weights.safetensors, inputs.safetensors, expected.safetensors, flops
     python torch_side.py worker [compiled]     # answers compare.py on stdin and stdout (README.md, "The protocol")
-    python torch_side.py cases                 # all names
+    python torch_side.py cases DEVICE          # the names of what is measured there
+
+COMPARE_DEVICE (cpu, cuda or wgpu) and COMPARE_DTYPE (f32, bf16) say where and how a worker computes; what it is compared with is
+always made on the CPU in f32.
 
 A case is a function of its name: made in another process, it has the same weights and inputs to the last bit.
 """
@@ -20,8 +23,11 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 RATE = 1e-4  # of AdamW; its other numbers are PyTorch's defaults, spelled out in `optimizer`
+DEVICE = "cpu" if os.environ.get("COMPARE_DEVICE", "cpu") == "cpu" else "cuda"  # beside Vulkan it is CUDA, too
 STEPS = 5  # runs of a case that changes its parameters, before its answer is compared
 
 
@@ -51,12 +57,12 @@ class Dit(nn.Module):
         half = torch.cat([angles.sin(), angles.cos()], 1).float()  # of one place
         table = torch.cat([half.repeat(side, 1), half.repeat_interleave(side, 0)], 1)  # column, then row
         self.register_buffer("table", table, persistent=False)
-        frequencies = torch.exp(-math.log(10000) * torch.arange(128).double() / 128).float()
-        self.register_buffer("frequencies", frequencies, persistent=False)
+        self.frequencies = torch.exp(-math.log(10000) * torch.arange(128).double() / 128).float().to(DEVICE)
 
     def forward(self, x, time, labels):
         angles = (1000 * time)[:, None] * self.frequencies
-        c = self.time["input"](torch.cat([angles.cos(), angles.sin()], 1))
+        features = torch.cat([angles.cos(), angles.sin()], 1).to(x.dtype)
+        c = self.time["input"](features)
         c = self.time["output"](F.silu(c)) + self.cond(labels)  # [B, W]
         h = self.embed(x).flatten(2).transpose(1, 2) + self.table  # [B, N, W]
         for block in self.blocks:
@@ -196,13 +202,40 @@ CASES = {
     "conv": op(lambda x, w, b: F.conv2d(x, w, b, padding=1), x=[4, 320, 32, 32], w=[320, 320, 3, 3], b=[320]),
     "adamw": adamw,
 }
+# What a GPU is busy with, beside those of the CPU that leave no time to be measured there.
+ON_GPU = {
+    "dit-s2-forward-b64": dit(384, 12, 6, 64),
+    "dit-b2-forward-b64": dit(768, 12, 12, 64),
+    "dit-xl2-forward-b16": dit(1152, 28, 16, 16),
+    "dit-s2-train-b64": dit(384, 12, 6, 64),
+    "dit-b2-train-b32": dit(768, 12, 12, 32),
+    "dit-xl2-train-b16": dit(1152, 28, 16, 16),
+    "unet-sd15": CASES["unet-sd15"],
+    "unet-sd15-b8": unet((320, 640, 1280, 1280), 64, 8),
+    **{name: case for name, case in CASES.items() if not name.startswith(("dit-", "unet-"))},
+}
 
 
 def build(name):
     torch.manual_seed(0)
-    case = CASES[name]()
+    case = (CASES | ON_GPU)[name]()
     fill(case.net)
     return case
+
+
+def moved(case):
+    """The case on the device and in the precision that compare.py asks for."""
+    dtype = torch.bfloat16 if os.environ.get("COMPARE_DTYPE") == "bf16" else torch.float32
+
+    def place(name, x):
+        return x.to(DEVICE, dtype if x.is_floating_point() and name != "time" else None)  # times stay in 32 bits
+
+    return Case(case.net.to(DEVICE, dtype), {name: place(name, x) for name, x in case.inputs.items()}, case.forward)
+
+
+def synced():
+    if DEVICE == "cuda":
+        torch.cuda.synchronize()
 
 
 @torch.no_grad()
@@ -287,7 +320,7 @@ def runner(name, case, compiled=False):
 def answer(name, case, run, file):
     """Runs as often as the case asks, and writes all answers and how many parameters have not moved."""
     before = [x.detach().clone() for x in case.net.parameters()] if "train" in name else []
-    output = torch.cat([run()().flatten().float() for _ in range(repeats(name))])
+    output = torch.cat([run()().flatten().float().cpu() for _ in range(repeats(name))])
     still = sum(torch.equal(old, new) for old, new in zip(before, case.net.parameters()))
     save_file({"output": output.contiguous(), "still": torch.tensor([float(still)])}, file)
 
@@ -296,6 +329,11 @@ def make(name, folder):
     case = build(name)
     save_file(saved(case.net), folder / "weights.safetensors")
     save_file({key: value.float().contiguous() for key, value in case.inputs.items()}, folder / "inputs.safetensors")
+    if name != "adamw":
+        with FlopCounterMode(display=False) as counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+            forward_only = {key: x for key, x in case.inputs.items() if key not in ("target", "towards")}
+            case.forward(case.net, **forward_only)
+        (folder / "flops").write_text(str(counter.get_total_flops() * (3 if repeats(name) > 1 else 1)))
     answer(name, case, runner(name, case), folder / "expected.safetensors")
     if name.startswith("unet-"):
         # candle's UNet has GELU's tanh approximation where diffusers' has GELU: 4e-4 apart. It is held to its own network.
@@ -322,7 +360,7 @@ def worker(compiled):
                 if compiled and name == "adamw":
                     print("none", file=answers)  # there is no network to compile
                     continue
-                case = build(name)
+                case = moved(build(name))
                 run = runner(name, case, compiled)
                 begun = time.perf_counter()
                 answer(name, case, run, file)
@@ -330,8 +368,15 @@ def worker(compiled):
             elif word == "run":
                 begun = time.perf_counter()
                 output = run()
+                synced()
                 print(time.perf_counter() - begun, file=answers)
                 del output
+            elif word == "memory" and DEVICE == "cuda":
+                torch.cuda.empty_cache()
+                torch.cuda.reset_peak_memory_stats()
+                before = torch.cuda.memory_reserved()
+                run()
+                print(torch.cuda.max_memory_reserved() - before, file=answers)
             elif word == "memory":
                 before = status("VmRSS")
                 Path("/proc/self/clear_refs").write_text("5")
@@ -350,7 +395,7 @@ if __name__ == "__main__":
             make(name, Path(folder))
         case ["worker", *mode]:
             worker(mode == ["compiled"])
-        case ["cases"]:
-            print(*CASES, sep="\n")
+        case ["cases", device]:
+            print(*(CASES if device == "cpu" else ON_GPU), sep="\n")
         case _:
             sys.exit(__doc__)

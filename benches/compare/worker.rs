@@ -29,10 +29,12 @@ pub trait Work {
 const STEPS: usize = 5;
 
 /// Answers lines until there are no more. `open` makes a case of a folder, or `None` where there is no such network;
-/// `write` puts named numbers into a file of safetensors.
+/// `write` puts named numbers into a file of safetensors; `reserved` says how many bytes of a GPU's memory are taken, after
+/// what nobody uses was given back if it is told so, or `None` where tensors are the process's own.
 pub fn serve(
     open: impl Fn(&str, &Path) -> Result<Option<Box<dyn Work>>>,
     write: impl Fn(&Path, [(&str, &[f32]); 2]) -> Result<()>,
+    reserved: impl Fn(bool) -> Result<Option<u64>>,
 ) -> Result<()> {
     let mut work: Option<Box<dyn Work>> = None;
     for line in stdin().lock().lines() {
@@ -46,7 +48,7 @@ pub fn serve(
                 Ok(format!("ok\t{seconds}"))
             }),
             (["run"], Some(work)) => timed(&mut **work).map(|(seconds, _)| seconds.to_string()),
-            (["memory"], Some(work)) => memory(&mut **work).map(|bytes| bytes.to_string()),
+            (["memory"], Some(work)) => memory(&mut **work, &reserved).map(|bytes| bytes.to_string()),
             (["quit"], _) => return Ok(()),
             _ => Err(format!("{line:?} is nothing that can be asked now").into()),
         };
@@ -76,7 +78,11 @@ fn timed(work: &mut dyn Work) -> Result<(f64, Output)> {
 }
 
 /// How far memory rises in a run above what was held before it.
-fn memory(work: &mut dyn Work) -> Result<u64> {
+fn memory(work: &mut dyn Work, reserved: impl Fn(bool) -> Result<Option<u64>>) -> Result<u64> {
+    if let Some(before) = reserved(true)? {
+        let _output = timed(work)?;
+        return Ok(reserved(false)?.unwrap_or(0).saturating_sub(before));
+    }
     let before = status("VmRSS:")?;
     fs::write("/proc/self/clear_refs", "5")?; // from here on VmHWM counts anew
     let _output = timed(work)?;

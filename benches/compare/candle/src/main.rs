@@ -34,6 +34,7 @@ fn main() -> Result<()> {
             let tensors = tensors.into_iter().collect::<Result<HashMap<_, _>>>()?;
             Ok(candle_core::safetensors::save(&tensors, answer)?)
         },
+        |_| Ok(None), // all on the CPU
     )
 }
 

@@ -43,10 +43,10 @@ run() {
     "$python" -c 'import diffusers' 2> /dev/null || "$python" -m pip install -q --no-index --no-deps "$packed"/diffusers-*.whl
     nvidia-smi > "$results/machine.txt" || true
     # What fails is in the tables, and does not keep the rest from being measured. Peaks: H200, dense, of tensor cores.
-    local compare=("$python" benches/compare/compare.py --device "$device" --no-build --rounds 5 --threads 8)
+    local compare=("$python" benches/compare/compare.py --device "$device" --no-build --rounds 5 --threads "$(nproc)")
     "${compare[@]}" --dtype f32 --peak 494 --sides canvas,torch --results "$results/f32.json" | tee "$results/f32.md" || true
     "${compare[@]}" --dtype bf16 --peak 989 --sides canvas,torch --results "$results/bf16.json" | tee "$results/bf16.md" || true
-    "${compare[@]}" --dtype bf16 --peak 989 --results "$results/compiled.json" dit-s2-train-b64 dit-xl2-train-b16 \
+    "${compare[@]}" --dtype bf16 --peak 989 --results "$results/compiled.json" dit-s2-train-b64 dit-xl2-train-b8 \
         | tee "$results/compiled.md" || true
     timeout 600 "$target/release/emoji" --device "$device" --out "$results/emoji" 2>&1 | tee "$results/emoji.txt" || true
 }

@@ -152,10 +152,10 @@ def write(rows):
     """Replaces what is between the two marks of RESULTS.md for rows of this device; without them, begins a section."""
     page = RESULTS.read_text()
     place = next(iter(rows.values()))["about"]["machine"]
-    device = "" if "threads" in place else " " + " ".join(place.split("; ")[-2:])  # "cuda bf16"
+    device = "" if place.endswith(" threads; f32") else " " + " ".join(place.split("; ")[-2:])  # "cuda bf16"
     marks = [mark.format(device) for mark in MARKS]
     if any(mark not in page for mark in marks):
-        page += NEW_SECTION.format(f" on a GPU:{device}" if device else " and candle", *marks)
+        page += NEW_SECTION.format(f":{device}" if device else " and candle", *marks)
     before, rest = page.split(marks[0], 1)
     RESULTS.write_text(f"{before}{marks[0]}\n\n{tables(rows)}\n\n{marks[1]}{rest.split(marks[1], 1)[1]}")
 

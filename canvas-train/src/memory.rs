@@ -43,8 +43,8 @@ struct Seen {
 }
 
 impl<M: Module, O: Optimizer> TrainState<M, O> {
-    /// What training with so many images a step will take, by computing gradients of fewer, which changes nothing.
-    /// `losses` computes those `[B]` of so many images; `blocks` says that training will
+    /// What training with so many images a step will take, by computing gradients of fewer, which changes nothing but
+    /// [`PeakAlloc`]'s peak. `losses` computes those `[B]` of so many images; `blocks` says that training will
     /// [recompute](Self::step_recomputed) so many blocks at a time.
     ///
     /// A backward pass frees activations while gradients come to be, so its highest moment is the end with few images, when

@@ -1,7 +1,7 @@
 //! How much memory training will take, before it does.
 
 use crate::TrainState;
-use burn::module::Module;
+use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::{GradientsParams, Optimizer};
 use burn::prelude::*;
 use canvas_core::recompute;
@@ -88,11 +88,11 @@ impl<M: Module, O: Optimizer> TrainState<M, O> {
         blocks: Option<usize>,
     ) -> Option<TrainMemory> {
         assert!(batch > 0, "a step has images");
-        if alive() < self.model.num_params() as u64 {
-            return None; // nothing counts, or parameters are not of the process
-        }
         let see = |images: usize| self.see(|model| losses(model, images), blocks);
-        see(1); // memory that threads keep for their work is held from now on
+        // Memory that threads keep for their work is held from now on.
+        if see(1).gradients < trained(&self.model) {
+            return None; // less than a byte for a number: nothing counts, or they are not the process's
+        }
         let [one, two] = [1, 2.min(batch)].map(see);
         // Before the first step the average is the model itself.
         let average = if self.steps == 0 { one.gradients } else { 0 };
@@ -127,6 +127,21 @@ impl<M: Module, O: Optimizer> TrainState<M, O> {
         let [activations, gradients, peak] = bytes.map(|bytes| bytes.saturating_sub(before));
         Seen { activations, gradients, peak }
     }
+}
+
+/// How many numbers get gradients.
+fn trained<M: Module>(model: &M) -> u64 {
+    struct Count(u64);
+    impl ModuleVisitor for Count {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            if param.is_require_grad() {
+                self.0 += param.shape().num_elements() as u64;
+            }
+        }
+    }
+    let mut count = Count(0);
+    model.visit(&mut count);
+    count.0
 }
 
 /// Bytes that are allocated now: 0 in a program whose allocator does not count.

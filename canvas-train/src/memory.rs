@@ -26,9 +26,11 @@ impl TrainMemory {
 
 impl fmt::Display for TrainMemory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [total, held, step] =
-            [self.total(), self.held, self.step].map(|bytes| bytes as f64 / (1u64 << 30) as f64);
-        write!(f, "{total:.2} GiB ({held:.2} GiB all the time, {step:.2} GiB in a step)")
+        let said = |bytes: u64| match bytes {
+            0x4000_0000.. => format!("{:.2} GiB", bytes as f64 / (1u64 << 30) as f64),
+            _ => format!("{:.1} MiB", bytes as f64 / (1u64 << 20) as f64),
+        };
+        write!(f, "{} ({} all the time, {} in a step)", said(self.total()), said(self.held), said(self.step))
     }
 }
 

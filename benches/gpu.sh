@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Canvas on a GPU, beside PyTorch on the same card. Nothing is built there:
 #
-#     benches/gpu.sh build [cuda | cuda-nvrtc | wgpu]   # here: target/gpu/, a stripped and compressed program or two
+#     benches/gpu.sh build [cuda | cuda-nvrtc | wgpu]   # here: target/gpu/, two programs, stripped and compressed
 #     benches/gpu.sh run [cuda | wgpu] RESULTS          # there, in a copy of the repository with target/gpu/
 #     python benches/compare/report.py RESULTS/bf16.json   # here: into benches/RESULTS.md
 #

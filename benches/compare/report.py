@@ -7,6 +7,7 @@ import datetime
 import json
 import os
 import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -29,7 +30,9 @@ def machine(options, versions):
     flags = [flag for flag in ("avx2", "fma", "avx512f", "amx_tile") if re.search(rf"\b{flag}\b", cpu)]
 
     def run(*words):
-        return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+        # Where nothing is built there may be no rustc, no git and no repository.
+        known = shutil.which(words[0])
+        return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip() if known else f"no {words[0]}"
 
     def locked(file, name):
         found = re.search(rf'name = "{name}"\nversion = "(.*)"', (ROOT / file).read_text())

@@ -71,27 +71,22 @@ fn dtype(name: &str) -> Result<FloatDType> {
 }
 
 /// A case that leaves nothing behind.
-struct Once<F: FnMut() -> Output>(F, Device);
+struct Once<F: FnMut() -> Result<Output>>(F);
 
-impl<F: FnMut() -> Output> Work for Once<F> {
+impl<F: FnMut() -> Result<Output>> Work for Once<F> {
     fn run(&mut self) -> Result<Output> {
-        finished((self.0)(), &self.1)
+        (self.0)()
     }
 }
 
-fn once<const D: usize>(device: &Device, run: impl Fn() -> Tensor<D> + 'static) -> Result<Box<dyn Work>> {
-    Ok(Box::new(Once(move || read(run()), device.clone())))
+fn once<const D: usize>(run: impl Fn() -> Tensor<D> + 'static) -> Result<Box<dyn Work>> {
+    Ok(Box::new(Once(move || finished(run()))))
 }
 
-/// A tensor to be read later.
-fn read<const D: usize>(x: Tensor<D>) -> Output {
-    Box::new(move || Ok(x.into_data().iter().collect()))
-}
-
-/// Waits for what has only been asked for: part of a run's time.
-fn finished(output: Output, device: &Device) -> Result<Output> {
-    device.sync()?;
-    Ok(output)
+/// Waits for what has only been asked for, which is part of a run's time; it is read later, which is not.
+fn finished<const D: usize>(x: Tensor<D>) -> Result<Output> {
+    x.device().sync()?;
+    Ok(Box::new(move || Ok(x.into_data().iter().collect())))
 }
 
 /// A step of training a run.
@@ -108,8 +103,7 @@ impl<M: Module, L: Fn(&M) -> Tensor<1>> Work for Training<M, L> {
         let loss = (self.loss)(&model);
         let gradients = GradientsParams::from_grads(loss.backward(), &model);
         self.model = Some(self.optimizer.step(RATE, model, gradients));
-        let value = loss.clone().into_scalar::<f32>();
-        finished(Box::new(move || Ok(vec![value])), &loss.device())
+        finished(loss)
     }
 
     fn still(&mut self) -> Result<usize> {
@@ -205,7 +199,7 @@ impl Case {
             "vae-decode" | "vae-decode-32" => {
                 let (config, latents) = (AutoencoderKlConfig::sd(), self.get("x")?);
                 let net = self.loaded(config.init(device), &config.published())?;
-                once(device, move || net.decode(latents.clone()))
+                once(move || net.decode(latents.clone()))
             }
             "clip-l" => self.encoder(clip.init(device), &clip.published()),
             "t5-block" => self.encoder(t5.init(device), &t5.published()),
@@ -223,7 +217,7 @@ impl Case {
     ) -> Result<Box<dyn Work>> {
         let net = self.loaded(net, rules)?;
         if !self.name.contains("train") {
-            return once(&self.device, move || forward(&net));
+            return once(move || forward(&net));
         }
         let target: Tensor<4> = self.get("target")?;
         let loss = move |net: &M| (forward(net) - target.clone()).square().mean();
@@ -252,7 +246,7 @@ impl Case {
         let (net, ids) = (self.loaded(net, rules)?, self.ids("ids")?);
         let (mask, length) = (vec![true; ids.len()], ids.len());
         let tokens = Tokens { ids: ids.iter().map(|&id| id as u32).collect(), mask, length };
-        once(&self.device, move || net.encode(&tokens).tokens)
+        once(move || net.encode(&tokens).tokens)
     }
 
     /// AdamW with gradients that are always the same.
@@ -264,22 +258,27 @@ impl Case {
         let matrices = self.loaded(matrices, &Rules::new())?;
         let start = matrices.weights[0].val().inner();
         let (mut matrices, mut optimizer) = (Some(matrices), adamw());
-        let step = move || -> Output {
+        Ok(Box::new(Once(move || {
             let model = matrices.take().expect("put back after every step");
             let mut given = GradientsParams::new();
             for (weight, gradient) in model.weights.iter().zip(&gradients) {
                 given.register(weight.id, gradient.clone());
             }
             let model = matrices.insert(optimizer.step(RATE, model, given));
-            let (now, start) = (model.weights[0].val().inner(), start.clone());
-            Box::new(move || read((now - start) / RATE)())
-        };
-        Ok(Box::new(Once(step, self.device.clone())))
+            let (now, start) = (finished(model.weights[0].val().inner())?, start.clone());
+            Ok(Box::new(move || {
+                let start = start.into_data();
+                let moved = now()?
+                    .into_iter()
+                    .zip(start.iter::<f32>())
+                    .map(|(now, start)| (now - start) / RATE as f32);
+                Ok(moved.collect())
+            }) as Output)
+        })))
     }
 
     /// A single operation, as the networks of this workspace call it.
     fn operation(&self) -> Result<Box<dyn Work>> {
-        let device = &self.device;
         match self.name.as_str() {
             "silu" => self.pointwise(Activation::Silu),
             "gelu" => self.pointwise(Activation::Gelu),
@@ -287,15 +286,15 @@ impl Case {
             "groupnorm-silu" => {
                 let (x, weight, bias) = (self.get::<4>("x")?, self.get("w")?, self.get("b")?);
                 let norm = ops::GroupNorm { groups: 32, epsilon: 1e-5, activation: Some(Activation::Silu) };
-                once(device, move || ops::group_norm(norm, x.clone(), weight.clone(), bias.clone()))
+                once(move || ops::group_norm(norm, x.clone(), weight.clone(), bias.clone()))
             }
             "layernorm-modulate" => {
                 let [x, shift, scale] = [self.get("x")?, self.get("shift")?, self.get("scale")?];
-                once(device, move || modulate::normed(x.clone(), shift.clone(), scale.clone()))
+                once(move || modulate::normed(x.clone(), shift.clone(), scale.clone()))
             }
             "matmul" => {
                 let [left, right] = [self.get::<2>("input")?, self.get("other")?];
-                once(device, move || left.clone().matmul(right.clone()))
+                once(move || left.clone().matmul(right.clone()))
             }
             "conv" => {
                 let (x, padding) = (self.get("x")?, PaddingConfig2d::Explicit(1, 1, 1, 1));
@@ -303,16 +302,15 @@ impl Case {
                     Conv2dConfig::new([320, 320], [3, 3]).with_padding(padding).init(&self.device);
                 layer.weight = Param::from_tensor(self.get("w")?);
                 layer.bias = Some(Param::from_tensor(self.get("b")?));
-                once(device, move || conv2d(&layer, x.clone()))
+                once(move || conv2d(&layer, x.clone()))
             }
             name if name.starts_with("attention-") => {
                 let ([q, k, v], towards) =
                     ([self.get("q")?, self.get("k")?, self.get("v")?], self.get("towards")?);
                 if name.ends_with("-grad") {
-                    let gradients = move || attention_gradients([&q, &k, &v], &towards);
-                    return Ok(Box::new(Once(gradients, device.clone())));
+                    return Ok(Box::new(Once(move || attention_gradients([&q, &k, &v], &towards))));
                 }
-                once(device, move || attend(q.clone(), k.clone(), v.clone(), None))
+                once(move || attend(q.clone(), k.clone(), v.clone(), None))
             }
             name => Err(format!("canvas.rs knows no case {name:?}").into()),
         }
@@ -320,14 +318,15 @@ impl Case {
 
     fn pointwise(&self, activation: Activation) -> Result<Box<dyn Work>> {
         let input: Tensor<4> = self.get("input")?;
-        once(&self.device, move || activation.forward(input.clone()))
+        once(move || activation.forward(input.clone()))
     }
 }
 
-fn attention_gradients(inputs: [&Tensor<4>; 3], towards: &Tensor<4>) -> Output {
+fn attention_gradients(inputs: [&Tensor<4>; 3], towards: &Tensor<4>) -> Result<Output> {
     let [q, k, v] = inputs.map(|x| x.clone().detach().require_grad());
     let loss = (attend(q.clone(), k.clone(), v.clone(), None) * towards.clone()).sum();
     let gradients = loss.backward();
-    let parts = [q, k, v].map(|x| x.grad(&gradients).expect("it asks for its gradient"));
-    Box::new(move || Ok(parts.into_iter().map(|x| read(x)()).collect::<Result<Vec<_>>>()?.concat()))
+    let parts = [q, k, v].map(|x| finished(x.grad(&gradients).expect("it asks for its gradient")));
+    let parts = parts.into_iter().collect::<Result<Vec<_>>>()?;
+    Ok(Box::new(move || Ok(parts.into_iter().map(|part| part()).collect::<Result<Vec<_>>>()?.concat())))
 }

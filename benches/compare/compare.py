@@ -60,7 +60,7 @@ def main():
             print(f"  {failure}", file=sys.stderr)
             continue
         # Each at once: an hour's measurements do not vanish with the last.
-        stored[case] = {"about": about, "sides": row, "flops": flops, "peak": options.peak}
+        stored[case] = {"about": about, "sides": row, "device": options.device, "dtype": options.dtype, "flops": flops, "peak": options.peak}
         options.results.parent.mkdir(parents=True, exist_ok=True)
         options.results.write_text(json.dumps(stored, indent=1))
     print(report.tables({case: stored[case] for case in cases if case in stored}))

@@ -30,9 +30,9 @@ def machine(options, versions):
     flags = [flag for flag in ("avx2", "fma", "avx512f", "amx_tile") if re.search(rf"\b{flag}\b", cpu)]
 
     def run(*words):
-        # Where nothing is built there may be no rustc, no git and no repository.
-        known = shutil.which(words[0])
-        return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip() if known else f"no {words[0]}"
+        if not shutil.which(words[0]):
+            return ""  # where nothing is built there may be no rustc, and no git
+        return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
 
     def locked(file, name):
         found = re.search(rf'name = "{name}"\nversion = "(.*)"', (ROOT / file).read_text())
@@ -40,15 +40,21 @@ def machine(options, versions):
 
     candle = locked("benches/compare/candle/Cargo.lock", "candle-core")
     python = ", ".join(f"{name} {versions[name]}" for name in ("torch", "diffusers", "transformers"))
-    place = f"{model[1] if model else 'unknown processor'}, {os.cpu_count()} cores, {' '.join(flags)}; {options.threads} threads"
+    hardware = f"{model[1] if model else 'unknown processor'}, {os.cpu_count()} cores, {' '.join(flags)}; {options.threads} threads"
     if options.device != "cpu":
-        place = f"{run('nvidia-smi', '--query-gpu=name,driver_version', '--format=csv,noheader')}; {options.device}"
+        hardware = f"{run('nvidia-smi', '--query-gpu=name,driver_version', '--format=csv,noheader')}; {options.device}"
     return {
-        "machine": f"{place}; {options.dtype}",
-        "versions": f"{run('rustc', '--version')}; Burn {locked('Cargo.lock', 'burn')}; candle {candle}; {python}",
-        "commit": run("git", "rev-parse", "--short", "HEAD") + (" and changes" if run("git", "status", "--porcelain") else ""),
+        "machine": f"{hardware}; {options.dtype}",
+        "versions": f"{run('rustc', '--version') or 'built elsewhere'}; Burn {locked('Cargo.lock', 'burn')}; candle {candle}; {python}",
+        "commit": (run("git", "rev-parse", "--short", "HEAD") or "of unknown commit") + (" and changes" if run("git", "status", "--porcelain") else ""),
         "date": datetime.date.today().isoformat(),
     }
+
+
+def place(rows):
+    """Where rows were measured, the same for all: a device, and a precision."""
+    row = next(iter(rows.values()))
+    return row.get("device", "cpu"), row.get("dtype", "f32")
 
 
 def number(value):
@@ -126,8 +132,7 @@ def tables(rows):
         first = sides.get("torch.compile", {}).get("first")
         return [f"{first:.1f} s" if first else "-"]
 
-    places = {row["about"]["machine"] for row in rows.values()}
-    on_gpu = not any("threads" in place for place in places)
+    on_gpu = place(rows)[0] != "cpu"
     sides = ON_GPU if on_gpu else SIDES
     to = ["torch"] if on_gpu else ["torch", "candle"]
 
@@ -154,11 +159,10 @@ def tables(rows):
 def write(rows):
     """Replaces what is between the two marks of RESULTS.md for rows of this device; without them, begins a section."""
     page = RESULTS.read_text()
-    place = next(iter(rows.values()))["about"]["machine"]
-    device = "" if place.endswith(" threads; f32") else " " + " ".join(place.split("; ")[-2:])  # "cuda bf16"
-    marks = [mark.format(device) for mark in MARKS]
+    name = "" if place(rows) == ("cpu", "f32") else " " + " ".join(place(rows))
+    marks = [mark.format(name) for mark in MARKS]
     if any(mark not in page for mark in marks):
-        page += NEW_SECTION.format(f":{device}" if device else " and candle", *marks)
+        page += NEW_SECTION.format(f":{name}" if name else " and candle", *marks)
     before, rest = page.split(marks[0], 1)
     RESULTS.write_text(f"{before}{marks[0]}\n\n{tables(rows)}\n\n{marks[1]}{rest.split(marks[1], 1)[1]}")
 

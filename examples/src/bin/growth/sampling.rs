@@ -22,15 +22,13 @@ pub fn section(device: &Device, folder: &Path) -> Result<String> {
     let mut all = Vec::new();
     for name in SAMPLERS {
         let sampler = by_name::sampler::<4>(name)?;
-        let grids = STEPS.map(|steps| Timesteps::uniform().levels(&*process.schedule, steps));
-        let grids = grids.into_iter().collect::<Result<Vec<_>, _>>()?;
         all.push(Series::measure(name, &STEPS, |steps| {
-            let levels = &grids[STEPS.iter().position(|&found| found == steps).expect("one of them")];
+            let levels = Timesteps::uniform().levels(&*process.schedule, steps).expect("times of a flow");
             Cost::of(|| {
                 let mut noise = Seeded::new(0, [0]);
                 let start = noise.normal_like(&Tensor::<4>::zeros([1, 4, 32, 32], device));
                 let run =
-                    Run::new(&sampler, &process.schedule, levels, &mut noise).expect("a grid of its own");
+                    Run::new(&sampler, &process.schedule, &levels, &mut noise).expect("levels of its own");
                 run.sample(|x, level| denoiser.denoise(x, &[level], &class), start)
             })
         }));

@@ -30,7 +30,9 @@ const USAGE: &str = "recompute (dit-s | dit-b | unet) BATCH (whole | balanced | 
 fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let [model, batch, mode] = &args[..] else { return Err(USAGE.into()) };
-    let (batch, (device, blocks)) = (batch.parse()?, mode_of(mode)?);
+    let number = batch.parse().ok().filter(|&batch| batch > 0);
+    let batch = number.ok_or_else(|| format!("{batch:?} is no number of images: {USAGE}"))?;
+    let (device, blocks) = mode_of(mode)?;
     match model.as_str() {
         "dit-s" => dit(&DitConfig::small(32), batch, &device, blocks),
         "dit-b" => dit(&DitConfig::base(32), batch, &device, blocks),
@@ -46,9 +48,14 @@ fn mode_of(mode: &str) -> Result<(Device, Option<usize>)> {
     Ok(match (mode, mode.strip_prefix("balanced-")) {
         ("whole", _) => (device, None),
         ("balanced", _) => (device.gradient_checkpointing(), None),
-        (_, Some(blocks)) => (device.gradient_checkpointing(), Some(blocks.parse()?)),
-        (blocks, None) => (device, Some(blocks.parse()?)),
+        (_, Some(blocks)) => (device.gradient_checkpointing(), Some(blocks_of(blocks)?)),
+        (blocks, None) => (device, Some(blocks_of(blocks)?)),
     })
+}
+
+fn blocks_of(word: &str) -> Result<usize> {
+    let blocks = word.parse().ok().filter(|&blocks| blocks > 0);
+    blocks.ok_or_else(|| format!("{word:?} is no mode, and no number of blocks: {USAGE}").into())
 }
 
 fn dit(config: &DitConfig, batch: usize, device: &Device, blocks: Option<usize>) -> Result<()> {

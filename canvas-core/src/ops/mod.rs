@@ -5,7 +5,8 @@
 //! processor has, on all cores, with a backward pass written by hand. Answers differ by rounding only, and do not depend on
 //! the number of cores.
 //!
-//! The kernels need the feature `flex`; [`use_kernels`] or `CANVAS_KERNELS=off` in the environment turns them off.
+//! The kernels need the feature `flex`; [`use_kernels`] or `CANVAS_KERNELS=off` in the environment turns them off, and
+//! `CANVAS_KERNELS=avx2` keeps them from AVX-512.
 //!
 //! # Example
 //! ```

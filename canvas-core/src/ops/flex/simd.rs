@@ -3,6 +3,8 @@
 //! Functions of arithmetic, and closures of more than a few operations, are `#[inline(always)]`: one that the compiler
 //! leaves by itself does not know which instructions there are, and calls a function for each of them.
 
+#[cfg(target_arch = "x86_64")]
+use crate::ops::switch::avx512_is_on;
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 use std::mem::MaybeUninit;
@@ -46,8 +48,14 @@ pub fn map<const N: usize, const M: usize, F: Lanes<N, M>>(
 pub fn dispatch<K: WithSimd>(kernel: K) -> K::Output {
     // By itself `Arch` looks for these only where a feature of pulp asks for it.
     #[cfg(target_arch = "x86_64")]
-    if let Some(simd) = pulp::x86::V3::try_new() {
-        return Simd::vectorize(simd, kernel);
+    {
+        use pulp::x86::{V3, V4};
+        if let Some(simd) = avx512_is_on().then(V4::try_new).flatten() {
+            return Simd::vectorize(simd, kernel);
+        }
+        if let Some(simd) = V3::try_new() {
+            return Simd::vectorize(simd, kernel);
+        }
     }
     Arch::new().dispatch(kernel)
 }

@@ -116,14 +116,19 @@ def case(label, model, mask):
     return {f"{label}.{name}": value.detach().float().contiguous() for name, value in tensors.items()}
 
 
-first = CLIPTextModel(CLIPTextConfig(**SIZES, hidden_act="quick_gelu", eos_token_id=2))
-# Rows' first 7 is not their largest id, the width of the projection not that of the states.
-second = CLIPTextModelWithProjection(
-    CLIPTextConfig(**SIZES, hidden_act="gelu", eos_token_id=7, projection_dim=24, layer_norm_eps=1e-3)
-)
-tensors = case("quick", first, None) | case("projected", second, MASK)
-FOLDER.mkdir(parents=True, exist_ok=True)
-notes = {"transformers": transformers.__version__, "torch": torch.__version__, "script": "tools/fixtures_clip.py"}
-save_file(tensors, FOLDER / "clip.safetensors", metadata=notes)
-save_file(vision(), FOLDER / "clip_vision.safetensors", metadata=notes)
-print(len(tensors), {name: (tuple(v.shape), f"{v.abs().max():.3g}") for name, v in tensors.items() if ".grad" not in name})
+def main():
+    first = CLIPTextModel(CLIPTextConfig(**SIZES, hidden_act="quick_gelu", eos_token_id=2))
+    # Rows' first 7 is not their largest id, the width of the projection not that of the states.
+    second = CLIPTextModelWithProjection(
+        CLIPTextConfig(**SIZES, hidden_act="gelu", eos_token_id=7, projection_dim=24, layer_norm_eps=1e-3)
+    )
+    tensors = case("quick", first, None) | case("projected", second, MASK)
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    notes = {"transformers": transformers.__version__, "torch": torch.__version__, "script": "tools/fixtures_clip.py"}
+    save_file(tensors, FOLDER / "clip.safetensors", metadata=notes)
+    save_file(vision(), FOLDER / "clip_vision.safetensors", metadata=notes)
+    print(len(tensors), {name: (tuple(v.shape), f"{v.abs().max():.3g}") for name, v in tensors.items() if ".grad" not in name})
+
+
+if __name__ == "__main__":
+    main()

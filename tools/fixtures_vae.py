@@ -266,14 +266,19 @@ def published():
     print({name: sum(p.numel() for p in model.parameters()) for name, model in models.items()})
 
 
-FOLDER.mkdir(parents=True, exist_ok=True)
-torch.set_num_threads(1)
-kl()
-vq("vq.safetensors", True, latent_channels=3, vq_embed_dim=5)
-vq("vq_plain.safetensors", False, latent_channels=4, mid_block_add_attention=False)
-tiled()
-published()
-ends = ["encoder.stages.0.conv.weight", "decoder.stages.1.conv.weight"]
-tiny("tiny.safetensors", (1, 2, 1), 1, ends + ["encoder.stages.1.blocks.1.conv2.bias"])
-tiny("tiny_patch.safetensors", (0, 1), 2, ends)
-(FOLDER / "names.json").write_text(json.dumps(NAMES, indent=0, sort_keys=True) + "\n")
+def main():
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(1)
+    kl()
+    vq("vq.safetensors", True, latent_channels=3, vq_embed_dim=5)
+    vq("vq_plain.safetensors", False, latent_channels=4, mid_block_add_attention=False)
+    tiled()
+    published()
+    ends = ["encoder.stages.0.conv.weight", "decoder.stages.1.conv.weight"]
+    tiny("tiny.safetensors", (1, 2, 1), 1, ends + ["encoder.stages.1.blocks.1.conv2.bias"])
+    tiny("tiny_patch.safetensors", (0, 1), 2, ends)
+    (FOLDER / "names.json").write_text(json.dumps(NAMES, indent=0, sort_keys=True) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -99,7 +99,7 @@ fn measured<M: Module>(
     losses: impl Fn(&M, usize) -> Tensor<1>,
 ) -> Result<()> {
     let mut state = TrainState::new(model, AdamW::default());
-    let options = StepOptions { rate: 1e-4, clip: 1.0, ema: Ema { limit: 0.999 } };
+    let options = StepOptions { rate: 1e-4, clip: 1.0, ema: Ema::WarmUp { limit: 0.999 } };
     let estimate = state.estimate_memory(&losses, batch, blocks).ok_or("the allocator counts")?;
     println!("estimate {} MiB: {estimate}", estimate.total() >> 20);
     PeakAlloc.reset_peak_usage();

@@ -1,6 +1,7 @@
 //! Objectives, optimisation steps, averaging, checkpoints and data order.
 
 mod adamw;
+pub mod adapters;
 mod checkpoint;
 mod clip;
 mod ema;
@@ -9,18 +10,23 @@ mod memory;
 mod objective;
 mod optimizer;
 mod order;
+pub mod post_hoc;
 mod rate;
+pub mod representation;
 mod state;
 
 pub use adamw::AdamW;
 pub use checkpoint::{Checkpoint, CheckpointError, Checkpoints};
 pub use clip::clip_global_norm;
-pub use ema::Ema;
+pub use ema::{Ema, Moment, power_of_width};
 pub use log::Log;
 pub use memory::TrainMemory;
-pub use objective::{LevelDistribution, Objective, Weighting};
+pub use objective::{
+    ChainStep, Distance, Draws, LevelDistribution, Noised, Objective, Weighting, multi_resolution, offset,
+    variational_bound,
+};
 pub use optimizer::{ModuleOptimizer, StateError};
 pub use order::Order;
 pub use peak_alloc::PeakAlloc;
-pub use rate::LearningRate;
+pub use rate::{Decay, LearningRate};
 pub use state::{NonFinite, StepOptions, StepReport, TrainState};

@@ -11,7 +11,7 @@ use std::fmt;
 /// What training takes of memory, in bytes: see [`TrainState::estimate_memory`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TrainMemory {
-    /// What is there all the time: parameters, their average, what the optimizer keeps, and all else that the program has.
+    /// What is there all the time: parameters, their averages, what the optimizer keeps, and all else that the program has.
     pub held: u64,
     /// What a step takes beside it at its highest: activations, gradients, and what layers work with.
     pub step: u64,
@@ -96,9 +96,9 @@ impl<M: Module, O: Optimizer> TrainState<M, O> {
             return None; // less than a byte for a number: nothing counts, or they are not the process's
         }
         let [one, two] = [1, 2.min(batch)].map(see);
-        // Before the first step the average is the model itself.
-        let average = if self.steps == 0 { one.gradients } else { 0 };
-        let held = alive() + average + self.moments_to_come();
+        // Before the first step the averages are the model itself.
+        let averages = if self.steps == 0 { one.gradients * (1 + self.others().count() as u64) } else { 0 };
+        let held = alive() + averages + self.moments_to_come();
 
         let further = two.activations.saturating_sub(one.activations).max(1);
         let few = 1 + one.gradients.saturating_sub(one.activations).div_ceil(further) as usize;

@@ -15,10 +15,29 @@ const NONE: &str = "#none";
 ///
 /// Burn's own driver restores states on its default device (a GPU that may not be there) and skips states it
 /// cannot read; this one restores on the parameters' device, by name, all or nothing.
+///
+/// # Example
+/// Norms and biases without weight decay, the text encoder at a tenth of the rate:
+/// ```
+/// use canvas_train::{AdamW, ModuleOptimizer};
+/// let plain = AdamW { weight_decay: 0.0, ..AdamW::default() };
+/// let optimizer = ModuleOptimizer::new(AdamW::default())
+///     .with_group(|name| name.starts_with("text."), AdamW::default(), 0.1)
+///     .with_group(|name| name.ends_with(".bias") || name.ends_with(".gamma"), plain, 1.0);
+/// ```
 #[derive(Clone)]
 pub struct ModuleOptimizer<O> {
     optimizer: O,
+    groups: Vec<Group<O>>,
     states: HashMap<ParamId, DynState>,
+}
+
+/// Parameters with settings of their own.
+#[derive(Clone)]
+struct Group<O> {
+    holds: fn(&str) -> bool,
+    optimizer: O,
+    factor: f64,
 }
 
 /// A saved optimizer does not belong to the module.
@@ -29,12 +48,30 @@ pub struct StateError(String);
 impl<O: Optimizer> ModuleOptimizer<O> {
     /// Without state, as at the start of training.
     pub fn new(optimizer: O) -> Self {
-        Self { optimizer, states: HashMap::new() }
+        Self { optimizer, groups: Vec::new(), states: HashMap::new() }
+    }
+
+    /// Gives the parameters whose names (their paths, as in a checkpoint) are in a group another optimizer, and a factor on the
+    /// rate. A parameter is in the first group that holds it.
+    #[must_use]
+    pub fn with_group(mut self, holds: fn(&str) -> bool, optimizer: O, factor: f64) -> Self {
+        self.groups.push(Group { holds, optimizer, factor });
+        self
     }
 
     /// One step: parameters without a gradient stay as they are.
     pub fn step<M: Module>(&mut self, rate: f64, module: M, grads: GradientsParams) -> M {
-        module.map(&mut Update { driver: self, grads, rate })
+        module.map(&mut Update { driver: self, grads, rate, path: Vec::new() })
+    }
+
+    /// The optimizer of a parameter, and the factor on its rate.
+    fn of(&self, path: &[String]) -> (&O, f64) {
+        if self.groups.is_empty() {
+            return (&self.optimizer, 1.0);
+        }
+        let name = path.join(".");
+        let group = self.groups.iter().find(|group| (group.holds)(&name));
+        group.map_or((&self.optimizer, 1.0), |group| (&group.optimizer, group.factor))
     }
 
     /// Bytes that will be kept for the trained parameters that have no state yet, one after the other with a gradient of
@@ -147,15 +184,23 @@ struct Update<'a, O> {
     driver: &'a mut ModuleOptimizer<O>,
     grads: GradientsParams,
     rate: f64,
+    path: Vec<String>,
 }
 
 impl<O: Optimizer> ModuleMapper for Update<'_, O> {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.path.push(name.to_owned());
+    }
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.pop();
+    }
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         let Some(grad) = self.grads.remove::<D>(param.id) else { return param };
         let (id, value, mapper) = param.consume();
         let trained = value.is_require_grad();
         let state = self.driver.states.remove(&id).map(DynState::downcast::<O::State<D>>);
-        let (value, state) = self.driver.optimizer.step(self.rate, value.inner(), grad.inner(), state);
+        let (optimizer, factor) = self.driver.of(&self.path);
+        let (value, state) = optimizer.step(self.rate * factor, value.inner(), grad.inner(), state);
         if let Some(state) = state {
             self.driver.states.insert(id, DynState::create(state, D));
         }

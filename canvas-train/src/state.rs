@@ -1,12 +1,14 @@
 //! Everything that changes while a model trains, in one value that is saved and restored exactly.
 
+use crate::ema::Moment;
 use crate::{CheckpointError, Ema, ModuleOptimizer, clip_global_norm};
 use burn::module::Module;
-use burn::optim::{GradientsParams, Optimizer};
+use burn::optim::{GradientsAccumulator, GradientsParams, Optimizer};
 use burn::prelude::*;
 use canvas_core::{params, recompute, weights};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::Path;
 
 /// A model in training.
@@ -22,6 +24,7 @@ pub struct TrainState<M, O> {
     /// Optimizer steps taken.
     pub steps: u64,
     optimizer: ModuleOptimizer<O>,
+    others: Vec<(Ema, M)>,
 }
 
 /// What one step did.
@@ -52,7 +55,7 @@ pub struct StepOptions {
     pub rate: f64,
     /// Largest joint norm of the gradients.
     pub clip: f64,
-    /// The moving average.
+    /// How [`TrainState::average`] moves.
     pub ema: Ema,
 }
 
@@ -62,17 +65,49 @@ struct Counters {
     steps: u64,
 }
 
+impl NonFinite {
+    /// As rows of the batch from one that begins so many images before.
+    fn later(mut self, start: usize) -> Self {
+        self.rows.iter_mut().for_each(|row| *row += start);
+        self
+    }
+}
+
+/// The file of an average beside the first.
+fn other(number: usize) -> String {
+    format!("average-{}.safetensors", number + 2)
+}
+
 impl<M: Module, O: Optimizer> TrainState<M, O> {
     /// At the start of training. Parameters are realised here, before the average is cloned from them.
     ///
     /// # Panics
     /// If the model's device does not track gradients.
     pub fn new(model: M, optimizer: O) -> Self {
+        Self::with_groups(model, ModuleOptimizer::new(optimizer))
+    }
+
+    /// As [`new`](Self::new), with settings of their own for [groups](ModuleOptimizer::with_group) of parameters.
+    ///
+    /// # Panics
+    /// If the model's device does not track gradients.
+    pub fn with_groups(model: M, optimizer: ModuleOptimizer<O>) -> Self {
         let model = params::realise(model);
         let tracked = model.devices().first().is_none_or(Device::is_autodiff);
         assert!(tracked, "train on a device with autodiff: device.autodiff()");
         let average = model.valid();
-        Self { model, average, images: 0, steps: 0, optimizer: ModuleOptimizer::new(optimizer) }
+        Self { model, average, images: 0, steps: 0, optimizer, others: Vec::new() }
+    }
+
+    /// Keeps one more average, from now on: saved and restored with the rest. Those that are
+    /// [power functions](Ema::Power) make any other when training is over ([`crate::post_hoc`]).
+    pub fn also_average(&mut self, ema: Ema) {
+        self.others.push((ema, self.model.valid()));
+    }
+
+    /// The averages that are kept beside [`average`](Self::average), in the order in which they were asked for.
+    pub fn others(&self) -> impl Iterator<Item = (Ema, &M)> {
+        self.others.iter().map(|(ema, model)| (*ema, model))
     }
 
     /// Takes one step on per-sample losses `[B]`: mean, backward, clip, update, average.
@@ -105,6 +140,36 @@ impl<M: Module, O: Optimizer> TrainState<M, O> {
         self.update(&values, grads, options)
     }
 
+    /// As [`step`](Self::step), a few images of the batch at a time: their gradients are added up, so that a batch needs the
+    /// memory of `at_once` images. It is the same step but for rounding.
+    ///
+    /// `losses` computes those of some of the images `0..batch`.
+    ///
+    /// # Errors
+    /// If a loss or the gradient is not finite: nothing is changed.
+    ///
+    /// # Panics
+    /// If `batch` or `at_once` is 0, or there are not as many losses as images.
+    pub fn step_accumulated(
+        &mut self,
+        losses: impl Fn(&M, Range<usize>) -> Tensor<1>,
+        batch: usize,
+        at_once: usize,
+        options: &StepOptions,
+    ) -> Result<StepReport, NonFinite> {
+        assert!(batch > 0 && at_once > 0, "a batch of {batch}, {at_once} at once");
+        let (mut values, mut sums) = (Vec::with_capacity(batch), GradientsAccumulator::<M>::new());
+        for start in (0..batch).step_by(at_once) {
+            let part = start..batch.min(start + at_once);
+            let some = losses(&self.model, part.clone());
+            assert_eq!(some.dims(), [part.len()], "losses of images {part:?}");
+            values.extend(self.finite(&some).map_err(|error| error.later(start))?);
+            let loss = some.sum() / batch as f64;
+            sums.accumulate(&self.model, GradientsParams::from_grads(loss.backward(), &self.model));
+        }
+        self.update(&values, sums.grads(), options)
+    }
+
     /// Bytes that the optimizer will keep for parameters it has not seen yet.
     pub(crate) fn moments_to_come(&self) -> u64 {
         self.optimizer.bytes_to_come(&self.model)
@@ -135,15 +200,21 @@ impl<M: Module, O: Optimizer> TrainState<M, O> {
         // Given away, not cloned: what nobody else holds is changed in place. The average stands in for it meanwhile.
         let model = std::mem::replace(&mut self.model, self.average.clone());
         self.model = self.optimizer.step(options.rate, model, grads);
+        let batch = values.len() as u64;
+        self.images += batch;
+        let moment = Moment { step: self.steps, images: self.images, batch };
         let average = std::mem::replace(&mut self.average, self.model.valid());
-        self.average = options.ema.update(average, &self.model, self.steps);
-        self.images += values.len() as u64;
+        self.average = options.ema.update(average, &self.model, moment);
+        for (ema, average) in &mut self.others {
+            let before = std::mem::replace(average, self.average.clone());
+            *average = ema.update(before, &self.model, moment);
+        }
         self.steps += 1;
         Ok(StepReport { loss: values.iter().sum::<f64>() / values.len() as f64, grad_norm })
     }
 
-    /// Writes model, average, optimizer and counters into a folder, as `model.safetensors`,
-    /// `average.safetensors`, `optimizer.safetensors` and `counters.json`.
+    /// Writes model, averages, optimizer and counters into a folder, as `model.safetensors`,
+    /// `average.safetensors` (the others as `average-2.safetensors` and so on), `optimizer.safetensors` and `counters.json`.
     ///
     /// # Errors
     /// Names the file.
@@ -151,6 +222,9 @@ impl<M: Module, O: Optimizer> TrainState<M, O> {
         let none = BTreeMap::new();
         weights::save(&self.model, &folder.join("model.safetensors"), &none)?;
         weights::save(&self.average, &folder.join("average.safetensors"), &none)?;
+        for (number, (_, average)) in self.others.iter().enumerate() {
+            weights::save(average, &folder.join(other(number)), &none)?;
+        }
         let state = self.optimizer.export(&self.model);
         weights::write_tensors(&folder.join("optimizer.safetensors"), &state, &none)?;
         let counters = Counters { images: self.images, steps: self.steps };
@@ -158,7 +232,7 @@ impl<M: Module, O: Optimizer> TrainState<M, O> {
         Ok(weights::write_atomically(&folder.join("counters.json"), &counters)?)
     }
 
-    /// Restores what [`save`](Self::save) wrote, exactly.
+    /// Restores what [`save`](Self::save) wrote, exactly, into a state of which the same averages were asked.
     ///
     /// # Errors
     /// Names the file, and every parameter that does not fit; the state is as it was.
@@ -172,12 +246,23 @@ impl<M: Module, O: Optimizer> TrainState<M, O> {
             serde_json::from_slice(&text).map_err(|error| content(&path, error.to_string()))?;
         let model = weights::load(self.model.clone(), &folder.join("model.safetensors"), &[])?;
         let average = weights::load(self.average.clone(), &folder.join("average.safetensors"), &[])?;
+        let mut others = Vec::new();
+        for (number, (ema, old)) in self.others.iter().enumerate() {
+            others.push((*ema, weights::load(old.clone(), &folder.join(other(number)), &[])?));
+        }
+        let left = folder.join(other(others.len()));
+        if left.exists() {
+            return Err(content(
+                &left,
+                format!("it has more averages than the {} kept here", others.len() + 1),
+            ));
+        }
         let path = folder.join("optimizer.safetensors");
         let device = average.devices().first().cloned().expect("a model with parameters");
         self.optimizer
             .import(&model, weights::read_tensors(&path)?, &device)
             .map_err(|error| content(&path, error.to_string()))?;
-        (self.model, self.average) = (model, average);
+        (self.model, self.average, self.others) = (model, average, others);
         (self.images, self.steps) = (counters.images, counters.steps);
         Ok(())
     }

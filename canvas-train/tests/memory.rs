@@ -28,7 +28,7 @@ fn losses(device: &Device) -> impl Fn(&Vec<Linear>, usize) -> Tensor<1> {
 fn training_takes_what_was_estimated() {
     let device = Device::flex().autodiff();
     let losses = losses(&device);
-    let options = StepOptions { rate: 1e-3, clip: 1.0, ema: Ema { limit: 0.9 } };
+    let options = StepOptions { rate: 1e-3, clip: 1.0, ema: Ema::WarmUp { limit: 0.9 } };
     for blocks in [None, Some(1), Some(4)] {
         for images in [1, 7, 40] {
             let before = PeakAlloc.current_usage() as f64;

@@ -2,7 +2,7 @@
 
 use crate::emoji_set::Which;
 use anyhow::{Context, Result, anyhow, bail};
-use canvas_train::LearningRate;
+use canvas_train::{Decay, LearningRate};
 use canvas_vae::AutoencoderTinyConfig;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -29,7 +29,8 @@ pub struct StageConfig {
 impl StageConfig {
     /// Warm-up over a twentieth, then a half cosine to a twentieth of the peak.
     pub fn rate(&self) -> LearningRate {
-        LearningRate { peak: self.peak_rate, floor: 0.05, warmup: self.images / 20, total: self.images }
+        let decay = Decay::Cosine { floor: 0.05, total: self.images };
+        LearningRate { peak: self.peak_rate, warmup: self.images / 20, decay }
     }
 
     /// Whether one of `times` evenly spaced marks lies in `(before, after]`; the end is one.

@@ -13,7 +13,7 @@ use anyhow::Result;
 use burn::prelude::*;
 use canvas_core::{LatentScale, Level, Noise, Process, Seeded, TextEncoder, Tokens, generator, seed_for};
 use canvas_text::WordTokenizer;
-use canvas_train::{Log, Objective, Order, Weighting};
+use canvas_train::{Draws, Log, Noised, Objective, Order};
 use canvas_vae::AutoencoderTiny;
 use image::RgbImage;
 use rand::RngExt as _;
@@ -122,18 +122,17 @@ impl<'a> DenoiserTask<'a> {
     ) -> Result<Self> {
         let (process, levels) = process(&config.prediction)?;
         let order = Order::new(seed_for(config.seed, "denoiser"), data.trained.dims()[0]);
-        let objective = Objective { levels, weighting: Weighting::Uniform };
+        let objective = Objective { levels, ..Objective::default() };
         let (folder, device) = (folder.to_owned(), device.clone());
         Ok(Self { config, set, data, autoencoder, process, objective, order, folder, device })
     }
 
     /// Draws levels and dropped captions; image `n` of the run always has the same.
     fn draws(&self, numbers: &[u64]) -> (Vec<Level>, Vec<bool>) {
-        let seed = seed_for(self.config.seed, "levels");
+        let [levels, captions] = ["levels", "captions"].map(|purpose| seed_for(self.config.seed, purpose));
         let draw = |&number: &u64| {
-            let mut generator = generator(seed, number, 0);
-            let dropped = generator.random::<f64>() < self.config.caption_dropout;
-            (self.objective.levels.draw(&*self.process.schedule, &mut generator), dropped)
+            let level = self.objective.level(&*self.process.schedule, Draws::Stratified.at(levels, number));
+            (level, generator(captions, number, 0).random::<f64>() < self.config.caption_dropout)
         };
         numbers.iter().map(draw).unzip()
     }
@@ -154,9 +153,8 @@ impl<'a> DenoiserTask<'a> {
         let loss = |level: &Level| {
             let mut noise = Seeded::new(seed_for(self.config.seed, "evaluation"), numbers.clone());
             let eps = noise.normal_like(latents);
-            let at = vec![*level; batch];
-            let network = self.process.denoiser(&model.backbone);
-            let losses = self.objective.losses(network, latents.clone(), eps, &at, &cond);
+            let noised = Noised::new(latents.clone(), eps, vec![*level; batch]);
+            let losses = self.objective.losses(self.process.denoiser(&model.backbone), &noised, &cond);
             losses.mean().into_scalar::<f64>()
         };
         Ok(fixed_levels(&self.process)?.iter().map(loss).collect())
@@ -185,8 +183,8 @@ impl<B: Network> Task<TextToImage<B>> for DenoiserTask<'_> {
         let tokens = drop_captions(&self.data.trained_tokens.select(&rows), &self.data.null, &dropped);
 
         let cond = model.text.encode(&tokens);
-        let network = self.process.denoiser(&model.backbone);
-        self.objective.losses(network, x0.to_device(&self.device), eps.to_device(&self.device), &at, &cond)
+        let noised = Noised::new(x0.to_device(&self.device), eps.to_device(&self.device), at);
+        self.objective.losses(self.process.denoiser(&model.backbone), &noised, &cond)
     }
 
     fn evaluate(&mut self, average: &TextToImage<B>, images: u64, stage: &Stage) -> Result<()> {

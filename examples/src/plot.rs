@@ -29,6 +29,8 @@ pub enum Mark {
     Bars,
     /// A line whose points, and whose place in the legend, have a shape that no curve nearby has.
     Shapes,
+    /// Small dots, and no line.
+    Dots,
 }
 
 /// Points to show together under one name.
@@ -270,6 +272,11 @@ fn draw(plot: &mut RgbImage, panel: &Panel, points: &[Points]) -> Result<()> {
 /// Draws a curve that is a line, and its points where they are few.
 fn draw_line(chart: &mut Chart, points: &Points, mark: Mark, [r, g, b]: [u8; 3]) -> Result<()> {
     let colour = RGBColor(r, g, b);
+    if mark == Mark::Dots {
+        let dot = |&at: &(f64, f64)| Circle::new(at, SCALE as i32, colour.filled());
+        chart.draw_series(points.iter().map(dot)).map_err(plain)?;
+        return Ok(());
+    }
     let full = mark != Mark::Faint;
     let wide = if full { 2 * SCALE } else { SCALE };
     let thin = thinned(points);
@@ -404,7 +411,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("plot.png");
         for points in data {
-            for mark in [Mark::Line, Mark::Faint, Mark::Bars, Mark::Shapes] {
+            for mark in [Mark::Line, Mark::Faint, Mark::Bars, Mark::Shapes, Mark::Dots] {
                 for (log_x, log_y) in [(false, false), (false, true), (true, true)] {
                     let mut panel = Panel { log_x, ..panel(log_y, points.clone()) };
                     panel.curves[0].mark = mark;

@@ -86,7 +86,7 @@ impl TrainLoop<'_> {
             let options = StepOptions {
                 rate: rate.at(start + batch as u64),
                 clip: CLIP,
-                ema: Ema { limit: config.ema },
+                ema: Ema::WarmUp { limit: config.ema },
             };
             let step = state
                 .step(losses, &options)
@@ -149,7 +149,7 @@ fn optimizer(config: &StageConfig) -> AdamW {
 pub fn speed<M: Module>(model: M, task: &impl Task<M>, config: &StageConfig) -> Result<f64> {
     const STEPS: u64 = 8;
     let mut state = TrainState::new(model, optimizer(config));
-    let options = StepOptions { rate: 0.0, clip: CLIP, ema: Ema { limit: config.ema } };
+    let options = StepOptions { rate: 0.0, clip: CLIP, ema: Ema::WarmUp { limit: config.ema } };
     let mut fastest = f64::INFINITY;
     for step in 0..STEPS {
         let begun = Instant::now();

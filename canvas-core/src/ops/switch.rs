@@ -12,7 +12,10 @@ static STATE: AtomicU8 = AtomicU8::new(UNREAD);
 /// `CANVAS_KERNELS`.
 static SAID: LazyLock<Option<String>> = LazyLock::new(|| {
     let said = std::env::var_os("CANVAS_KERNELS")?.to_string_lossy().into_owned();
-    assert!(["off", "avx2"].contains(&&*said), "CANVAS_KERNELS={said}: it can be off or avx2, or not be there");
+    assert!(
+        ["off", "avx2"].contains(&&*said),
+        "CANVAS_KERNELS={said}: it can be off or avx2, or not be there"
+    );
     Some(said)
 });
 

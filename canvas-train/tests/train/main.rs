@@ -1,13 +1,20 @@
 //! Optimisation steps, states, checkpoints, logs, order and objectives through their public interface.
 
+mod adapters;
 mod checkpoint;
 mod clip;
+mod distance;
 mod ema;
+mod levels;
 mod log;
+mod noised;
 mod objective;
 mod optimizer;
 mod order;
+mod parity;
+mod post_hoc;
 mod rate;
+mod representation;
 mod state;
 
 use burn::module::{Module, Param, ParamId};

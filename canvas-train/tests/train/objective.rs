@@ -1,17 +1,17 @@
 use crate::{Net, close, tensor};
 use burn::prelude::*;
 use canvas_core::{
-    Backbone, Denoiser, Level, NoiseSchedule, Preconditioned, Prediction, Unconditional, generator, params,
+    Backbone, Denoiser, Level, NoiseSchedule, Preconditioned, Prediction, Unconditional, params,
 };
 use canvas_sched::{by_name, predict, schedule};
-use canvas_train::{LevelDistribution, Objective, Weighting};
+use canvas_train::{Draws, LevelDistribution, Noised, Objective, Weighting};
 use std::cell::RefCell;
 
 const COUNT: usize = 20_000;
 
-/// Levels of a distribution, one generator an image.
+/// Levels of a distribution for many images.
 fn drawn(levels: LevelDistribution, schedule: &dyn NoiseSchedule) -> Vec<Level> {
-    (0..COUNT as u64).map(|image| levels.draw(schedule, &mut generator(11, image, 0))).collect()
+    (0..COUNT as u64).map(|image| levels.level(schedule, Draws::Independent.at(11, image))).collect()
 }
 
 fn moments(values: &[f64]) -> (f64, f64) {
@@ -80,7 +80,7 @@ fn extreme_draws_stay_on_the_schedule() {
             LevelDistribution::LogitNormal { mean: 0.0, std: 500.0 },
         ] {
             for image in 0..200 {
-                let level = levels.draw(&*schedule, &mut generator(1, image, 0));
+                let level = levels.level(&*schedule, Draws::Independent.at(1, image));
                 assert!(level.alpha.is_finite() && level.sigma.is_finite(), "{name} {levels:?} {level:?}");
                 assert!(level.alpha >= 0.0 && level.sigma >= 0.0, "{name} {levels:?} {level:?}");
             }
@@ -143,12 +143,11 @@ fn levels(schedule: &dyn NoiseSchedule) -> Vec<Level> {
     [0.0, 0.1, 0.5, 0.9, 1.0].map(|t| schedule.level(t)).to_vec()
 }
 
-const UNIFORM: Objective = Objective { levels: LevelDistribution::Uniform, weighting: Weighting::Uniform };
-
 fn losses(network: &Perfect, prediction: &dyn Prediction, at: &[Level], weighting: Weighting) -> Vec<f64> {
     let network = Preconditioned { backbone: network, prediction };
-    let objective = Objective { weighting, ..UNIFORM };
-    let losses = objective.losses(network, x0(), eps(), at, &Unconditional(ROWS));
+    let objective = Objective { weighting, ..Objective::default() };
+    let noised = Noised::new(x0(), eps(), at.to_vec());
+    let losses = objective.losses(network, &noised, &Unconditional(ROWS));
     losses.into_data().iter::<f64>().collect()
 }
 
@@ -252,13 +251,15 @@ fn a_row_alone_has_the_loss_it_has_in_a_batch() {
     let at = levels(&schedule::Flow::default());
     let (x0, eps) = (x0().slice([0..ROWS, 0..2]), eps().slice([0..ROWS, 0..2]));
     let network = || Preconditioned { backbone: &net, prediction: &predict::Velocity };
-    let objective = Objective { weighting: Weighting::MinSnr { gamma: 2.0 }, ..UNIFORM };
-    let together = objective.losses(network(), x0.clone(), eps.clone(), &at, &Unconditional(ROWS));
+    let objective = Objective { weighting: Weighting::MinSnr { gamma: 2.0 }, ..Objective::default() };
+    let noised = Noised::new(x0.clone(), eps.clone(), at.clone());
+    let together = objective.losses(network(), &noised, &Unconditional(ROWS));
     assert_eq!(together.dims(), [ROWS]);
     let mut distinct = Vec::new();
     for (row, found) in together.into_data().iter::<f64>().enumerate() {
         let (x0, eps) = (x0.clone().narrow(0, row, 1), eps.clone().narrow(0, row, 1));
-        let alone = objective.losses(network(), x0, eps, &at[row..=row], &Unconditional(1));
+        let alone = Noised::new(x0, eps, at[row..=row].to_vec());
+        let alone = objective.losses(network(), &alone, &Unconditional(1));
         close(found, alone.into_data().iter::<f64>().next().unwrap(), 1e-6);
         distinct.push(found);
     }
@@ -281,7 +282,8 @@ fn losses_of_images_are_means_over_channels_and_pixels() {
     let x0: Tensor<4> = tensor(values.clone(), [2, 2, 3, 4], &device);
     let network = Preconditioned { backbone: &Zero, prediction: &predict::Sample };
     let at = [Level { time: 0.5, alpha: 0.5, sigma: 0.5 }; 2];
-    let found = UNIFORM.losses(network, x0.clone(), x0, &at, &Unconditional(2)).into_data();
+    let noised = Noised::new(x0.clone(), x0, at.to_vec());
+    let found = Objective::default().losses(network, &noised, &Unconditional(2)).into_data();
     for (row, found) in found.iter::<f64>().enumerate() {
         let square: f64 = values[row * 24..(row + 1) * 24].iter().map(|&v| f64::from(v).powi(2)).sum();
         close(found, square / 24.0, 1e-6);
@@ -307,4 +309,96 @@ fn errors_of_noise_and_of_velocity_can_be_weighted() {
     let pure = line(1.0);
     assert_eq!(Weighting::Noise.at(&predict::Epsilon, pure), 0.0); // an estimate of 0 whatever the network says
     assert_eq!(Weighting::Velocity.at(&predict::Flow, pure), 1.0);
+}
+
+/// Each weight as its paper has it, for the prediction that its paper has.
+#[test]
+fn weights_are_those_of_their_papers() {
+    for step in 1..200 {
+        let t = step as f64 / 200.0;
+        let vp = schedule::Vp::cosine(1000).level(t);
+        let (line, edm) = (schedule::Flow::default().level(t), schedule::Edm::default().level(t));
+        let snr = (vp.alpha / vp.sigma).powi(2);
+        let noise = |weighting: Weighting| weighting.at(&predict::Epsilon, vp);
+        let same =
+            |found: f64, expected: f64| assert!((found / expected - 1.0).abs() < 1e-9, "{found} {expected}");
+        same(noise(Weighting::Noise), 1.0);
+        same(noise(Weighting::P2 { k: 1.0, gamma: 0.5 }), (1.0 + snr).powf(-0.5));
+        same(noise(Weighting::Debiased), 1.0 / snr.min(1000.0).sqrt());
+        same(noise(Weighting::SoftMinSnr { gamma: 4.0 }), 4.0 / (snr + 4.0));
+        // The sigmoid of ln(gamma) - ln(SNR).
+        let sigmoid = 1.0 / (1.0 + (snr.ln() - 4f64.ln()).exp());
+        same(noise(Weighting::SoftMinSnr { gamma: 4.0 }), sigmoid);
+        same(
+            Weighting::SoftMinSnr { gamma: 4.0 }.at(&predict::Velocity, vp),
+            snr * 4.0 / (snr + 4.0) / (snr + 1.0),
+        );
+        same(Weighting::TruncatedSnr.at(&predict::Sample, vp), snr.max(1.0));
+        let cosmap = 2.0 / (std::f64::consts::PI * (1.0 - 2.0 * t + 2.0 * t * t));
+        same(Weighting::CosMap.at(&predict::Flow, line), cosmap);
+        // EDM's weight of the clean estimate is what makes its own prediction count alike everywhere.
+        let clean = (edm.sigma.powi(2) + 0.25) / (0.5 * edm.sigma).powi(2);
+        same(Weighting::Edm { sigma_data: 0.5 }.at(&predict::Sample, edm), clean);
+        same(Weighting::Edm { sigma_data: 0.5 }.at(&predict::Edm::default(), edm), 1.0);
+    }
+}
+
+const WEIGHTINGS: [Weighting; 11] = [
+    Weighting::Uniform,
+    Weighting::MinSnr { gamma: 5.0 },
+    Weighting::SoftMinSnr { gamma: 4.0 },
+    Weighting::TruncatedSnr,
+    Weighting::Noise,
+    Weighting::Velocity,
+    Weighting::P2 { k: 1.0, gamma: 1.0 },
+    Weighting::Debiased,
+    Weighting::Edm { sigma_data: 0.5 },
+    Weighting::CosMap,
+    Weighting::P2 { k: 1.0, gamma: 0.0 },
+];
+
+/// Where a prediction's errors vanish faster than a weight grows, or as fast.
+#[test]
+fn weights_are_finite_at_both_ends_of_every_schedule() {
+    for name in by_name::SCHEDULES {
+        let schedule = by_name::schedule(name).unwrap();
+        for prediction in ["epsilon", "velocity", "flow", "edm"] {
+            let prediction = by_name::prediction(prediction).unwrap();
+            for level in [schedule.level(0.0), schedule.level(1.0)] {
+                for weighting in WEIGHTINGS {
+                    let weight = weighting.at(&*prediction, level);
+                    assert!(
+                        weight.is_finite() && weight >= 0.0,
+                        "{weighting:?} {prediction:?} {name} {level:?}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// A network that predicts noise and one that predicts data have the same loss where their estimates are the same.
+#[test]
+fn a_weight_asks_the_same_of_every_prediction() {
+    let at: Vec<Level> = [0.1, 0.3, 0.5, 0.7, 0.9].map(|t| schedule::Vp::cosine(1000).level(t)).to_vec();
+    let off = on_device(&crate::wave(ROWS * WIDTH, 0.9, 0.1).into_iter().map(f64::from).collect::<Vec<_>>());
+    for weighting in WEIGHTINGS.into_iter().filter(|weighting| *weighting != Weighting::Uniform) {
+        let mut all = Vec::new();
+        for name in ["epsilon", "sample", "velocity", "flow", "edm"] {
+            let prediction = by_name::prediction(name).unwrap();
+            let factors: Vec<_> = at.iter().map(|&level| target(name, level)).collect();
+            // An error of `off` in the estimate is one of `off / out` in the answer.
+            let out = canvas_core::per_sample::<2>(&at, &Device::flex(), |level| {
+                prediction.coefficients(level).out
+            });
+            let answer = on_device(&mixed(&factors)) + off.clone() / out;
+            let network = Perfect { answer, asked: RefCell::new(None) };
+            all.push(losses(&network, &*prediction, &at, weighting));
+        }
+        for other in &all[1..] {
+            for (a, b) in other.iter().zip(&all[0]) {
+                assert!((a / b - 1.0).abs() < 2e-3, "{weighting:?}: {a} {b}");
+            }
+        }
+    }
 }

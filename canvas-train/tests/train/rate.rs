@@ -1,7 +1,8 @@
 use crate::close;
-use canvas_train::LearningRate;
+use canvas_train::{Decay, LearningRate};
 
-const RATE: LearningRate = LearningRate { peak: 2e-3, floor: 0.1, warmup: 100, total: 1100 };
+const RATE: LearningRate =
+    LearningRate { peak: 2e-3, warmup: 100, decay: Decay::Cosine { floor: 0.1, total: 1100 } };
 
 #[test]
 fn warms_up_linearly_and_falls_along_a_cosine() {
@@ -29,11 +30,33 @@ fn works_without_warmup_and_with_nothing_else() {
     let none = LearningRate { warmup: 0, ..RATE };
     assert_eq!(none.at(0), 2e-3);
     close(none.at(550), 1.1e-3, 1e-15);
-    let only = LearningRate { warmup: 100, total: 100, ..RATE };
+    let only = LearningRate { decay: Decay::Cosine { floor: 0.1, total: 100 }, ..RATE };
     assert_eq!((only.at(50), only.at(100)), (1e-3, 2e-3));
     close(only.at(101), 0.2e-3, 1e-15);
     // Shorter than its warm-up, as a smoke run can be.
-    let short = LearningRate { warmup: 100, total: 10, ..RATE };
+    let short = LearningRate { decay: Decay::Cosine { floor: 0.1, total: 10 }, ..RATE };
     assert_eq!((short.at(10), short.at(100)), (0.2e-3, 2e-3));
     assert!((0..=200).all(|images| short.at(images).is_finite()));
+}
+
+#[test]
+fn other_decays_are_their_formulas() {
+    let with = |decay| LearningRate { decay, ..RATE };
+    let at = |decay, images| with(decay).at(images) / 2e-3;
+    close(at(Decay::None, 1_000_000), 1.0, 1e-15);
+    let line = Decay::Linear { floor: 0.2, total: 1100 };
+    for (images, left) in [(100, 1.0), (600, 0.6), (1100, 0.2), (9999, 0.2)] {
+        close(at(line, images), left, 1e-12);
+    }
+    let tail = Decay::Tail { tail: 200, total: 1100 };
+    for (images, left) in [(100, 1.0), (900, 1.0), (1000, 0.5), (1100, 0.0), (9999, 0.0)] {
+        close(at(tail, images), left, 1e-12);
+    }
+    let root = Decay::InverseRoot { from: 400 };
+    for (images, left) in [(100, 1.0), (400, 1.0), (1600, 0.5), (40_000, 0.1)] {
+        close(at(root, images), left, 1e-12);
+    }
+    for decay in [Decay::None, line, tail, root] {
+        close(with(decay).at(50), 1e-3, 1e-15); // all warm up
+    }
 }

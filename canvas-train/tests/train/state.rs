@@ -1,16 +1,18 @@
 use crate::{Net, Ranks, bits, close, tensor};
 use burn::prelude::*;
-use canvas_core::{Noise, Process, Seeded, Unconditional, generator, params, trace, weights};
+use canvas_core::{Noise, Process, Seeded, Unconditional, params, trace, weights};
 use canvas_sched::{predict, schedule};
 use canvas_train::{
-    AdamW, CheckpointError, Ema, LevelDistribution, Objective, StepOptions, StepReport, TrainState, Weighting,
+    AdamW, CheckpointError, Draws, Ema, ModuleOptimizer, Noised, Objective, StepOptions, StepReport,
+    TrainState,
 };
 use std::collections::BTreeMap;
 use std::fs;
+use std::ops::Range;
 use std::path::Path;
 
 const BATCH: u64 = 4;
-const OPTIONS: StepOptions = StepOptions { rate: 3e-2, clip: 1.0, ema: Ema { limit: 0.8 } };
+const OPTIONS: StepOptions = StepOptions { rate: 3e-2, clip: 1.0, ema: Ema::WarmUp { limit: 0.8 } };
 
 fn device() -> Device {
     Device::flex().autodiff()
@@ -22,16 +24,20 @@ fn state(hidden: usize) -> TrainState<Net, AdamW> {
 
 /// Per-sample losses of flow matching towards a ring: functions of the number of the images only.
 fn losses(model: &Net, first: u64) -> Tensor<1> {
+    losses_of(model, first..first + BATCH)
+}
+
+fn losses_of(model: &Net, images: Range<u64>) -> Tensor<1> {
     let process =
         Process { schedule: Box::new(schedule::Flow::default()), prediction: Box::new(predict::Flow) };
-    let objective = Objective { levels: LevelDistribution::Uniform, weighting: Weighting::Uniform };
-    let images: Vec<u64> = (first..first + BATCH).collect();
-    let points = images.iter().flat_map(|&i| [(i as f32).cos(), (i as f32).sin()]).collect();
-    let x0 = tensor(points, [BATCH as usize, 2], &device());
-    let levels = images.iter().map(|&i| objective.levels.draw(&*process.schedule, &mut generator(3, i, 0)));
-    let at: Vec<_> = levels.collect();
+    let objective = Objective::default();
+    let images: Vec<u64> = images.collect();
+    let (points, count) = (images.iter().flat_map(|&i| [(i as f32).cos(), (i as f32).sin()]), images.len());
+    let x0 = tensor(points.collect(), [count, 2], &device());
+    let level = |&image: &u64| objective.level(&*process.schedule, Draws::Independent.at(3, image));
+    let at = images.iter().map(level).collect();
     let eps = Seeded::new(5, images).normal_like(&x0);
-    objective.losses(process.denoiser(model), x0, eps, &at, &Unconditional(BATCH as usize))
+    objective.losses(process.denoiser(model), &Noised::new(x0, eps, at), &Unconditional(count))
 }
 
 fn step(state: &mut TrainState<Net, AdamW>) -> StepReport {
@@ -272,4 +278,119 @@ fn a_missing_folder_is_named() {
     let error = state.restore(&place).unwrap_err();
     assert!(matches!(&error, CheckpointError::Io { path, .. } if path.starts_with(&place)), "{error}");
     assert!(state.save(&place).unwrap_err().to_string().contains("model.safetensors"));
+}
+
+/// A batch in parts is one batch but for rounding, whatever the parts are.
+#[test]
+fn accumulated_gradients_are_those_of_the_whole_batch() {
+    const MANY: u64 = 12;
+    let mut whole = state(16);
+    let start = whole.model.clone();
+    let losses_now = losses_of(&whole.model, 0..MANY);
+    let expected = whole.step(losses_now, &OPTIONS).unwrap();
+    for at_once in [1, 3, 5, 12, 100] {
+        let mut parts = state(16);
+        (parts.model, parts.average) = (start.clone(), start.valid());
+        let of = |model: &Net, part: Range<usize>| losses_of(model, part.start as u64..part.end as u64);
+        let found = parts.step_accumulated(of, MANY as usize, at_once, &OPTIONS).unwrap();
+        close(found.loss, expected.loss, 1e-6);
+        close(found.grad_norm, expected.grad_norm, 1e-6);
+        assert_eq!((parts.images, parts.steps), (MANY, 1));
+        for (found, expected) in params::named(&parts.model).iter().zip(params::named(&whole.model)) {
+            for (a, b) in found.data.iter::<f64>().zip(expected.data.iter::<f64>()) {
+                // Adam's first step is the rate, whatever the gradient: one of nearly nothing may differ.
+                close(a, b, 1e-5);
+            }
+        }
+    }
+}
+
+/// The row of the batch, not of its part.
+#[test]
+fn a_broken_image_of_a_part_is_named() {
+    let mut state = state(8);
+    let before = saved(&state);
+    let of = |model: &Net, part: Range<usize>| {
+        let losses = losses_of(model, part.start as u64..part.end as u64);
+        if part.contains(&5) { losses / 0.0 } else { losses }
+    };
+    let error = state.step_accumulated(of, 8, 2, &OPTIONS).unwrap_err();
+    assert_eq!((error.what, error.rows), ("loss", vec![4, 5]));
+    assert_eq!(saved(&state), before);
+}
+
+/// Regression: a loss of another length would be weighted wrongly and never noticed.
+#[test]
+fn parts_with_other_losses_than_images_are_refused() {
+    let mut state = state(8);
+    let message = crate::panic_text(|| {
+        state.step_accumulated(|model, _| losses_of(model, 0..3), 8, 2, &OPTIONS).unwrap();
+    });
+    assert!(message.contains("losses of images 0..2"), "{message}");
+}
+
+/// Two more averages are kept, saved and restored, and each is the one by hand.
+#[test]
+fn several_averages_are_kept() {
+    let kinds = [Ema::Constant { decay: 0.5 }, Ema::Power { width: 0.2 }];
+    let make = || {
+        let mut state = state(8);
+        kinds.iter().for_each(|&ema| state.also_average(ema));
+        state
+    };
+    let mut whole = make();
+    let start = params::named(&whole.model);
+    let mut constant: Vec<Vec<f64>> = start.iter().map(|param| param.data.iter::<f64>().collect()).collect();
+    for _ in 0..6 {
+        step(&mut whole);
+        for (old, new) in constant.iter_mut().zip(params::named(&whole.model)) {
+            old.iter_mut().zip(new.data.iter::<f64>()).for_each(|(old, new)| *old = 0.5 * *old + 0.5 * new);
+        }
+    }
+    let averages: Vec<_> = whole.others().map(|(ema, model)| (ema, params::named(model))).collect();
+    assert_eq!(averages.iter().map(|(ema, _)| *ema).collect::<Vec<_>>(), kinds);
+    for (found, expected) in averages[0].1.iter().zip(&constant) {
+        found.data.iter::<f64>().zip(expected).for_each(|(found, &expected)| close(found, expected, 1e-6));
+    }
+    assert_ne!(averages[1].1[0].data, averages[0].1[0].data);
+
+    let folder = tempfile::tempdir().unwrap();
+    whole.save(folder.path()).unwrap();
+    let mut resumed = make();
+    resumed.restore(folder.path()).unwrap();
+    step(&mut whole);
+    step(&mut resumed);
+    assert_eq!(saved(&resumed), saved(&whole));
+
+    // One average fewer, or more, is another recipe.
+    let message = state(8).restore(folder.path()).unwrap_err().to_string();
+    assert!(
+        message.contains("average-2.safetensors: it has more averages than the 1 kept here"),
+        "{message}"
+    );
+    let mut more = make();
+    more.also_average(Ema::Constant { decay: 0.9 });
+    let message = more.restore(folder.path()).unwrap_err().to_string();
+    assert!(message.contains("average-4.safetensors"), "{message}");
+}
+
+/// A group with a rate of 0 stands still, one with a tenth moves a tenth in Adam's first step, whose length is the rate.
+#[test]
+fn groups_have_their_own_rates() {
+    let adamw = AdamW { weight_decay: 0.0, ..AdamW::default() };
+    let optimizer = ModuleOptimizer::new(adamw)
+        .with_group(|name| name == "up.weight", adamw, 0.0)
+        .with_group(|name| name.starts_with("up."), adamw, 0.1);
+    let mut state = TrainState::with_groups(Net::new(8, &device()), optimizer);
+    let before = params::named(&state.model);
+    step(&mut state);
+    for (before, after) in before.iter().zip(params::named(&state.model)) {
+        let moved = before.data.iter::<f64>().zip(after.data.iter::<f64>()).map(|(a, b)| (a - b).abs());
+        let expected = match &*before.name {
+            "up.weight" => 0.0,
+            "up.bias" => 0.1 * OPTIONS.rate,
+            _ => OPTIONS.rate,
+        };
+        close(moved.fold(0.0, f64::max), expected, 1e-4 * OPTIONS.rate);
+    }
 }

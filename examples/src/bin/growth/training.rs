@@ -60,7 +60,7 @@ fn step(device: &Device, depth: usize, batch: usize, blocks: Option<usize>) -> (
     };
     let config = DitConfig { depth, ..DitConfig::small(32) };
     let mut state = TrainState::new(config.init(device), AdamW::default());
-    let options = StepOptions { rate: 1e-4, clip: 1.0, ema: Ema { limit: 0.999 } };
+    let options = StepOptions { rate: 1e-4, clip: 1.0, ema: Ema::WarmUp { limit: 0.999 } };
     let expected = state.estimate_memory(losses, batch, blocks).expect("this program counts");
     PeakAlloc.reset_peak_usage();
     let mut seconds = [0.0; 4];

@@ -122,7 +122,8 @@ impl Fixture {
             let off = summary(found).iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
             let error = off / scale(found);
             if error.is_nan() || error >= limit {
-                failed += &format!("\n{name}: error {error:.1e}, {:?}, expected {expected:?}", summary(found));
+                failed +=
+                    &format!("\n{name}: error {error:.1e}, {:?}, expected {expected:?}", summary(found));
             }
             worst = worst.max(error);
         }

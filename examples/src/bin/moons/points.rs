@@ -1,9 +1,8 @@
 //! Both ends of the flow, how their points are paired, and how far two clouds of points are from each other.
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use canvas_core::{generator, seed_for};
 use clap::ValueEnum;
-use lapjv::{Matrix, lapjv};
 use rand::{Rng, RngExt};
 use rand_distr::{Distribution, StandardNormal};
 use serde::Serialize;
@@ -87,16 +86,71 @@ pub fn moons(seed: u64, group: u64, count: usize) -> Vec<Point> {
 /// Of each point of `from`, the place of its partner in `to`, such that the squares of all distances together are least; and their
 /// mean, the squared 2-Wasserstein distance of the two clouds.
 ///
+/// Shortest augmenting paths: a point after the other gets a partner, by the path of changes that costs least. `lapjv` and
+/// `pathfinding` have the same, but take minutes for 4,000 points.
+///
+/// Crouse, "On Implementing 2D Rectangular Assignment Algorithms", 2016, algorithm of section II.
+///
 /// # Errors
-/// If no pairs are found: a coordinate is not finite.
+/// If a coordinate is not finite.
+///
+/// # Panics
+/// If there are not as many points in both.
 pub fn shortest(from: &[Point], to: &[Point]) -> Result<(Vec<usize>, f64)> {
+    assert_eq!(from.len(), to.len(), "points of two clouds");
     anyhow::ensure!(from.iter().chain(to).flatten().all(|x| x.is_finite()), "points that are not finite");
-    let square = |[a, b]: Point, [c, d]: Point| (a - c).powi(2) + (b - d).powi(2);
-    let costs = from.iter().flat_map(|&a| to.iter().map(move |&b| square(a, b))).collect();
-    let costs = Matrix::from_shape_vec((from.len(), to.len()), costs)?;
-    let (partners, _) = lapjv(&costs).context("no pairs")?;
-    let total: f64 = partners.iter().enumerate().map(|(i, &partner)| costs[(i, partner)]).sum();
-    Ok((partners, total / from.len() as f64))
+    const NONE: usize = usize::MAX;
+    let count = from.len();
+    let square = |i: usize, j: usize| (from[i][0] - to[j][0]).powi(2) + (from[i][1] - to[j][1]).powi(2);
+    // What each point pays of the costs of its pairs.
+    let (mut rows, mut columns) = (vec![0.0; count], vec![0.0; count]);
+    let (mut of_row, mut of_column) = (vec![NONE; count], vec![NONE; count]);
+    let (mut cost, mut way) = (vec![0.0; count], vec![NONE; count]);
+    for start in 0..count {
+        cost.fill(f64::INFINITY);
+        let (mut left, mut seen) = (Vec::from_iter(0..count), Vec::new());
+        let (mut row, mut least) = (start, 0.0);
+        let end = loop {
+            let mut nearest = 0;
+            for (place, &column) in left.iter().enumerate() {
+                let through = least + square(row, column) - rows[row] - columns[column];
+                if through < cost[column] {
+                    (cost[column], way[column]) = (through, row);
+                }
+                let best = cost[left[nearest]];
+                // Of equals one that ends the path.
+                if cost[column] < best || cost[column] == best && of_column[column] == NONE {
+                    nearest = place;
+                }
+            }
+            let column = left.swap_remove(nearest);
+            least = cost[column];
+            match of_column[column] {
+                NONE => break column,
+                other => {
+                    seen.push((column, other));
+                    row = other;
+                }
+            }
+        };
+        rows[start] += least;
+        for (column, other) in seen {
+            rows[other] += least - cost[column];
+            columns[column] -= least - cost[column];
+        }
+        // Every pair along the path is changed.
+        let mut column = end;
+        loop {
+            let row = way[column];
+            of_column[column] = row;
+            std::mem::swap(&mut of_row[row], &mut column);
+            if row == start {
+                break;
+            }
+        }
+    }
+    let total: f64 = of_row.iter().enumerate().map(|(i, &j)| square(i, j)).sum();
+    Ok((of_row, total / count as f64))
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ mod checkpoint;
 mod clip;
 mod ema;
 mod log;
+pub mod masks;
 mod memory;
 mod objective;
 mod optimizer;

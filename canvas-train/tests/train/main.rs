@@ -7,6 +7,7 @@ mod distance;
 mod ema;
 mod levels;
 mod log;
+mod masks;
 mod noised;
 mod objective;
 mod optimizer;

@@ -86,8 +86,8 @@ pub fn moons(seed: u64, group: u64, count: usize) -> Vec<Point> {
 /// Of each point of `from`, the place of its partner in `to`, such that the squares of all distances together are least; and their
 /// mean, the squared 2-Wasserstein distance of the two clouds.
 ///
-/// Shortest augmenting paths: a point after the other gets a partner, by the path of changes that costs least. `lapjv` and
-/// `pathfinding` have the same, but take minutes for 4,000 points.
+/// Shortest augmenting paths: a point after the other gets a partner, by the path of changes that costs least. The crate `lapjv` has
+/// the same, and takes eight seconds for 2,000 points where this takes three.
 ///
 /// Crouse, "On Implementing 2D Rectangular Assignment Algorithms", 2016, algorithm of section II.
 ///

@@ -1,9 +1,11 @@
 //! A module's parameters by name: made real, listed, checked.
 
+use crate::ConfigError;
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::optim::GradientsParams;
 use burn::prelude::*;
 use burn::tensor::FloatDType;
+use std::collections::BTreeMap;
 
 /// Makes every parameter real and gives each an identity that is a function of its path.
 ///
@@ -118,6 +120,76 @@ impl ModuleVisitor for Gradients<'_> {
         if let Some(gradient) = self.gradients.get::<D>(param.id) {
             self.found.push(Named { name: self.path.joined(), id: param.id, data: gradient.into_data() });
         }
+    }
+}
+
+/// A network with more input channels that answers as a narrower one does, whatever the new channels hold: all parameters are the
+/// narrower one's, and kernels that have more inputs have zeros there. So a trained network begins to learn from a mask and a masked
+/// image ([`Concatenated`](crate::Concatenated)) without losing what it can do.
+///
+/// # Errors
+/// If a parameter is missing in either, or differs in shape other than by more inputs of a kernel: names it.
+///
+/// # Example
+/// ```
+/// use burn::nn::conv::Conv2dConfig;
+/// use burn::prelude::*;
+/// use canvas_core::params;
+///
+/// let device = Device::flex();
+/// let layer = |inputs| Conv2dConfig::new([inputs, 8], [3, 3]).init(&device);
+/// let narrow = layer(4);
+/// let wide = params::widened(layer(9), &narrow)?;
+/// let x = Tensor::<4>::ones([1, 4, 6, 6], &device);
+/// let more = Tensor::cat(vec![x.clone(), Tensor::full([1, 5, 6, 6], 7.0, &device)], 1);
+/// assert_eq!(wide.forward(more).into_data(), narrow.forward(x).into_data());
+/// # Ok::<_, canvas_core::ConfigError>(())
+/// ```
+pub fn widened<M: Module>(wide: M, narrow: &M) -> Result<M, ConfigError> {
+    let from = named(narrow).into_iter().map(|param| (param.name, param.data)).collect();
+    let mut widen = Widen { path: Path::default(), from, wrong: None };
+    let wide = wide.map(&mut widen);
+    let left = widen.from.keys().next().map(|name| format!("{name} is in the narrow network alone"));
+    widen.wrong.or(left).map_or(Ok(wide), |message| Err(ConfigError::new(message)))
+}
+
+struct Widen {
+    path: Path,
+    from: BTreeMap<String, TensorData>,
+    /// The first thing that does not fit.
+    wrong: Option<String>,
+}
+
+impl ModuleMapper for Widen {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.path.0.push(name.to_owned());
+    }
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.0.pop();
+    }
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let name = self.path.joined();
+        let Some(data) = self.from.remove(&name) else {
+            self.wrong.get_or_insert(format!("{name} is in the wide network alone"));
+            return param;
+        };
+        let (dims, found) = (param.val().dims(), data.shape().to_vec());
+        let others = |dims: &[usize]| [&dims[..1], &dims[2.min(dims.len())..]].concat();
+        let grows = D == 4 && others(&dims) == others(&found) && dims[1] > found[1];
+        if dims[..] != found[..] && !grows {
+            self.wrong.get_or_insert(format!("{name}: {found:?} cannot become {dims:?}"));
+            return param;
+        }
+        param.map(|old| {
+            let on = (&old.device(), old.dtype());
+            let mut value = Tensor::<D>::from_data(data, on);
+            if grows {
+                let mut more = dims;
+                more[1] -= found[1];
+                value = Tensor::cat(vec![value, Tensor::zeros(more, on)], 1);
+            }
+            if old.is_require_grad() { value.require_grad() } else { value }
+        })
     }
 }
 

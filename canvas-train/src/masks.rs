@@ -167,7 +167,7 @@ pub fn batch(
     device: &Device,
 ) -> Tensor<4> {
     let total: f64 = kinds.iter().map(|(weight, _)| weight.max(0.0)).sum();
-    assert!(total > 0.0, "kinds of masks with weights above 0");
+    assert!(total > 0.0, "kinds of masks with weights above 0, found {kinds:?}");
     let mut values: Vec<f32> = Vec::with_capacity(images.len() * size[0] * size[1]);
     for &image in images {
         let mut generator = generator(seed, image, 0);

@@ -264,3 +264,25 @@ fn without_a_transformer_the_network_is_the_one_that_never_had_it() {
     hook.verify();
     assert!(distance(found, forward(&whole)) > 1e-6);
 }
+
+/// A mask and a masked image beside the latents: at the start nothing has changed, and then the new channels learn.
+#[test]
+fn a_widened_network_answers_as_before_and_learns_from_what_is_new() {
+    let device = Device::flex().autodiff();
+    let narrow = filled(&config(), &device);
+    let wide_config = config().with_in_channels(7);
+    let wide = params::widened(wide_config.init(&device), &narrow).unwrap();
+    let (x, text) = (pattern([2, 3, 8, 12], 1.0, &device), text(&device));
+    let more = Tensor::cat(vec![x.clone(), pattern([2, 4, 8, 12], 5.0, &device)], 1);
+    let found = wide.forward(more, times([0.25, 0.75], &device), &text);
+    let expected = narrow.forward(x, times([0.25, 0.75], &device), &text);
+    assert!(distance(found.clone(), expected) < 1e-5);
+    let grads = gradients_by_path(&wide, &found.square().sum().backward());
+    let input = &grads["input.weight"];
+    assert_eq!(input.shape().to_vec(), [16, 7, 3, 3]);
+    let new = input.iter::<f64>().enumerate().filter(|(i, _)| i / 9 % 7 >= 3).map(|(_, x)| x.abs());
+    assert!(new.fold(0.0, f64::max) > 1e-3);
+
+    let message = params::widened(config().init(&device), &wide).unwrap_err().to_string();
+    assert_eq!(message, "input.weight: [16, 7, 3, 3] cannot become [16, 3, 3, 3]");
+}

@@ -108,7 +108,7 @@ fn main() -> Result<()> {
         for seed in 0..args.runs {
             let network = train(&process, pairs, seed, &args, &device)?;
             found.push(measure(&process, &network, pairs, seed, args.points as usize)?);
-            page::write(&args.out, &found, [args.steps, args.points, args.group])?;
+            page::write(&args.out, &found, [args.runs, args.steps, args.points, args.group])?;
         }
     }
     println!("{}", page::table(&found));

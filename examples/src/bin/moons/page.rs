@@ -72,15 +72,16 @@ pub fn table(found: &[Found]) -> String {
 ///
 /// # Errors
 /// Names the file.
-pub fn write(folder: &Path, found: &[Found], [steps, points, group]: [u64; 3]) -> Result<()> {
+pub fn write(folder: &Path, found: &[Found], [runs, steps, points, group]: [u64; 4]) -> Result<()> {
     let paired = 256 * group;
     let page = format!(
         "# From eight Gaussians to two moons\n\n\
-         `cargo run --release --bin moons` writes this page: squared 2-Wasserstein distances between {points} points that are \
-         drawn and as many of the moons, means and standard deviations over seeds, after {steps} steps of 256 pairs. Optimal transport pairs {paired} points at a time. *Published*: ten runs, 10,000 points, 1,024 paired at a \
-         time; Cheng and Schwing, \"The Curse of Conditions\", 2025, figure 1. *Calls*: how often Dormand-Prince asks the network, at \
-         tolerances of 1e-4. *Moons themselves*: the distance between two clouds of the moons, below which nothing means \
-         anything.\n\n{}\n![what is drawn](moons.png)\n",
+         `cargo run --release --bin moons -- --runs {runs} --steps {steps} --points {points} --group {group}` writes this page: squared \
+         2-Wasserstein distances between {points} points that are drawn and as many of the moons, means and standard deviations over \
+         seeds, after {steps} steps of 256 pairs. Optimal transport pairs {paired} points at a time. *Published*: ten runs, 10,000 points, \
+         1,024 paired at a time; Cheng and Schwing, \"The Curse of Conditions\", 2025, figure 1. With fewer points chance adds more to \
+         each number: some of the noise's eight parts get more than their share. *Calls*: how often Dormand-Prince asks the network, at \
+         tolerances of 1e-4. *Moons themselves*: the distance between two clouds of the moons, below which nothing means anything.\n\n{}\n![what is drawn](moons.png)\n",
         table(found)
     );
     write_atomically(&folder.join("moons.md"), page.as_bytes())?;

@@ -36,11 +36,11 @@ struct Args {
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..))]
     runs: u64,
 
-    /// Points that are drawn to measure a run; 10,000 as published take five minutes for each number
+    /// Points that are drawn to measure a run; 10,000, as published, took more than five minutes for each number
     #[arg(long, value_name = "N", default_value_t = 2000, value_parser = clap::value_parser!(u64).range(2..))]
     points: u64,
 
-    /// Batches whose points are paired together; 4 as published take 40 minutes a run
+    /// Batches whose points are paired together; 4, as published, would take most of an hour a run
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     group: u64,
 

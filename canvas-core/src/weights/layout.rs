@@ -14,24 +14,27 @@ pub(super) struct Slot {
     pub shape: Vec<usize>,
 }
 
-/// The way from a module's root to a field: its name and the type that holds it.
-#[derive(Default)]
-pub(super) struct Walk(Vec<(String, String)>);
+/// The way from a module's root to a field, for visitors and mappers: the names on it, and the types that hold them.
+#[derive(Debug, Default)]
+pub struct Walk(Vec<(String, String)>);
 
 impl Walk {
+    /// What a visitor is told as it goes into a field.
     pub fn enter(&mut self, name: &str, container: &str) {
         self.0.push((name.to_owned(), container.to_owned()));
     }
 
+    /// Back out of the last field.
     pub fn leave(&mut self) {
         self.0.pop();
     }
 
+    /// Names joined by dots, as [`params::named`](crate::params::named) has them.
     pub fn path(&self) -> String {
         self.0.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(".")
     }
 
-    /// The path as PyTorch would have it.
+    /// The path with PyTorch's name of the parameter, and without enum variants, which PyTorch has none of.
     pub fn name(&self) -> String {
         let kept = || self.0.iter().filter(|(_, container)| !container.starts_with("Enum:"));
         let mut names: Vec<&str> = kept().map(|(name, _)| name.as_str()).collect();
@@ -62,7 +65,14 @@ impl Walk {
 
     /// Whether this is the matrix of a linear layer: `[in, out]` here, `[out, in]` in PyTorch.
     pub fn is_transposed(&self) -> bool {
-        self.0.last().is_some_and(|(field, container)| container == "Struct:Linear" && field == "weight")
+        self.is_weight_of("Linear")
+    }
+
+    /// Whether this is the weight of a layer of this type, such as `Conv2d`.
+    pub fn is_weight_of(&self, layer: &str) -> bool {
+        self.0.last().is_some_and(|(field, container)| {
+            field == "weight" && container.strip_prefix("Struct:") == Some(layer)
+        })
     }
 }
 

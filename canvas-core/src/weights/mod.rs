@@ -22,6 +22,7 @@ mod source;
 mod torch;
 
 pub use error::{Report, WeightsError};
+pub use layout::Walk;
 pub use load::{Progress, load_published, load_published_with};
 pub use lora::{Lora, Merging, Part};
 pub use original::{Family, Original};

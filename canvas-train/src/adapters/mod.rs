@@ -41,7 +41,7 @@ mod factors;
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::prelude::*;
 use canvas_core::ConfigError;
-use canvas_core::weights::{Part, Rules, WeightsError, write_tensors};
+use canvas_core::weights::{Part, Rules, Walk, WeightsError, write_tensors};
 use factors::Factors;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -200,29 +200,6 @@ impl Layer {
     }
 }
 
-/// Where a visitor is: names of fields, and types that hold them.
-#[derive(Default)]
-struct Walk(Vec<(String, String)>);
-
-impl Walk {
-    fn path(&self) -> String {
-        self.0.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(".")
-    }
-
-    /// The path without enum variants, which PyTorch has none of.
-    fn name(&self) -> String {
-        let kept = self.0.iter().filter(|(_, container)| !container.starts_with("Enum:"));
-        kept.map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(".")
-    }
-
-    /// Whether this is the weight of a layer of this type.
-    fn is_weight_of(&self, layer: &str) -> bool {
-        self.0.last().is_some_and(|(field, container)| {
-            field == "weight" && container.strip_prefix("Struct:") == Some(layer)
-        })
-    }
-}
-
 struct Find {
     walk: Walk,
     /// Layers, and the lengths of their outputs' weights.
@@ -231,13 +208,13 @@ struct Find {
 
 impl ModuleVisitor for Find {
     fn enter_module(&mut self, name: &str, container: &str) {
-        self.walk.0.push((name.to_owned(), container.to_owned()));
+        self.walk.enter(name, container);
     }
     fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.walk.0.pop();
+        self.walk.leave();
     }
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let transposed = self.walk.is_weight_of("Linear");
+        let transposed = self.walk.is_transposed();
         if !transposed && !self.walk.is_weight_of("Conv2d") {
             return;
         }
@@ -260,14 +237,14 @@ struct Apply<'a> {
 
 impl ModuleMapper for Apply<'_> {
     fn enter_module(&mut self, name: &str, container: &str) {
-        self.walk.0.push((name.to_owned(), container.to_owned()));
+        self.walk.enter(name, container);
     }
     fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.walk.0.pop();
+        self.walk.leave();
     }
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         let Some(adapter) = self.by_path.remove(self.walk.path().as_str()) else { return param };
-        let transposed = self.walk.is_weight_of("Linear");
+        let transposed = self.walk.is_transposed();
         param.map(|old| adapter.changed(old, transposed))
     }
 }

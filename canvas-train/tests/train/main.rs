@@ -17,6 +17,7 @@ mod post_hoc;
 mod rate;
 mod representation;
 mod state;
+mod weighting;
 
 use burn::module::{Module, Param, ParamId};
 use burn::nn::{Linear, LinearConfig};

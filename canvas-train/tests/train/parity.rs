@@ -289,41 +289,10 @@ fn a_text_encoder_trains_as_transformers() {
         ClipTextConfig::new(32, 37, 5, 4, Activation::QuickGelu).with_vocabulary(1000).with_context(11);
     let ids = [[990, 5, 7, 120, 999, 0, 0, 0, 0], [990, 44, 999, 7, 7, 999, 3, 999, 7]];
     let tokens = Tokens { ids: ids.concat(), mask: vec![true; 18], length: 9 };
-    let model = config.init(&device).map(&mut Chirp::default());
+    let model = chirped(config.init(&device));
     equals("text", model, |model, step| {
         let last = model.states(&tokens).last;
         let target = pattern(last.dims(), 10.0 + step as f64, &device);
         Distance::Squared.each(last, target).flatten::<2>(1, 2).mean_dim(1).reshape([2])
     });
-}
-
-/// The text encoder's weights: as `chirp` of `tools/fixtures_clip.py`.
-#[derive(Default)]
-struct Chirp(Vec<String>);
-
-impl ModuleMapper for Chirp {
-    fn enter_module(&mut self, name: &str, _container: &str) {
-        self.0.push(name.to_owned());
-    }
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.0.pop();
-    }
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let name = self.0.join(".");
-        let mix = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
-        let phase = (name.bytes().fold(0xcbf2_9ce4_8422_2325, mix) % 1000) as f64;
-        param.map(|old| {
-            let dims = old.dims();
-            let (centre, scale) = match (name.ends_with("gamma"), name.contains("embedding")) {
-                (true, _) => (1.0, 0.1),
-                (_, true) => (0.0, 1.0),
-                _ => (0.0, (if D == 2 { dims[0] as f64 } else { 16.0 }).sqrt().recip()),
-            };
-            let wave =
-                |i: usize| (centre + scale * (0.7 * i as f64 + 0.013 * (i * i) as f64 + phase).sin()) as f32;
-            let values: Vec<f32> = (0..dims.iter().product()).map(wave).collect();
-            let value = Tensor::from_data(TensorData::new(values, dims), &old.device());
-            if old.is_require_grad() { value.require_grad() } else { value }
-        })
-    }
 }

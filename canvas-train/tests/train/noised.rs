@@ -156,3 +156,22 @@ fn variances_of_a_chain_are_in_order() {
     let line = schedule::Flow::default();
     assert_eq!(ChainStep::new(&line, 9, 10).from, line.level(1.0));
 }
+
+/// The first step of a chain: the 256 numbers that data can be have probabilities that add up to 1, wherever the estimate is.
+#[test]
+fn the_first_step_decodes_to_one_of_256() {
+    let device = Device::flex();
+    let vp = schedule::Vp::linear(1000);
+    let steps = vec![ChainStep::new(&vp, 0, 1000); 256];
+    let values = (0..256u16).map(|k| -1.0 + 2.0 * f32::from(k) / 255.0).collect();
+    let x0: Tensor<4> = tensor(values, [256, 1, 1, 1], &device);
+    let noised = Noised::new(x0.clone(), x0.zeros_like(), vec![steps[0].from; 256]);
+    for (estimate, v) in [(0.3, -1.0), (-0.97, 0.0), (1.0, 1.0), (-1.5, -1.0)] {
+        let raw = Tensor::cat(vec![x0.full_like(estimate), x0.full_like(v)], 1);
+        let bits = host(&variational_bound(raw, &noised, &steps, &predict::Sample));
+        close(bits.iter().map(|bits| (-bits).exp2()).sum(), 1.0, 1e-5);
+        // The most likely is the nearest.
+        let best = (0..256).min_by(|&a, &b| bits[a].total_cmp(&bits[b])).unwrap();
+        close(-1.0 + 2.0 * best as f64 / 255.0, f64::clamp(estimate, -1.0, 1.0), 1.0 / 255.0 + 1e-6);
+    }
+}

@@ -82,7 +82,7 @@ fn equals_by_name<M: Module>(
         });
         // To what five steps of the whole rate would be.
         let whole = |moved: &[f64]| STEPS as f64 * OPTIONS.rate * (moved.len() as f64).sqrt();
-        fixture.compare(kind, &moved.collect(), 5e-4, whole);
+        fixture.compare(kind, &moved.collect(), 2e-4, whole);
     }
 }
 

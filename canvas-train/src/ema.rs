@@ -23,7 +23,7 @@ pub enum Ema {
     /// Counted in images, so that it does not change with the batch: half of it is younger than `images`, or than `part` of
     /// the training so far where that is less.
     ///
-    /// Karras et al., "Elucidating the Design Space", 2022, appendix F.2 (500,000 and 0.05), <https://arxiv.org/abs/2206.00364>.
+    /// Karras et al., "Elucidating the Design Space", 2022, <https://arxiv.org/abs/2206.00364>: 500,000 and 0.05 in its code.
     HalfLife {
         /// Images after which a parameter counts half.
         images: f64,

@@ -42,6 +42,5 @@ pub fn kernels_are_on() -> bool {
 /// Whether kernels take AVX-512 where the processor has it: unless the environment has `CANVAS_KERNELS=avx2`.
 #[cfg(all(feature = "flex", target_arch = "x86_64"))]
 pub(super) fn avx512_is_on() -> bool {
-    static ON: LazyLock<bool> = LazyLock::new(|| SAID.as_deref() != Some("avx2"));
-    *ON
+    SAID.as_deref() != Some("avx2")
 }

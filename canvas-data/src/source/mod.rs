@@ -1,0 +1,47 @@
+//! Where captioned images come from.
+
+mod memory;
+
+pub use memory::InMemory;
+
+use crate::{Fault, Record};
+use std::ops::Range;
+
+/// Captioned images that can be read in any order, by number.
+///
+/// Which number an image has depends on the source's content alone: not on the machine, nor on the order in which a folder is listed.
+pub trait Source: Send + Sync {
+    /// How many there are, whether or not they can be decoded.
+    fn len(&self) -> usize;
+
+    /// Whether there is none.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Which one is number `index`, for people.
+    ///
+    /// # Panics
+    /// If there are not as many.
+    fn key(&self, index: usize) -> String;
+
+    /// Reads one.
+    ///
+    /// # Errors
+    /// If it cannot be read, or breaks a rule about captions.
+    ///
+    /// # Panics
+    /// If there are not as many.
+    fn read(&self, index: usize) -> Result<Record, Fault>;
+
+    /// Runs of images that lie together, in order and without a gap: files of shards, groups of rows. An order that stays within a few of
+    /// them at a time reads each of them once.
+    fn blocks(&self) -> Vec<Range<usize>> {
+        std::iter::once(0..self.len()).collect()
+    }
+
+    /// What was found that is no image of this source, and why: not one of the numbers.
+    fn faults(&self) -> &[Fault] {
+        &[]
+    }
+}

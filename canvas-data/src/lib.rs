@@ -2,7 +2,11 @@
 //! number.
 
 mod record;
+mod shards;
 mod source;
 
 pub use record::{Caption, Fault, Record, reason};
-pub use source::{InMemory, Source};
+pub use shards::{ShardError, ShardLimits, ShardStats, ShardWriter};
+pub use source::{
+    CaptionRules, Folder, Format, InMemory, OpenError, Options, Shards, Source, Table, TextRule, expand, open,
+};

@@ -81,4 +81,18 @@ pub mod reason {
     pub const NOT_UTF8: &str = "not utf-8";
     /// Two images of a source have one key.
     pub const SAME_KEY: &str = "same key";
+    /// A caption says nothing.
+    pub const EMPTY_CAPTION: &str = "empty caption";
+    /// A caption has a character of code 0 in it: bytes that are no text.
+    pub const NUL: &str = "nul in caption";
+    /// A caption's weight is not a number above 0, or there is not one for each.
+    pub const WEIGHT: &str = "weight";
+    /// A text, a row or a sample has no image.
+    pub const NO_IMAGE: &str = "no image";
+    /// A file, or a part of one, is not in the format that its name says.
+    pub const MALFORMED: &str = "malformed";
+    /// A link of folders that leads back to where it is.
+    pub const LOOP: &str = "loop of links";
+    /// A file that others say should be there is not.
+    pub const MISSING: &str = "missing";
 }

@@ -1,8 +1,32 @@
 //! Where captioned images come from.
 
+mod captions;
+mod columns;
+mod error;
+mod folder;
 mod memory;
+mod metadata;
+mod open;
+mod options;
+mod patterns;
+mod ranges;
+mod recent;
+#[cfg(feature = "object-store")]
+mod remote;
+mod shards;
+mod splits;
+mod survey;
+mod table;
+mod tar_index;
 
+pub use error::OpenError;
+pub use folder::Folder;
 pub use memory::InMemory;
+pub use open::open;
+pub use options::{CaptionRules, Format, Options, TextRule};
+pub use patterns::expand;
+pub use shards::Shards;
+pub use table::Table;
 
 use crate::{Fault, Record};
 use std::ops::Range;

@@ -1,0 +1,331 @@
+//! Parquet files.
+
+use super::captions::Found;
+use super::columns::{Cell, Columns, ImageColumns, Leaf, Scalar, cells};
+use super::folder::read_within;
+use super::metadata::inside;
+use super::options::{Format, Options};
+use super::ranges::{LocalFiles, Ranges};
+use super::recent::Recent;
+use super::survey::Survey;
+use super::{OpenError, Source, patterns, splits};
+use crate::{Fault, Record, reason};
+use parquet::file::reader::{FileReader, SerializedFileReader};
+use serde_json::{Map, Value};
+use std::convert::Infallible;
+use std::fs::File;
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+/// The most rows that a row group may have: one is decoded whole. Writers make a million at most if nobody asks for more.
+const MOST_ROWS: i64 = 1 << 24;
+
+/// The rows of Parquet files.
+///
+/// The image is a column of bytes, a struct `{bytes, path}` as Hugging Face's `Image` is stored, or a column of paths relative to the
+/// folder of the file. Captions stand in columns of texts, or of lists of texts; other columns of texts and numbers, and of lists of
+/// them, are fields of the record.
+///
+/// A row group is decoded whole when a row of it is read, and kept as long as [`Options::table_cache`] has room: an order that stays
+/// within few [`blocks`](Source::blocks) decodes each once.
+///
+/// A row's key is `FILE.parquet:ROW`, rows counted from 0.
+pub struct Table {
+    files: Vec<TableFile>,
+    groups: Vec<Group>,
+    options: Options,
+    decoded: Recent<Result<Decoded, String>>,
+    faults: Vec<Fault>,
+}
+
+struct TableFile {
+    path: PathBuf,
+    name: String,
+    image: ImageColumns,
+    /// Columns of captions and of fields.
+    plain: Vec<Leaf>,
+}
+
+/// A row group.
+struct Group {
+    file: usize,
+    number: usize,
+    /// Its rows in its file.
+    first: usize,
+    /// Its rows in all.
+    rows: Range<usize>,
+}
+
+/// The columns of a row group.
+struct Decoded {
+    bytes: Option<Vec<Cell>>,
+    path: Option<Vec<Cell>>,
+    plain: Vec<Vec<Cell>>,
+}
+
+impl Table {
+    /// Reads the footers of a Parquet file, of those of a folder, or of those that a pattern names.
+    ///
+    /// # Errors
+    /// If there is no such file, or none with a row; if a file has no column of images or, where captions are required, of captions.
+    pub fn open(path: impl AsRef<Path>, options: &Options) -> Result<Self, OpenError> {
+        let path = path.as_ref();
+        if path.is_dir() {
+            return Self::of(Survey::of(path)?, options);
+        }
+        Self::files(patterns::files(path)?, options)
+    }
+
+    pub(super) fn of(mut survey: Survey, options: &Options) -> Result<Self, OpenError> {
+        survey.take_split(Format::Table, options)?;
+        if survey.tables.is_empty() {
+            return Err(OpenError::Empty { path: survey.root.clone(), found: survey.summary() });
+        }
+        let mut table = Self::files(survey.paths(&survey.tables), options)?;
+        table.faults.extend(splits::missing(&survey.tables));
+        Ok(table)
+    }
+
+    /// Reads the footers of these files, in this order.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn files(paths: Vec<PathBuf>, options: &Options) -> Result<Self, OpenError> {
+        let mut table = Self {
+            files: Vec::new(),
+            groups: Vec::new(),
+            options: options.clone(),
+            decoded: Recent::new(options.table_cache),
+            faults: Vec::new(),
+        };
+        let names = LocalFiles::new(paths.clone());
+        for (number, path) in paths.iter().enumerate() {
+            table.add(path, names.name(number))?;
+        }
+        if table.len() == 0 {
+            let path = paths.into_iter().next().unwrap_or_default();
+            let first: Vec<_> = table.faults.iter().take(3).map(ToString::to_string).collect();
+            let found = if first.is_empty() { "no row".to_owned() } else { first.join("; ") };
+            return Err(OpenError::Empty { path, found });
+        }
+        Ok(table)
+    }
+
+    fn add(&mut self, path: &Path, name: String) -> Result<(), OpenError> {
+        let (columns, groups) = match guarded(|| footer(path)) {
+            Ok(footer) => footer,
+            Err(error) => {
+                self.faults.push(Fault::new(name, reason::UNREADABLE, error));
+                return Ok(());
+            }
+        };
+        let image = columns.image(self.options.image.as_deref());
+        let error = |expected| OpenError::Columns { path: path.to_owned(), expected, found: columns.names.clone() };
+        let image = image.map_err(error)?;
+        let captions = self.options.caption_names();
+        let there = |name: &&str| columns.plain.iter().any(|leaf| leaf.name == **name);
+        let (any, all) = (captions.iter().any(|name| there(&name)), captions.iter().all(|name| there(&name)));
+        let missing = if self.options.captions.is_empty() { !any && self.options.rules.required } else { !all };
+        if missing {
+            return Err(error(format!("a column of captions ({})", captions.join(", "))));
+        }
+        let images: Vec<_> = image.bytes.iter().chain(&image.path).map(|leaf| leaf.column).collect();
+        let plain = columns.plain.iter().filter(|leaf| !images.contains(&leaf.column));
+        // Bytes that are no image are captions if they are named so, and else nothing that a field can hold.
+        let plain =
+            plain.filter(|leaf| !columns.is_bytes(leaf.column) || captions.contains(&leaf.name.as_str()));
+        let plain = plain.cloned().collect();
+        let mut first = 0;
+        for (number, rows) in groups.into_iter().enumerate() {
+            let start = self.len();
+            self.groups.push(Group { file: self.files.len(), number, first, rows: start..start + rows });
+            first += rows;
+        }
+        self.files.push(TableFile { path: path.to_owned(), name, image, plain });
+        Ok(())
+    }
+
+    /// The group of a row, and the row's number in it.
+    fn place(&self, index: usize) -> (usize, usize) {
+        assert!(index < self.len(), "row {index} of {}", self.len());
+        let group = self.groups.partition_point(|group| group.rows.end <= index);
+        (group, index - self.groups[group].rows.start)
+    }
+
+    fn decode(&self, group: usize) -> Result<Decoded, String> {
+        let group = &self.groups[group];
+        let file = &self.files[group.file];
+        guarded(|| {
+            let reader = open(&file.path)?;
+            let reader = reader.get_row_group(group.number).map_err(|error| error.to_string())?;
+            let read = |leaf: &Leaf| {
+                cells(&*reader, leaf.column).map_err(|error| format!("column {}: {error}", leaf.name))
+            };
+            Ok(Decoded {
+                bytes: file.image.bytes.as_ref().map(read).transpose()?,
+                path: file.image.path.as_ref().map(read).transpose()?,
+                plain: file.plain.iter().map(read).collect::<Result<_, _>>()?,
+            })
+        })
+    }
+
+    /// The image's bytes, in the table or in the file that it names; with the path, if there is one.
+    fn image(&self, file: &TableFile, row: &Decoded, number: usize) -> Result<(Vec<u8>, Option<String>), Broken> {
+        let path = match row.path.as_ref().map(|path| &path[number]) {
+            Some(Cell::One(Scalar::Bytes(path))) => Some(String::from_utf8_lossy(path.data()).into_owned()),
+            _ => None,
+        };
+        match (row.bytes.as_ref().map(|bytes| &bytes[number]), &path) {
+            (Some(Cell::One(Scalar::Bytes(bytes))), _) => {
+                let (length, limit) = (bytes.len() as u64, self.options.longest_image);
+                match length {
+                    0 => Err((reason::EMPTY, "no bytes".into())),
+                    _ if length > limit => {
+                        Err((reason::TOO_LARGE, format!("expected at most {limit} bytes, found {length}")))
+                    }
+                    _ => Ok((bytes.data().to_vec(), path)),
+                }
+            }
+            (_, Some(name)) => {
+                let relative = inside(name).ok_or_else(|| {
+                    (reason::MALFORMED, format!("expected a path inside the folder, found {name:?}"))
+                })?;
+                let own = file.path.parent().unwrap_or(Path::new(""));
+                let folder = self.options.images.as_deref().unwrap_or(own);
+                let bytes = read_within(&folder.join(relative), (self.options.longest_image, reason::TOO_LARGE))?;
+                if bytes.is_empty() { Err((reason::EMPTY, format!("{name} has no bytes"))) } else { Ok((bytes, path)) }
+            }
+            _ => Err((reason::EMPTY, "the image is null".into())),
+        }
+    }
+}
+
+type Broken = (&'static str, String);
+
+/// Runs what reads a file; a panic is an error.
+///
+/// The decoders of the crate `parquet` index by numbers of the file in places: of a damaged file some numbers are past the end. Nothing
+/// that outlives the call is changed by it, so nothing is left half changed.
+fn guarded<T>(read: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
+        Err(format!("damaged: the decoder gave up: {text}"))
+    })
+}
+
+fn open(path: &Path) -> Result<SerializedFileReader<File>, String> {
+    let file = File::open(path).map_err(|error| error.to_string())?;
+    SerializedFileReader::new(file).map_err(|error| error.to_string())
+}
+
+/// The columns of a file, and the rows of each row group.
+fn footer(path: &Path) -> Result<(Columns, Vec<usize>), String> {
+    let reader = open(path)?;
+    let metadata = reader.metadata();
+    let mut groups = Vec::new();
+    for (number, group) in metadata.row_groups().iter().enumerate() {
+        let rows = group.num_rows();
+        if !(0..=MOST_ROWS).contains(&rows) {
+            return Err(format!("row group {number}: expected at most {MOST_ROWS} rows, found {rows}"));
+        }
+        groups.push(rows as usize);
+    }
+    let (sum, told) = (groups.iter().sum::<usize>(), metadata.file_metadata().num_rows());
+    if usize::try_from(told) != Ok(sum) {
+        return Err(format!("expected {told} rows, as the file says, found {sum} in its row groups"));
+    }
+    Ok((Columns::of(metadata.file_metadata().schema_descr()), groups))
+}
+
+impl Decoded {
+    /// About how many bytes of memory it takes.
+    fn weight(&self) -> u64 {
+        let columns = self.bytes.iter().chain(&self.path).chain(&self.plain);
+        columns.flatten().map(weight).sum()
+    }
+
+    /// A row's captions and fields.
+    fn fields(&self, leaves: &[Leaf], captions: &[&str], number: usize) -> Result<Map<String, Value>, Broken> {
+        let mut fields = Map::new();
+        for (leaf, cells) in leaves.iter().zip(&self.plain) {
+            let strict = captions.contains(&leaf.name.as_str());
+            let value = |scalar: &Scalar| match scalar {
+                Scalar::Plain(value) => Ok(value.clone()),
+                Scalar::Bytes(bytes) => match std::str::from_utf8(bytes.data()) {
+                    Ok(text) => Ok(text.into()),
+                    Err(error) if strict => {
+                        Err((reason::NOT_UTF8, format!("{}: byte {}", leaf.name, error.valid_up_to())))
+                    }
+                    Err(_) => Ok(String::from_utf8_lossy(bytes.data()).into()),
+                },
+            };
+            let value = match &cells[number] {
+                Cell::Null => continue,
+                Cell::One(scalar) => value(scalar)?,
+                Cell::Many(list) => {
+                    let one = |scalar: &Option<Scalar>| scalar.as_ref().map_or(Ok(Value::Null), value);
+                    Value::Array(list.iter().map(one).collect::<Result<_, _>>()?)
+                }
+            };
+            fields.insert(leaf.name.clone(), value);
+        }
+        Ok(fields)
+    }
+}
+
+fn weight(cell: &Cell) -> u64 {
+    let scalar = |scalar: &Scalar| match scalar {
+        Scalar::Bytes(bytes) => bytes.len(),
+        Scalar::Plain(_) => 0,
+    };
+    let held = match cell {
+        Cell::Null => 0,
+        Cell::One(one) => scalar(one),
+        Cell::Many(list) => list.iter().map(|one| size_of::<Scalar>() + one.as_ref().map_or(0, scalar)).sum(),
+    };
+    (size_of::<Cell>() + held) as u64
+}
+
+impl Source for Table {
+    fn len(&self) -> usize {
+        self.groups.last().map_or(0, |group| group.rows.end)
+    }
+
+    fn key(&self, index: usize) -> String {
+        let (group, row) = self.place(index);
+        let group = &self.groups[group];
+        format!("{}:{}", self.files[group.file].name, group.first + row)
+    }
+
+    fn read(&self, index: usize) -> Result<Record, Fault> {
+        let key = self.key(index);
+        let fault = |(reason, detail)| Fault::new(&key, reason, detail);
+        let (group, row) = self.place(index);
+        let Ok(decoded) = self.decoded.get(group, || {
+            let decoded = self.decode(group);
+            let weight = decoded.as_ref().map_or(1, Decoded::weight);
+            Ok::<_, Infallible>((decoded, weight))
+        });
+        let decoded = (*decoded).as_ref().map_err(|error| fault((reason::UNREADABLE, error.clone())))?;
+        let file = &self.files[self.groups[group].file];
+        let captions = self.options.caption_names();
+        let (image, path) = self.image(file, decoded, row).map_err(fault)?;
+        let mut fields = decoded.fields(&file.plain, &captions, row).map_err(fault)?;
+        if let (Some(path), Some(leaf)) = (path, &file.image.path) {
+            let name = if file.image.bytes.is_some() { format!("{}.path", leaf.name) } else { leaf.name.clone() };
+            fields.entry(name).or_insert(path.into());
+        }
+        let looked = format!("the columns {}", captions.join(", "));
+        self.options.compose(key, Found { image, rows: vec![fields], looked, ..Found::default() })
+    }
+
+    fn blocks(&self) -> Vec<Range<usize>> {
+        self.groups.iter().map(|group| group.rows.clone()).filter(|rows| !rows.is_empty()).collect()
+    }
+
+    fn faults(&self) -> &[Fault] {
+        &self.faults
+    }
+}

@@ -175,7 +175,8 @@ impl ShardWriter {
         let mut members = entry::members(record, &self.key(number))?;
         let mut size = entry::size(&members);
         let full = self.open.as_ref().is_some_and(|open| {
-            open.stats.count >= self.limits.records || open.stats.bytes.saturating_add(size) > self.limits.bytes
+            open.stats.count >= self.limits.records
+                || open.stats.bytes.saturating_add(size) > self.limits.bytes
         });
         if full {
             self.close()?;

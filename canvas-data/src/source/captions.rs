@@ -64,8 +64,8 @@ impl Options {
         let name = self.weights_name();
         match fields.get(name).filter(|value| !value.is_null()) {
             Some(value) if !captions.is_empty() => {
-                let weighted = weigh(captions, value)
-                    .or_else(|why| Err((reason::WEIGHT, format!("{name}: {why}"))))?;
+                let weighted =
+                    weigh(captions, value).or_else(|why| Err((reason::WEIGHT, format!("{name}: {why}"))))?;
                 fields.remove(name);
                 Ok(weighted)
             }
@@ -82,7 +82,7 @@ fn add(fields: &mut Map<String, Value>, more: Map<String, Value>) {
 }
 
 /// A reason, and what was expected and found.
-type Broken = (&'static str, String);
+pub(super) type Broken = (&'static str, String);
 
 /// The captions of a field: a text, or a list of texts or of `{"text": .., "weight": ..}`.
 fn texts(name: &str, value: Value) -> Result<Vec<Caption>, Broken> {
@@ -137,7 +137,11 @@ fn weigh(mut captions: Vec<Caption>, value: &Value) -> Result<Vec<Caption>, Stri
     };
     let weights: Vec<f64> = weights.ok_or("expected numbers")?;
     if weights.len() != captions.len() {
-        return Err(format!("expected {} numbers, one for each caption, found {}", captions.len(), weights.len()));
+        return Err(format!(
+            "expected {} numbers, one for each caption, found {}",
+            captions.len(),
+            weights.len()
+        ));
     }
     for (caption, weight) in captions.iter_mut().zip(weights) {
         caption.weight = weight;
@@ -147,8 +151,9 @@ fn weigh(mut captions: Vec<Caption>, value: &Value) -> Result<Vec<Caption>, Stri
 
 /// The captions of a text file.
 fn written(bytes: Vec<u8>, rule: TextRule) -> Result<Vec<Caption>, Broken> {
-    let text = String::from_utf8(bytes)
-        .map_err(|error| (reason::NOT_UTF8, format!("byte {} of the text", error.utf8_error().valid_up_to())))?;
+    let text = String::from_utf8(bytes).map_err(|error| {
+        (reason::NOT_UTF8, format!("byte {} of the text", error.utf8_error().valid_up_to()))
+    })?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text); // editors on Windows mark UTF-8 with it
     let captions = match rule {
         TextRule::Lines if text.trim().is_empty() => vec![Caption::new("")],
@@ -171,7 +176,8 @@ impl CaptionRules {
         }
         let count = captions.len();
         for (number, caption) in captions.iter().enumerate() {
-            let broken = |reason, what: String| Err((reason, format!("caption {} of {count}: {what}", number + 1)));
+            let broken =
+                |reason, what: String| Err((reason, format!("caption {} of {count}: {what}", number + 1)));
             if caption.text.is_empty() {
                 return broken(reason::EMPTY_CAPTION, "there is nothing in it".into());
             }

@@ -63,7 +63,8 @@ const PATHS: [&str; 6] = ["file_name", "image", "image_path", "path", "file_path
 
 impl Columns {
     pub fn of(schema: &SchemaDescriptor) -> Self {
-        let mut columns = Self { names: Vec::new(), images: BTreeMap::new(), plain: Vec::new(), bytes: Vec::new() };
+        let mut columns =
+            Self { names: Vec::new(), images: BTreeMap::new(), plain: Vec::new(), bytes: Vec::new() };
         let mut leaves = BTreeMap::<&str, usize>::new();
         for column in schema.columns() {
             *leaves.entry(column.path().parts().first().map_or("", String::as_str)).or_default() += 1;
@@ -170,10 +171,7 @@ pub(super) fn cells(group: &dyn RowGroupReader, column: usize) -> Result<Vec<Cel
     let unsigned = |kind: ConvertedType| {
         matches!(
             kind,
-            ConvertedType::UINT_8
-                | ConvertedType::UINT_16
-                | ConvertedType::UINT_32
-                | ConvertedType::UINT_64
+            ConvertedType::UINT_8 | ConvertedType::UINT_16 | ConvertedType::UINT_32 | ConvertedType::UINT_64
         )
     };
     let unsigned = unsigned(descriptor.converted_type());
@@ -191,7 +189,9 @@ pub(super) fn cells(group: &dyn RowGroupReader, column: usize) -> Result<Vec<Cel
         ColumnReader::FloatColumnReader(reader) => levels.read(reader, |value| plain(value.into())),
         ColumnReader::DoubleColumnReader(reader) => levels.read(reader, |value| plain(value.into())),
         ColumnReader::ByteArrayColumnReader(reader) => levels.read(reader, Scalar::Bytes),
-        _ => Err(ParquetError::General(format!("column {} is of a type that is not read", descriptor.path()))),
+        _ => {
+            Err(ParquetError::General(format!("column {} is of a type that is not read", descriptor.path())))
+        }
     }
 }
 

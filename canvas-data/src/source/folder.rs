@@ -1,10 +1,10 @@
 //! A folder of images with texts beside them.
 
-use super::captions::{Found, parse_fields};
+use super::captions::{Broken, Found, parse_fields};
 use super::metadata::{self, Row};
 use super::options::{Format, Options};
 use super::survey::Survey;
-use super::{OpenError, Source};
+use super::{OpenError, Source, splits};
 use crate::{Fault, Record, reason};
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
@@ -87,6 +87,7 @@ impl Folder {
                     self.about.entry(number).or_default().push(self.rows.len());
                     self.rows.push(row);
                 }
+                Err(_) if self.elsewhere(&image) => {}
                 Err(_) => {
                     let detail = format!("{column}: {image} is not there, or is no image that is read");
                     self.faults.push(Fault::new(row.key, reason::NO_IMAGE, detail));
@@ -95,11 +96,18 @@ impl Folder {
         }
     }
 
+    /// Whether an image is of a part that is not taken.
+    fn elsewhere(&self, image: &str) -> bool {
+        let part = splits::split_of(image, Format::Folder);
+        self.options.split.is_some() && part.is_some() && part != self.options.split
+    }
+
     /// Texts that are about no image.
     fn find_orphans(&mut self) {
         let stems: BTreeSet<_> = self.images.iter().map(|image| stem(image)).collect();
         let orphans = self.sidecars.iter().filter(|name| !stems.contains(stem(name)));
-        let fault = |name: &String| Fault::new(name, reason::NO_IMAGE, format!("there is no image {}.*", stem(name)));
+        let fault =
+            |name: &String| Fault::new(name, reason::NO_IMAGE, format!("there is no image {}.*", stem(name)));
         self.faults.extend(orphans.map(fault));
     }
 
@@ -111,9 +119,9 @@ impl Folder {
         }
         let limit = (self.options.longest_sidecar, reason::LONG_CAPTION);
         let bytes = read_within(&self.root.join(&name), limit);
-        bytes.map(Some).map_err(|(reason, detail)| {
-            Fault::new(&self.images[index], reason, format!("{name}: {detail}"))
-        })
+        bytes
+            .map(Some)
+            .map_err(|(reason, detail)| Fault::new(&self.images[index], reason, format!("{name}: {detail}")))
     }
 }
 
@@ -123,10 +131,7 @@ fn stem(path: &str) -> &str {
 }
 
 /// A file's bytes, unless it is longer than the limit, for which there is a reason.
-pub(super) fn read_within(
-    path: &Path,
-    (limit, reason): (u64, &'static str),
-) -> Result<Vec<u8>, (&'static str, String)> {
+pub(super) fn read_within(path: &Path, (limit, reason): (u64, &'static str)) -> Result<Vec<u8>, Broken> {
     let refused = |error: std::io::Error| match error.kind() {
         std::io::ErrorKind::NotFound => (reason::MISSING, format!("{} is not there", path.display())),
         _ => (reason::UNREADABLE, error.to_string()),

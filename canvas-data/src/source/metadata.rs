@@ -48,7 +48,11 @@ impl Rows<'_> {
                 Some(image) => self.rows.push(Row { image, fields, key: format!("{}:{line}", self.name) }),
                 None => {
                     let expected = "expected a path inside the folder";
-                    self.fault(line, reason::MALFORMED, format!("{}: {expected}, found {image:?}", self.column));
+                    self.fault(
+                        line,
+                        reason::MALFORMED,
+                        format!("{}: {expected}, found {image:?}", self.column),
+                    );
                 }
             },
             _ => {
@@ -111,7 +115,8 @@ impl Rows<'_> {
 fn cells(names: &[&str], record: &csv::ByteRecord) -> Result<Map<String, Value>, String> {
     let mut fields = Map::new();
     for (name, cell) in names.iter().zip(record).filter(|(_, cell)| !cell.is_empty()) {
-        let text = std::str::from_utf8(cell).map_err(|error| format!("{name}: byte {}", error.valid_up_to()))?;
+        let text =
+            std::str::from_utf8(cell).map_err(|error| format!("{name}: byte {}", error.valid_up_to()))?;
         fields.insert((*name).to_owned(), text.into());
     }
     Ok(fields)

@@ -4,6 +4,7 @@ mod captions;
 mod columns;
 mod error;
 mod folder;
+mod groups;
 mod memory;
 mod metadata;
 mod open;

@@ -63,7 +63,9 @@ fn format(path: &Path) -> Result<Format, OpenError> {
         "gz" | "bz2" | "xz" | "zst" if name.contains(".tar.") => {
             unsupported("a compressed tar file: unpack it, parts of it cannot be read")
         }
-        "arrow" => unsupported("a file of Arrow, the cache of Hugging Face's `datasets`: write it by `to_parquet`"),
+        "arrow" => {
+            unsupported("a file of Arrow, the cache of Hugging Face's `datasets`: write it by `to_parquet`")
+        }
         "zip" => unsupported("a zip file: unpack it, and open the folder"),
         "jsonl" | "csv" | "txt" | "json" => unsupported("a text: open the folder that it is in"),
         _ => unsupported("neither a folder nor a .tar or .parquet file"),
@@ -92,7 +94,8 @@ fn chosen(survey: &Survey) -> Result<Format, OpenError> {
     // img2dataset writes what it knows of a shard's images beside it: NAME.parquet beside NAME.tar, or beside a folder NAME.
     let beside_images = |table: &String| {
         let within = format!("{table}/");
-        survey.images.iter().any(|image| image.starts_with(&within))
+        let place = survey.images.partition_point(|image| *image < within);
+        survey.images.get(place).is_some_and(|image| image.starts_with(&within))
     };
     let notes = !tables.is_empty() && (tables.is_subset(&tars) || tables.iter().all(beside_images));
     // Hugging Face's third way to write rows about the images of a folder.
@@ -103,9 +106,7 @@ fn chosen(survey: &Survey) -> Result<Format, OpenError> {
         (false, true, false) => Ok(Format::Shards),
         (false, false, true) => Ok(Format::Table),
         (true, false, true) if about => Ok(Format::Table),
-        (false, false, false) => {
-            Err(OpenError::Empty { path: survey.root.clone(), found: survey.summary() })
-        }
+        (false, false, false) => Err(OpenError::Empty { path: survey.root.clone(), found: survey.summary() }),
         _ => Err(OpenError::Ambiguous {
             path: survey.root.clone(),
             found: survey.summary(),

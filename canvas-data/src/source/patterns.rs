@@ -44,7 +44,9 @@ fn choices(inside: &str) -> Result<Vec<String>, String> {
     let Some((first, last)) = inside.split_once("..") else {
         return match inside.contains(',') {
             true => Ok(inside.split(',').map(str::to_owned).collect()),
-            false => Err(format!("{{{inside}}} is neither a range of numbers, {{000..012}}, nor a list, {{a,b}}")),
+            false => {
+                Err(format!("{{{inside}}} is neither a range of numbers, {{000..012}}, nor a list, {{a,b}}"))
+            }
         };
     };
     let number = |text: &str| {
@@ -54,7 +56,10 @@ fn choices(inside: &str) -> Result<Vec<String>, String> {
     };
     let (low, high) = (number(first)?, number(last)?);
     if high < low || high - low >= MOST {
-        return Err(format!("{{{inside}}}: expected a last number from {low} to {}", low.saturating_add(MOST - 1)));
+        return Err(format!(
+            "{{{inside}}}: expected a last number from {low} to {}",
+            low.saturating_add(MOST - 1)
+        ));
     }
     let padded = [first, last].iter().any(|text| text.len() > 1 && text.starts_with('0'));
     let width = if padded { first.len().max(last.len()) } else { 0 };

@@ -80,7 +80,11 @@ mod tests {
         assert_eq!(*made.borrow(), [1, 2, 3, 2, 3]);
         get(9, 50);
         get(9, 50);
-        assert_eq!(made.borrow().last(), Some(&9), "one that is heavier than all may hold is kept until the next");
+        assert_eq!(
+            made.borrow().last(),
+            Some(&9),
+            "one that is heavier than all may hold is kept until the next"
+        );
         assert_eq!(made.borrow().len(), 6);
     }
 }

@@ -11,6 +11,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::runtime::{Builder, Runtime};
 
+/// Shards whose headers are read at the same time: the threads wait, they do not work.
+const REQUESTS: usize = 16;
+
 impl Shards {
     /// Reads the headers of tar files in an object store: S3, GCS, Azure, HTTP, or what else `object_store` knows.
     ///
@@ -40,7 +43,8 @@ impl Shards {
         let path = PathBuf::from(paths.first().map_or(String::new(), ToString::to_string));
         let runtime = Builder::new_current_thread().enable_all().build().map_err(OpenError::io(&path))?;
         let remote = Remote { store, paths, runtime };
-        Self::ranges(Box::new(remote), options).map_err(|found| OpenError::Empty { path, found })
+        Self::ranges(Box::new(remote), (REQUESTS, options.read_ahead), options)
+            .map_err(|found| OpenError::Empty { path, found })
     }
 }
 

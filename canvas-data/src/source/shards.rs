@@ -1,6 +1,6 @@
 //! WebDataset's tar files.
 
-use super::captions::{Found, parse_fields};
+use super::captions::{Broken, Found, parse_fields};
 use super::options::{Format, Options, TextRule};
 use super::ranges::{LocalFiles, Ranges};
 use super::survey::{Survey, is_image};
@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// `json`, else in `txt`, `caption` or `text`, whose whole text is one. Other fields of `json`, and `cls`, are fields of the record.
 /// Other members are not read.
 ///
-/// Opening reads the headers once (512 bytes of each member, the rest is skipped), several shards at a time; then each sample is read
+/// Opening reads the headers once (4 KiB at a time, what lies between is skipped), several shards at a time; then each sample is read
 /// from its place, by any number of threads. The index takes about 200 bytes of memory for each sample.
 ///
 /// A sample's key is `SHARD.tar:NAME`, where `SHARD.tar` is what the shards' paths do not share.
@@ -40,6 +40,9 @@ struct Entry {
     image: usize,
 }
 
+/// How many bytes are read at once while the headers of a file on the disk are read: what the system reads anyway.
+const LOCAL_READ: usize = 4096;
+
 impl Shards {
     /// Reads the headers of a tar file, of those of a folder, or of those that a pattern names: `train-{000..012}.tar`.
     ///
@@ -59,7 +62,9 @@ impl Shards {
     /// If none of them has an image.
     pub fn files(paths: Vec<PathBuf>, options: &Options) -> Result<Self, OpenError> {
         let path = paths.first().cloned().unwrap_or_default();
-        Self::ranges(Box::new(LocalFiles::new(paths)), options).map_err(|found| OpenError::Empty { path, found })
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        Self::ranges(Box::new(LocalFiles::new(paths)), (threads, LOCAL_READ), options)
+            .map_err(|found| OpenError::Empty { path, found })
     }
 
     pub(super) fn of(mut survey: Survey, options: &Options) -> Result<Self, OpenError> {
@@ -72,18 +77,33 @@ impl Shards {
         Ok(shards)
     }
 
-    /// Reads the headers of tar files of any kind; the error says what there is instead of images.
-    pub(super) fn ranges(ranges: Box<dyn Ranges>, options: &Options) -> Result<Self, String> {
-        let mut source =
-            Self { options: options.clone(), shards: Vec::new(), starts: vec![0], faults: Vec::new(), ranges };
-        for (file, index) in indices(&*source.ranges, options.read_ahead).into_iter().enumerate() {
+    /// Reads the headers of tar files of any kind, by so many threads, so many bytes at once; the error says what there is instead of
+    /// images.
+    pub(super) fn ranges(
+        ranges: Box<dyn Ranges>,
+        (threads, ahead): (usize, usize),
+        options: &Options,
+    ) -> Result<Self, String> {
+        let mut source = Self {
+            options: options.clone(),
+            shards: Vec::new(),
+            starts: vec![0],
+            faults: Vec::new(),
+            ranges,
+        };
+        for (file, index) in indices(&*source.ranges, threads, ahead).into_iter().enumerate() {
             source.add(file, index);
         }
         if source.len() > 0 {
             return Ok(source);
         }
         let first: Vec<_> = source.faults.iter().take(3).map(ToString::to_string).collect();
-        Err(format!("{} tar files, {} faults: {}", source.ranges.count(), source.faults.len(), first.join("; ")))
+        Err(format!(
+            "{} tar files, {} faults: {}",
+            source.ranges.count(),
+            source.faults.len(),
+            first.join("; ")
+        ))
     }
 
     fn add(&mut self, file: usize, index: Index) {
@@ -119,12 +139,14 @@ impl Shards {
             return members.iter().map(|member| self.ranges.read(shard, member.bytes.clone())).collect();
         }
         let together = self.ranges.read(shard, start..end)?;
-        let part = |bytes: &Range<u64>| together[(bytes.start - start) as usize..(bytes.end - start) as usize].to_vec();
+        let part = |bytes: &Range<u64>| {
+            together[(bytes.start - start) as usize..(bytes.end - start) as usize].to_vec()
+        };
         Ok(members.iter().map(|member| part(&member.bytes)).collect())
     }
 
     /// The members that a record is made of: the image, then those of its fields and text.
-    fn wanted<'a>(&self, entry: &'a Entry) -> Result<Vec<&'a Member>, (&'static str, String)> {
+    fn wanted<'a>(&self, entry: &'a Entry) -> Result<Vec<&'a Member>, Broken> {
         let mut wanted = vec![&entry.members[entry.image]];
         let field = |name: &str| entry.members.iter().find(|member| *member.field == *name);
         wanted.extend(["json", "cls"].into_iter().filter_map(field));
@@ -138,7 +160,10 @@ impl Shards {
         for (member, (limit, reason)) in wanted.iter().zip(limits) {
             let length = member.bytes.end - member.bytes.start;
             if length > limit {
-                return Err((reason, format!("{}: expected at most {limit} bytes, found {length}", member.field)));
+                return Err((
+                    reason,
+                    format!("{}: expected at most {limit} bytes, found {length}", member.field),
+                ));
             }
         }
         Ok(wanted)
@@ -146,8 +171,8 @@ impl Shards {
 }
 
 /// The index of each file, several at a time.
-fn indices(ranges: &dyn Ranges, ahead: usize) -> Vec<Index> {
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(ranges.count());
+fn indices(ranges: &dyn Ranges, threads: usize, ahead: usize) -> Vec<Index> {
+    let threads = threads.min(ranges.count());
     let next = AtomicUsize::new(0);
     let work = || {
         let files = std::iter::repeat_with(|| next.fetch_add(1, Ordering::Relaxed));
@@ -163,7 +188,7 @@ fn indices(ranges: &dyn Ranges, ahead: usize) -> Vec<Index> {
 }
 
 /// Which member is the image.
-fn image_of(members: &[Member], named: Option<&str>) -> Result<usize, (&'static str, String)> {
+fn image_of(members: &[Member], named: Option<&str>) -> Result<usize, Broken> {
     let fields = || members.iter().map(|member| &*member.field).collect::<Vec<_>>().join(", ");
     let is_it = |member: &Member| match named {
         Some(name) => *member.field == *name,
@@ -199,7 +224,8 @@ impl Source for Shards {
         let fault = |(reason, detail)| Fault::new(&key, reason, detail);
         let (shard, entry) = self.entry(index);
         let members = self.wanted(entry).map_err(fault)?;
-        let bytes = self.bytes(shard, &members).map_err(|error| fault((unread(&error), error.to_string())))?;
+        let bytes =
+            self.bytes(shard, &members).map_err(|error| fault((unread(&error), error.to_string())))?;
         let mut found = Found { looked: "json, txt, caption, text".into(), ..Found::default() };
         for (number, (member, bytes)) in members.into_iter().zip(bytes).enumerate() {
             match &*member.field {

@@ -146,12 +146,18 @@ impl Survey {
             None => Ok(()),
             Some(split) if !found.contains_key(split) => Err(OpenError::Empty {
                 path: self.root.clone(),
-                found: format!("no part {split:?}; there is {}", if found.is_empty() { "no part".into() } else { listed() }),
+                found: format!(
+                    "no part {split:?}; there is {}",
+                    if found.is_empty() { "no part".into() } else { listed() }
+                ),
             }),
             Some(split) => {
+                // Rows above the parts are about all of them.
+                let above: Vec<_> = self.metadata.iter().filter(|name| of(name).is_none()).cloned().collect();
                 for list in self.lists() {
                     list.retain(|name| of(name).as_ref() == Some(split));
                 }
+                self.metadata.extend(above);
                 self.faults.retain(|fault| of(&fault.key).is_none_or(|of| of == *split));
                 Ok(())
             }
@@ -173,8 +179,11 @@ impl Survey {
             (self.sidecars.len(), "texts"),
             (self.faults.len(), "that cannot be read"),
         ];
-        let some: Vec<_> =
-            counts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
+        let some: Vec<_> = counts
+            .iter()
+            .filter(|(count, _)| *count > 0)
+            .map(|(count, what)| format!("{count} {what}"))
+            .collect();
         if some.is_empty() { "nothing of use".into() } else { some.join(", ") }
     }
 }

@@ -1,8 +1,9 @@
 //! Parquet files.
 
-use super::captions::Found;
-use super::columns::{Cell, Columns, ImageColumns, Leaf, Scalar, cells};
+use super::captions::{Broken, Found};
+use super::columns::{Cell, ImageColumns, Leaf, Scalar};
 use super::folder::read_within;
+use super::groups::{Decoded, footer};
 use super::metadata::inside;
 use super::options::{Format, Options};
 use super::ranges::{LocalFiles, Ranges};
@@ -10,16 +11,9 @@ use super::recent::Recent;
 use super::survey::Survey;
 use super::{OpenError, Source, patterns, splits};
 use crate::{Fault, Record, reason};
-use parquet::file::reader::{FileReader, SerializedFileReader};
-use serde_json::{Map, Value};
 use std::convert::Infallible;
-use std::fs::File;
 use std::ops::Range;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-
-/// The most rows that a row group may have: one is decoded whole. Writers make a million at most if nobody asks for more.
-const MOST_ROWS: i64 = 1 << 24;
 
 /// The rows of Parquet files.
 ///
@@ -55,13 +49,6 @@ struct Group {
     first: usize,
     /// Its rows in all.
     rows: Range<usize>,
-}
-
-/// The columns of a row group.
-struct Decoded {
-    bytes: Option<Vec<Cell>>,
-    path: Option<Vec<Cell>>,
-    plain: Vec<Vec<Cell>>,
 }
 
 impl Table {
@@ -113,7 +100,7 @@ impl Table {
     }
 
     fn add(&mut self, path: &Path, name: String) -> Result<(), OpenError> {
-        let (columns, groups) = match guarded(|| footer(path)) {
+        let (columns, groups) = match footer(path) {
             Ok(footer) => footer,
             Err(error) => {
                 self.faults.push(Fault::new(name, reason::UNREADABLE, error));
@@ -121,12 +108,14 @@ impl Table {
             }
         };
         let image = columns.image(self.options.image.as_deref());
-        let error = |expected| OpenError::Columns { path: path.to_owned(), expected, found: columns.names.clone() };
+        let error =
+            |expected| OpenError::Columns { path: path.to_owned(), expected, found: columns.names.clone() };
         let image = image.map_err(error)?;
         let captions = self.options.caption_names();
         let there = |name: &&str| columns.plain.iter().any(|leaf| leaf.name == **name);
         let (any, all) = (captions.iter().any(|name| there(&name)), captions.iter().all(|name| there(&name)));
-        let missing = if self.options.captions.is_empty() { !any && self.options.rules.required } else { !all };
+        let missing =
+            if self.options.captions.is_empty() { !any && self.options.rules.required } else { !all };
         if missing {
             return Err(error(format!("a column of captions ({})", captions.join(", "))));
         }
@@ -153,25 +142,13 @@ impl Table {
         (group, index - self.groups[group].rows.start)
     }
 
-    fn decode(&self, group: usize) -> Result<Decoded, String> {
-        let group = &self.groups[group];
-        let file = &self.files[group.file];
-        guarded(|| {
-            let reader = open(&file.path)?;
-            let reader = reader.get_row_group(group.number).map_err(|error| error.to_string())?;
-            let read = |leaf: &Leaf| {
-                cells(&*reader, leaf.column).map_err(|error| format!("column {}: {error}", leaf.name))
-            };
-            Ok(Decoded {
-                bytes: file.image.bytes.as_ref().map(read).transpose()?,
-                path: file.image.path.as_ref().map(read).transpose()?,
-                plain: file.plain.iter().map(read).collect::<Result<_, _>>()?,
-            })
-        })
-    }
-
     /// The image's bytes, in the table or in the file that it names; with the path, if there is one.
-    fn image(&self, file: &TableFile, row: &Decoded, number: usize) -> Result<(Vec<u8>, Option<String>), Broken> {
+    fn image(
+        &self,
+        file: &TableFile,
+        row: &Decoded,
+        number: usize,
+    ) -> Result<(Vec<u8>, Option<String>), Broken> {
         let path = match row.path.as_ref().map(|path| &path[number]) {
             Some(Cell::One(Scalar::Bytes(path))) => Some(String::from_utf8_lossy(path.data()).into_owned()),
             _ => None,
@@ -193,99 +170,17 @@ impl Table {
                 })?;
                 let own = file.path.parent().unwrap_or(Path::new(""));
                 let folder = self.options.images.as_deref().unwrap_or(own);
-                let bytes = read_within(&folder.join(relative), (self.options.longest_image, reason::TOO_LARGE))?;
-                if bytes.is_empty() { Err((reason::EMPTY, format!("{name} has no bytes"))) } else { Ok((bytes, path)) }
+                let bytes =
+                    read_within(&folder.join(relative), (self.options.longest_image, reason::TOO_LARGE))?;
+                if bytes.is_empty() {
+                    Err((reason::EMPTY, format!("{name} has no bytes")))
+                } else {
+                    Ok((bytes, path))
+                }
             }
             _ => Err((reason::EMPTY, "the image is null".into())),
         }
     }
-}
-
-type Broken = (&'static str, String);
-
-/// Runs what reads a file; a panic is an error.
-///
-/// The decoders of the crate `parquet` index by numbers of the file in places: of a damaged file some numbers are past the end. Nothing
-/// that outlives the call is changed by it, so nothing is left half changed.
-fn guarded<T>(read: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
-    catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<String>().map(String::as_str);
-        let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
-        Err(format!("damaged: the decoder gave up: {text}"))
-    })
-}
-
-fn open(path: &Path) -> Result<SerializedFileReader<File>, String> {
-    let file = File::open(path).map_err(|error| error.to_string())?;
-    SerializedFileReader::new(file).map_err(|error| error.to_string())
-}
-
-/// The columns of a file, and the rows of each row group.
-fn footer(path: &Path) -> Result<(Columns, Vec<usize>), String> {
-    let reader = open(path)?;
-    let metadata = reader.metadata();
-    let mut groups = Vec::new();
-    for (number, group) in metadata.row_groups().iter().enumerate() {
-        let rows = group.num_rows();
-        if !(0..=MOST_ROWS).contains(&rows) {
-            return Err(format!("row group {number}: expected at most {MOST_ROWS} rows, found {rows}"));
-        }
-        groups.push(rows as usize);
-    }
-    let (sum, told) = (groups.iter().sum::<usize>(), metadata.file_metadata().num_rows());
-    if usize::try_from(told) != Ok(sum) {
-        return Err(format!("expected {told} rows, as the file says, found {sum} in its row groups"));
-    }
-    Ok((Columns::of(metadata.file_metadata().schema_descr()), groups))
-}
-
-impl Decoded {
-    /// About how many bytes of memory it takes.
-    fn weight(&self) -> u64 {
-        let columns = self.bytes.iter().chain(&self.path).chain(&self.plain);
-        columns.flatten().map(weight).sum()
-    }
-
-    /// A row's captions and fields.
-    fn fields(&self, leaves: &[Leaf], captions: &[&str], number: usize) -> Result<Map<String, Value>, Broken> {
-        let mut fields = Map::new();
-        for (leaf, cells) in leaves.iter().zip(&self.plain) {
-            let strict = captions.contains(&leaf.name.as_str());
-            let value = |scalar: &Scalar| match scalar {
-                Scalar::Plain(value) => Ok(value.clone()),
-                Scalar::Bytes(bytes) => match std::str::from_utf8(bytes.data()) {
-                    Ok(text) => Ok(text.into()),
-                    Err(error) if strict => {
-                        Err((reason::NOT_UTF8, format!("{}: byte {}", leaf.name, error.valid_up_to())))
-                    }
-                    Err(_) => Ok(String::from_utf8_lossy(bytes.data()).into()),
-                },
-            };
-            let value = match &cells[number] {
-                Cell::Null => continue,
-                Cell::One(scalar) => value(scalar)?,
-                Cell::Many(list) => {
-                    let one = |scalar: &Option<Scalar>| scalar.as_ref().map_or(Ok(Value::Null), value);
-                    Value::Array(list.iter().map(one).collect::<Result<_, _>>()?)
-                }
-            };
-            fields.insert(leaf.name.clone(), value);
-        }
-        Ok(fields)
-    }
-}
-
-fn weight(cell: &Cell) -> u64 {
-    let scalar = |scalar: &Scalar| match scalar {
-        Scalar::Bytes(bytes) => bytes.len(),
-        Scalar::Plain(_) => 0,
-    };
-    let held = match cell {
-        Cell::Null => 0,
-        Cell::One(one) => scalar(one),
-        Cell::Many(list) => list.iter().map(|one| size_of::<Scalar>() + one.as_ref().map_or(0, scalar)).sum(),
-    };
-    (size_of::<Cell>() + held) as u64
 }
 
 impl Source for Table {
@@ -304,7 +199,9 @@ impl Source for Table {
         let fault = |(reason, detail)| Fault::new(&key, reason, detail);
         let (group, row) = self.place(index);
         let Ok(decoded) = self.decoded.get(group, || {
-            let decoded = self.decode(group);
+            let Group { file, number, .. } = self.groups[group];
+            let file = &self.files[file];
+            let decoded = Decoded::read(&file.path, number, &file.image, &file.plain);
             let weight = decoded.as_ref().map_or(1, Decoded::weight);
             Ok::<_, Infallible>((decoded, weight))
         });
@@ -314,7 +211,8 @@ impl Source for Table {
         let (image, path) = self.image(file, decoded, row).map_err(fault)?;
         let mut fields = decoded.fields(&file.plain, &captions, row).map_err(fault)?;
         if let (Some(path), Some(leaf)) = (path, &file.image.path) {
-            let name = if file.image.bytes.is_some() { format!("{}.path", leaf.name) } else { leaf.name.clone() };
+            let name =
+                if file.image.bytes.is_some() { format!("{}.path", leaf.name) } else { leaf.name.clone() };
             fields.entry(name).or_insert(path.into());
         }
         let looked = format!("the columns {}", captions.join(", "));

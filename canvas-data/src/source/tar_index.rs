@@ -1,5 +1,6 @@
 //! Where the members of a tar file are.
 
+use super::captions::Broken;
 use super::ranges::{Ranges, Window};
 use crate::{Fault, reason};
 use std::collections::HashSet;
@@ -51,7 +52,7 @@ impl Index {
                         reason::MALFORMED,
                         format!("compressed by {how}: unpack it, parts of it cannot be read"),
                     )),
-                    None => walk.members(Window::new((ranges, file, length), ahead, HEADER), length),
+                    None => walk.members((ranges, file, length), ahead),
                 },
             },
         }
@@ -81,12 +82,13 @@ struct Walk {
 }
 
 impl Walk {
-    fn fault(&mut self, (reason, detail): (&'static str, String)) {
+    fn fault(&mut self, (reason, detail): Broken) {
         self.faults.push(Fault::new(&self.name, reason, detail));
     }
 
-    fn members(&mut self, window: Window<'_>, length: u64) {
-        let mut archive = tar::Archive::new(window);
+    fn members(&mut self, place: (&dyn Ranges, usize, u64), ahead: usize) {
+        let length = place.2;
+        let mut archive = tar::Archive::new(Window::new(place, ahead, HEADER));
         let entries = match archive.entries_with_seek() {
             Ok(entries) => entries,
             Err(error) => return self.fault((reason::UNREADABLE, error.to_string())),
@@ -108,7 +110,7 @@ impl Walk {
                 Err(error) => return self.broken(&error, length),
             }
         }
-        self.finish(length);
+        self.finish(place);
     }
 
     fn member(&mut self, path: &[u8], kind: tar::EntryType, bytes: Range<u64>) {
@@ -121,7 +123,10 @@ impl Walk {
         };
         let path = path.strip_prefix("./").unwrap_or(path);
         if !kind.is_file() && !kind.is_contiguous() {
-            return self.fault((reason::MALFORMED, format!("{path} is not a file but {kind:?}: links are not followed")));
+            return self.fault((
+                reason::MALFORMED,
+                format!("{path} is not a file but {kind:?}: links are not followed"),
+            ));
         }
         let start = path.rfind('/').map_or(0, |slash| slash + 1);
         let first = path.split('/').next().unwrap_or_default();
@@ -129,7 +134,9 @@ impl Walk {
             return; // notes of the writer, which webdataset skips too
         }
         // As webdataset divides names: at the first dot, but not at one that begins the name.
-        let Some(dot) = path[start..].find('.').map(|dot| dot + start).filter(|&dot| dot > start) else { return };
+        let Some(dot) = path[start..].find('.').map(|dot| dot + start).filter(|&dot| dot > start) else {
+            return;
+        };
         let (base, field) = (&path[..dot], path[dot + 1..].to_lowercase());
         if self.open.as_ref().is_none_or(|open| *open.base != *base) {
             self.close();
@@ -181,9 +188,10 @@ impl Walk {
             length.saturating_sub(bytes.start)
         );
         let base = path.strip_prefix("./").unwrap_or(&path);
-        let same = self.open.as_ref().is_some_and(|open| {
-            base.strip_prefix(&*open.base).is_some_and(|rest| rest.starts_with('.'))
-        });
+        let same = self
+            .open
+            .as_ref()
+            .is_some_and(|open| base.strip_prefix(&*open.base).is_some_and(|rest| rest.starts_with('.')));
         match same {
             true => self.lose(reason::TRUNCATED, &detail),
             false => {
@@ -202,12 +210,20 @@ impl Walk {
         self.fault((reason, detail));
     }
 
-    fn finish(&mut self, length: u64) {
-        if self.end.saturating_add(BLOCK) > length {
+    /// Nothing comes behind the last member that was found, which the file should say.
+    fn finish(&mut self, (ranges, file, length): (&dyn Ranges, usize, u64)) {
+        let found = if self.end.saturating_add(BLOCK) > length {
             // The end is marked by two blocks of zeros; one is enough for most.
-            let detail = format!("the file ends at byte {length} without a mark: what should follow is lost");
-            self.lose(reason::TRUNCATED, &format!("its last members may be lost: {detail}"));
-            self.fault((reason::TRUNCATED, detail));
+            Err((
+                reason::TRUNCATED,
+                format!("the file ends at byte {length} without a mark: what should follow is lost"),
+            ))
+        } else {
+            behind(ranges, file, self.end..length)
+        };
+        if let Err((reason, detail)) = found {
+            self.lose(reason, &format!("its last members may be lost: {detail}"));
+            self.fault((reason, detail));
         }
         self.close();
         if self.samples.is_empty() && self.faults.is_empty() {
@@ -216,7 +232,73 @@ impl Walk {
     }
 }
 
+/// There should be zeros behind the end of a tar file: a second tar file, or the rest of a damaged one, would be lost in silence.
+fn behind(ranges: &dyn Ranges, file: usize, rest: Range<u64>) -> Result<(), Broken> {
+    const PIECE: u64 = 64 << 10;
+    let mut start = rest.start;
+    while start < rest.end {
+        let end = rest.end.min(start + PIECE);
+        let bytes = ranges.read(file, start..end).map_err(|error| (reason::UNREADABLE, error.to_string()))?;
+        if bytes.iter().any(|&byte| byte != 0) {
+            let lost = rest.end - rest.start;
+            let detail = format!(
+                "marked as its end at byte {}, but there is more: {lost} bytes from there on are lost",
+                rest.start
+            );
+            return Err((reason::MALFORMED, detail));
+        }
+        start = end;
+    }
+    Ok(())
+}
+
 /// Key of a sample.
 pub(super) fn key(shard: &str, base: &str) -> String {
     format!("{shard}:{base}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    /// Bytes that count how often they are asked for.
+    struct Counted(Vec<u8>, AtomicUsize);
+
+    impl Ranges for Counted {
+        fn count(&self) -> usize {
+            1
+        }
+
+        fn name(&self, _file: usize) -> String {
+            "x.tar".into()
+        }
+
+        fn length(&self, _file: usize) -> io::Result<u64> {
+            Ok(self.0.len() as u64)
+        }
+
+        fn read(&self, _file: usize, range: Range<u64>) -> io::Result<Vec<u8>> {
+            self.1.fetch_add(1, Ordering::Relaxed);
+            Ok(self.0[range.start as usize..range.end as usize].to_vec())
+        }
+    }
+
+    #[test]
+    fn headers_are_read_many_at_a_time_and_large_members_are_skipped() {
+        let mut archive = tar::Builder::new(Vec::new());
+        for (number, size) in std::iter::repeat_n(600, 100).chain([3 << 20, 10]).enumerate() {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(size as u64);
+            archive.append_data(&mut header, format!("{number}.jpg"), &vec![0; size][..]).unwrap();
+        }
+        let bytes = Counted(archive.into_inner().unwrap(), AtomicUsize::new(0));
+        let index = Index::read(&bytes, 0, 1 << 20);
+        assert_eq!((index.samples.len(), index.faults.len()), (102, 0));
+        assert_eq!(
+            bytes.1.into_inner(),
+            3,
+            "what the file is; all until the large member; what is behind it"
+        );
+    }
 }

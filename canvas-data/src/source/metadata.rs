@@ -72,7 +72,7 @@ impl Rows<'_> {
             match file.read_until(b'\n', &mut bytes) {
                 Ok(0) => return,
                 Ok(_) if bytes.trim_ascii().is_empty() => {}
-                Ok(_) => match parse_fields(&bytes) {
+                Ok(_) => match parse_fields(bytes.trim_ascii_end()) {
                     Ok(fields) => self.row(line, fields),
                     Err((reason, detail)) => self.fault(line, reason, detail),
                 },

@@ -65,7 +65,7 @@ impl Options {
         match fields.get(name).filter(|value| !value.is_null()) {
             Some(value) if !captions.is_empty() => {
                 let weighted =
-                    weigh(captions, value).or_else(|why| Err((reason::WEIGHT, format!("{name}: {why}"))))?;
+                    weigh(captions, value).map_err(|why| (reason::WEIGHT, format!("{name}: {why}")))?;
                 fields.remove(name);
                 Ok(weighted)
             }

@@ -112,19 +112,21 @@ impl Table {
             |expected| OpenError::Columns { path: path.to_owned(), expected, found: columns.names.clone() };
         let image = image.map_err(error)?;
         let captions = self.options.caption_names();
-        let there = |name: &&str| columns.plain.iter().any(|leaf| leaf.name == **name);
-        let (any, all) = (captions.iter().any(|name| there(&name)), captions.iter().all(|name| there(&name)));
-        let missing =
-            if self.options.captions.is_empty() { !any && self.options.rules.required } else { !all };
+        let there = |name: &&str| columns.plain.iter().any(|leaf| leaf.name == *name);
+        let missing = match self.options.captions.is_empty() {
+            true => self.options.rules.required && !captions.iter().any(there),
+            false => !captions.iter().all(there),
+        };
         if missing {
             return Err(error(format!("a column of captions ({})", captions.join(", "))));
         }
         let images: Vec<_> = image.bytes.iter().chain(&image.path).map(|leaf| leaf.column).collect();
-        let plain = columns.plain.iter().filter(|leaf| !images.contains(&leaf.column));
         // Bytes that are no image are captions if they are named so, and else nothing that a field can hold.
-        let plain =
-            plain.filter(|leaf| !columns.is_bytes(leaf.column) || captions.contains(&leaf.name.as_str()));
-        let plain = plain.cloned().collect();
+        let is_used = |leaf: &&Leaf| {
+            let fit = !columns.is_bytes(leaf.column) || captions.contains(&leaf.name.as_str());
+            fit && !images.contains(&leaf.column)
+        };
+        let plain = columns.plain.iter().filter(is_used).cloned().collect();
         let mut first = 0;
         for (number, rows) in groups.into_iter().enumerate() {
             let start = self.len();

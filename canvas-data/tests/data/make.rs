@@ -120,11 +120,11 @@ fn write_column(group: &mut SerializedRowGroupWriter<'_, Vec<u8>>, column: &Colu
                 true => vec![1],
                 false => row.iter().map(level).collect(),
             });
-            put::<ByteArrayType>(group, &values, |_| levels.collect(), Some(repeats(rows)));
+            put::<ByteArrayType>(group, &values, |_| levels.collect(), Some(&repeats(rows)));
         }
         Column::Weights(rows) => {
             let values: Vec<f64> = rows.iter().flatten().copied().collect();
-            put::<DoubleType>(group, &values, |deep| vec![deep; rows.concat().len()], Some(repeats(rows)));
+            put::<DoubleType>(group, &values, |deep| vec![deep; rows.concat().len()], Some(&repeats(rows)));
         }
         Column::Numbers(values) => put::<Int64Type>(group, values, |deep| vec![deep; values.len()], None),
         Column::Doubles(values) => put::<DoubleType>(group, values, |deep| vec![deep; values.len()], None),
@@ -140,12 +140,12 @@ fn put<T: DataType>(
     group: &mut SerializedRowGroupWriter<'_, Vec<u8>>,
     values: &[T::T],
     levels: impl FnOnce(i16) -> Vec<i16>,
-    repeats: Option<Vec<i16>>,
+    repeats: Option<&[i16]>,
 ) {
     let mut column = group.next_column().unwrap().unwrap();
     let writer = column.typed::<T>();
     let levels = levels(writer.get_descriptor().max_def_level());
-    writer.write_batch(values, Some(&levels), repeats.as_deref()).unwrap();
+    writer.write_batch(values, Some(&levels), repeats).unwrap();
     column.close().unwrap();
 }
 

@@ -217,7 +217,9 @@ fn a_small_cache_answers_the_same_from_many_threads() {
         for thread in 0..4 {
             let (source, alone) = (&source, &alone);
             scope.spawn(move || {
-                (0..64).map(|n| (n * (2 * thread + 1)) % 8).for_each(|n| assert_eq!(source.read(n), alone[n]))
+                (0..64)
+                    .map(|n| (n * (2 * thread + 1)) % 8)
+                    .for_each(|n| assert_eq!(source.read(n), alone[n]));
             });
         }
     });

@@ -218,6 +218,10 @@ impl Walk {
                 reason::TRUNCATED,
                 format!("the file ends at byte {length} without a mark: what should follow is lost"),
             ))
+        } else if !length.is_multiple_of(BLOCK) {
+            let detail =
+                format!("the file ends at byte {length}, within a block: what should follow is lost");
+            Err((reason::TRUNCATED, detail))
         } else {
             behind(ranges, file, self.end..length)
         };

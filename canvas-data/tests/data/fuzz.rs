@@ -3,6 +3,7 @@
 use crate::make::{Column, all, files, images_table, png, samples, snappy, table, texts, zstd};
 use canvas_data::{Folder, OpenError, Options, Shards, Source, Table};
 use proptest::prelude::*;
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::LazyLock;
 
@@ -120,6 +121,20 @@ const CELLS: &str = "file_name,text,n\na.png,\"a pear,\nripe\",1\nb.png,\"\"\"\"
 const JSON: &str =
     r#"{"captions": ["a", {"text": "b", "weight": 0.5}], "weights": [1, 2], "deep": [[[{"x": null}]]]}"#;
 
+/// How many images a tar file has that ends as one should: zeros written over members and a cut behind them can make one that nobody
+/// can tell from a shorter one.
+fn whole(bytes: &[u8]) -> Option<usize> {
+    let (mut images, mut end) = (BTreeSet::new(), 0);
+    for entry in tar::Archive::new(bytes).entries().ok()? {
+        let entry = entry.ok()?;
+        end = (entry.raw_file_position() + entry.size()).next_multiple_of(512) as usize;
+        images.extend(entry.path().ok()?.to_str()?.strip_suffix(".png").map(str::to_owned));
+    }
+    let rest = bytes.get(end..)?;
+    let marked = bytes.len().is_multiple_of(512) && rest.len() >= 512 && rest.iter().all(|&byte| byte == 0);
+    marked.then_some(images.len())
+}
+
 /// The images are whole, whatever is said about them: none may be lost.
 fn about_three_images(name: &str, bytes: &[u8]) {
     let root = tempfile::tempdir().unwrap();
@@ -139,7 +154,7 @@ proptest! {
     fn damaged_tar_files_lose_nothing_in_silence(damages in damages()) {
         let bytes = damaged(&TAR, &damages);
         if let Some((source, _)) = survives("x.tar", &bytes, shards) {
-            let lost = source.len() < usize::from(SAMPLES);
+            let lost = source.len() < usize::from(SAMPLES) && whole(&bytes) != Some(source.len());
             prop_assert!(!lost || !source.faults().is_empty(), "{} samples, no fault", source.len());
         }
     }

@@ -65,6 +65,8 @@ pub mod reason {
     pub const TRUNCATED: &str = "truncated";
     /// It is not an image of a known format, or not a valid one.
     pub const NOT_AN_IMAGE: &str = "not an image";
+    /// It is an image, of a kind that is not read.
+    pub const UNSUPPORTED: &str = "unsupported";
     /// It has more pixels than are decoded.
     pub const TOO_LARGE: &str = "too large";
     /// It has fewer pixels than are wanted.
@@ -73,6 +75,8 @@ pub mod reason {
     pub const ASPECT: &str = "aspect ratio";
     /// It moves.
     pub const ANIMATED: &str = "animated";
+    /// It is not the one that was looked at before.
+    pub const CHANGED: &str = "changed";
     /// There is no caption.
     pub const NO_CAPTION: &str = "no caption";
     /// A caption is longer than is read.

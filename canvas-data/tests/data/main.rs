@@ -10,3 +10,6 @@ mod remote;
 mod shards;
 mod table;
 mod writer;
+//! Sources, decoding, buckets, surveys and preparation through their public interface.
+
+mod decode;

@@ -25,9 +25,8 @@ pub(super) fn decode(bytes: &[u8]) -> ImageResult<DynamicImage> {
     } else {
         RgbImage::from_raw(width, height, pixels).map(DynamicImage::from)
     };
-    picture.ok_or_else(|| {
-        ImageError::Decoding(DecodingError::new(ImageFormat::Jpeg.into(), "too few pixels"))
-    })
+    picture
+        .ok_or_else(|| ImageError::Decoding(DecodingError::new(ImageFormat::Jpeg.into(), "too few pixels")))
 }
 
 fn error(error: DecodeErrors) -> ImageError {

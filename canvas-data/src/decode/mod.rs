@@ -196,7 +196,8 @@ impl Decode {
                 seen.0[channel] = ((sum + 127) / 255) as u8;
             }
         }
-        let mask = || GrayImage::from_fn(clear.width(), clear.height(), |x, y| [clear.get_pixel(x, y).0[3]].into());
+        let mask =
+            || GrayImage::from_fn(clear.width(), clear.height(), |x, y| [clear.get_pixel(x, y).0[3]].into());
         Decoded { rgb, alpha: (!opaque).then(mask) }
     }
 }

@@ -64,8 +64,13 @@ fn compare() {
                 let j = judged(&name);
                 let has = j.color().has_alpha();
                 let same = j.width() == d.rgb.width();
-                println!("{name}: size {:?} {same} rgb {:?} alpha {} {:?}", size.unwrap() == [j.width(), j.height()], 
-                if has || !same { None } else { Some(difference(d.rgb.as_raw(), j.to_rgb8().as_raw()))}, has, d.alpha.map(|a| a.as_raw()[..4].to_vec()));
+                println!(
+                    "{name}: size {:?} {same} rgb {:?} alpha {} {:?}",
+                    size.unwrap() == [j.width(), j.height()],
+                    if has || !same { None } else { Some(difference(d.rgb.as_raw(), j.to_rgb8().as_raw())) },
+                    has,
+                    d.alpha.map(|a| a.as_raw()[..4].to_vec())
+                );
             }
         }
     }

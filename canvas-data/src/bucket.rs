@@ -1,7 +1,7 @@
 //! Sizes in which images are trained, and which of them an image gets.
 
 use crate::{Draw, Fault, reason};
-use canvas_core::ConfigError;
+use canvas_core::{ConfigError, check};
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
 use std::cmp::Ordering;
@@ -15,7 +15,7 @@ use std::ops::RangeInclusive;
 /// | settings | give |
 /// |---|---|
 /// | [`filling`](Self::filling)`(1024 * 1024, 64, 0.9, 4.0)`, which is [`sdxl`](Self::sdxl) | the 40 of SDXL's table, and 1344x704, whose upright twin is in the table |
-/// | [`largest`](Self::largest)`(512 * 768, 64, 256..=1024)` and 512x512, which is [`novel_ai`](Self::novel_ai) | NovelAI's 25 |
+/// | [`largest`](Self::largest)`(512 * 768, 64, 256..=1024)` and 512x512, which is [`novel_ai`](Self::novel_ai) | NovelAI's 19 |
 /// | `largest(side * side, 64, least..=most)` | kohya's sd-scripts with `resolution = side`, `min_bucket_reso`, `max_bucket_reso` |
 /// | [`list`](Self::list) | whatever is listed |
 /// | [`square`](Self::square) | one |
@@ -47,8 +47,9 @@ impl Buckets {
     /// All sizes of multiples of `step` with `fill * area` to `area` pixels and at most `aspect` times as long as narrow.
     ///
     /// # Errors
-    /// If there is none, or `fill` is not within `(0, 1]`.
+    /// If there is none, `step` is 0, or `fill` is not within `(0, 1]`.
     pub fn filling(area: u64, step: u32, fill: f64, aspect: f64) -> Result<Self, ConfigError> {
+        check::positive(("the buckets' step", step as usize))?;
         if !(fill > 0.0 && fill <= 1.0) {
             return Err(ConfigError::new(format!("buckets fill 0 to 1 of an area, found {fill}")));
         }
@@ -59,19 +60,20 @@ impl Buckets {
                 && pixels as f64 >= fill * area as f64
                 && f64::from(long) <= aspect * f64::from(short)
         };
-        let sides = |limit: f64| (step..=limit as u32).step_by(step.max(1) as usize);
+        let sides = |limit: f64| (step..=limit as u32).step_by(step as usize);
         let heights = |w: u32| sides(area as f64 / f64::from(w)).map(move |h| [w, h]);
-        Self::made(sides(longest).filter(|&w| w > 0).flat_map(heights).filter(fits))
+        Self::made(sides(longest).flat_map(heights).filter(fits))
     }
 
     /// For each multiple of `step` within `sides` as width the greatest such height with at most `area` pixels, and the same on its side.
     ///
     /// # Errors
-    /// If there is none.
+    /// If there is none, or `step` is 0.
     pub fn largest(area: u64, step: u32, sides: RangeInclusive<u32>) -> Result<Self, ConfigError> {
+        check::positive(("the buckets' step", step as usize))?;
         let (least, most) = sides.into_inner();
-        let multiple = |side: u64| (side / u64::from(step.max(1)) * u64::from(step)) as u32;
-        let widths = (step..=most).step_by(step.max(1) as usize).filter(|&width| width >= least.max(1));
+        let multiple = |side: u64| (side / u64::from(step) * u64::from(step)) as u32;
+        let widths = (step..=most).step_by(step as usize).filter(|&width| width >= least.max(1));
         let pair = |width| [width, multiple((area / u64::from(width)).min(u64::from(most)))];
         let pairs = widths.map(pair).filter(|size| size[1] >= least.max(1));
         Self::made(pairs.flat_map(|[w, h]| [[w, h], [h, w]]))

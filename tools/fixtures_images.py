@@ -127,6 +127,7 @@ def others():
     store("upright_6.tif", encoded(rgb, format="TIFF", compression="tiff_lzw", exif=exif(6)))
     # Refused: no judge is read.
     floats = Image.fromarray(scene(1)[..., 0].astype(np.float32) / 255)
+    store("palette.tif", encoded(rgb.quantize(7), format="TIFF"), rgb)
     store("floats.tif", encoded(floats, format="TIFF", compression="tiff_lzw"), rgb)
 
 

@@ -26,5 +26,5 @@ pub fn draw_caption(captions: &[Caption], draw: Draw) -> Option<&Caption> {
         left -= caption.weight;
         left < 0.0
     });
-    found.or_else(|| drawable().last()) // where rounding went past the end
+    found.or_else(|| drawable().next_back()) // where rounding went past the end
 }

@@ -73,7 +73,7 @@ pub mod reason {
     pub const TOO_SMALL: &str = "too small";
     /// It is longer, or narrower, than any bucket.
     pub const ASPECT: &str = "aspect ratio";
-    /// It moves.
+    /// It moves, or has several pages.
     pub const ANIMATED: &str = "animated";
     /// It is not the one that was looked at before.
     pub const CHANGED: &str = "changed";

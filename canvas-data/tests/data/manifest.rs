@@ -95,6 +95,7 @@ fn a_cut_or_changed_file_is_refused_by_its_line() {
     manifest().write(&path).unwrap();
     let whole = fs::read_to_string(&path).unwrap();
     for length in 0..whole.len() - 1 {
+        fs::remove_file(&path).unwrap(); // some file systems flush what is overwritten
         fs::write(&path, &whole[..length]).unwrap();
         let (line, _) = content(&path);
         assert!(line <= 9, "{length}");
@@ -117,7 +118,7 @@ fn a_cut_or_changed_file_is_refused_by_its_line() {
         (1, "expected a manifest of version 1, found 2".into())
     );
     fs::write(&path, format!("{whole}{}\n", whole.lines().last().unwrap())).unwrap();
-    assert_eq!(content(&path).0, 9 + 1 - 1 + 1);
+    assert_eq!(content(&path).0, 10);
 }
 
 #[test]

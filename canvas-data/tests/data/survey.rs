@@ -156,17 +156,18 @@ fn other_settings_and_other_sources_begin_anew_and_say_so() {
 fn progress_cut_at_any_byte_gives_the_same_manifest() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("survey.jsonl");
-    let source = Counted::new(images(9));
+    let source = Counted::new(images(5));
     let expected = run(&survey(), &source, &path).manifest;
     let whole = fs::read(&path).unwrap();
     source.count();
     for length in 0..whole.len() {
+        fs::remove_file(&path).unwrap(); // some file systems flush what is overwritten
         fs::write(&path, &whole[..length]).unwrap();
         let found = run(&survey(), &source, &path);
         assert_eq!(found.manifest, expected, "{length} bytes");
         let rows = whole[..length].iter().filter(|&&byte| byte == b'\n').count().saturating_sub(1);
-        assert_eq!(source.count(), 9 - rows, "{length} bytes");
-        assert_eq!(run(&survey(), &source, &path).begun, Begun::Resumed(9), "{length} bytes");
+        assert_eq!(lines(&path), 6, "{length} bytes");
+        assert_eq!(source.count(), 5 - rows, "{length} bytes");
     }
 }
 
@@ -249,7 +250,7 @@ impl Source for Slow {
 }
 
 const PROGRESS: &str = "CANVAS_TEST_SURVEY";
-const IMAGES: u32 = 400;
+const IMAGES: u32 = 240;
 
 #[test]
 #[ignore = "the child process of others"]

@@ -1,6 +1,6 @@
 //! JPEG with the strictness that crate `image` does not hand on.
 
-use image::error::{DecodingError, ImageFormatHint, UnsupportedError, UnsupportedErrorKind};
+use image::error::DecodingError;
 use image::{DynamicImage, GrayImage, ImageError, ImageFormat, ImageResult, RgbImage};
 use zune_jpeg::JpegDecoder;
 use zune_jpeg::errors::DecodeErrors;
@@ -30,12 +30,5 @@ pub(super) fn decode(bytes: &[u8]) -> ImageResult<DynamicImage> {
 }
 
 fn error(error: DecodeErrors) -> ImageError {
-    let format = ImageFormatHint::Exact(ImageFormat::Jpeg);
-    match error {
-        DecodeErrors::Unsupported(scheme) => {
-            let kind = UnsupportedErrorKind::GenericFeature(format!("{scheme:?}"));
-            ImageError::Unsupported(UnsupportedError::from_format_and_kind(format, kind))
-        }
-        other => ImageError::Decoding(DecodingError::new(format, other)),
-    }
+    ImageError::Decoding(DecodingError::new(ImageFormat::Jpeg.into(), error))
 }

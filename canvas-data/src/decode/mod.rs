@@ -31,11 +31,11 @@ pub enum Several {
 /// | a file that | gives |
 /// |---|---|
 /// | has no bytes | [`reason::EMPTY`] |
-/// | is none of the six formats (HTML, AVIF, text), or breaks its format's rules | [`reason::NOT_AN_IMAGE`] |
+/// | is none of the formats that crate `image` knows (HTML, text), breaks its format's rules, or is an arithmetic, lossless or 12-bit JPEG, which the decoder takes for broken | [`reason::NOT_AN_IMAGE`] |
 /// | ends in the middle: before the end marker of a JPEG, PNG or GIF, the length that a WebP gives, the pixels of a BMP or TIFF | [`reason::TRUNCATED`], also by a byte |
 /// | says that it has more than [`max_pixels`](Self::max_pixels), or none | [`reason::TOO_LARGE`], [`reason::NOT_AN_IMAGE`], before anything is allocated |
 /// | holds several pictures | as [`several`](Self::several) says; a single frame is a picture, a TIFF's thumbnails and masks do not count |
-/// | is of a rare kind: floating point, more than 16 bits, arithmetic or lossless JPEG, palettes and JPEG within TIFF | [`reason::UNSUPPORTED`] |
+/// | is of another format (AVIF, ICO), or of a rare kind: floating point, more than 16 bits, palettes within TIFF | [`reason::UNSUPPORTED`] |
 /// | has EXIF's orientation (JPEG, PNG, WebP, TIFF) | the upright picture, in [`size`](Self::size) too; XMP's is not read |
 /// | has 16 bits | `round(v / 257)`; Pillow drops the low byte of colours, so differs by one at most, and saturates grey |
 /// | has 1, 2 or 4 bits, grey, or a palette | RGB |

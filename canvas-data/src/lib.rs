@@ -29,6 +29,8 @@ mod caption;
 mod decode;
 mod manifest;
 mod prepare;
+mod cache;
+mod loader;
 mod record;
 mod shards;
 mod source;
@@ -39,6 +41,10 @@ pub use caption::draw_caption;
 pub use decode::{Decode, Decoded, Several};
 pub use manifest::{Fate, Manifest, ManifestError, Row, Totals};
 pub use prepare::{Draw, Prepare, Prepared};
+mod stream;
+
+pub use cache::{Cache, CacheError, Damage, Key, ModelHash, OtherCache, Tensors};
+pub use loader::{Batch, FaultRow, Faults, LoadError, Loader, Loading, OnFault, Waiting};
 pub use record::{Caption, Fault, Record, reason};
 pub use shards::{ShardError, ShardLimits, ShardStats, ShardWriter};
 pub use source::{
@@ -46,3 +52,4 @@ pub use source::{
 };
 pub use source::{InMemory, Source};
 pub use survey::{Begun, Survey, Surveyed};
+pub use stream::{Cursor, Part, Permutation, Place, Shard, Stream};

@@ -60,7 +60,11 @@ fn word(bytes: &[u8]) -> u64 {
 }
 
 /// The bytes of a block that is to stand at `offset`, and its entries.
-pub(super) fn block(model: &ModelHash, offset: u64, entries: &[(Key, Vec<u8>)]) -> (Vec<u8>, Vec<(Key, Slot)>) {
+pub(super) fn block(
+    model: &ModelHash,
+    offset: u64,
+    entries: &[(Key, Vec<u8>)],
+) -> (Vec<u8>, Vec<(Key, Slot)>) {
     let mut bytes = [&MAGIC[..], &(entries.len() as u64).to_le_bytes()].concat();
     for (key, value) in entries {
         bytes.extend(key.0);
@@ -89,6 +93,14 @@ pub(super) struct Blocks {
     pub(super) model: ModelHash,
 }
 
+impl Drop for Blocks {
+    /// Gives a lock back itself: closing the file leaves it to a process that another thread is just starting, which has
+    /// the file until it runs its own program.
+    fn drop(&mut self) {
+        self.file.unlock().ok();
+    }
+}
+
 impl Blocks {
     pub(super) fn io(&self) -> impl FnOnce(io::Error) -> CacheError + use<> {
         CacheError::io(&self.path)
@@ -109,9 +121,8 @@ impl Blocks {
     /// Whether the file begins as one of this model does.
     pub(super) fn check_head(&self) -> Result<(), CacheError> {
         let found = self.read(0, FILE_HEAD as usize)?;
-        let content = |message: &str| {
-            Err(CacheError::Content { path: self.path.clone(), message: message.to_owned() })
-        };
+        let content =
+            |message: &str| Err(CacheError::Content { path: self.path.clone(), message: message.to_owned() });
         match found == file_head(&self.model) {
             true => Ok(()),
             false if !found.starts_with(FILE_MAGIC) => content("is not a cache, or its beginning is damaged"),
@@ -130,7 +141,9 @@ impl Blocks {
         };
         head.extend(self.read(offset + 16, count * ROW + SUM)?);
         let table = 16 + count * ROW;
-        if head.len() < table + SUM || sum(&[&self.model.0, &offset.to_le_bytes(), &head[..table]]) != head[table..] {
+        if head.len() < table + SUM
+            || sum(&[&self.model.0, &offset.to_le_bytes(), &head[..table]]) != head[table..]
+        {
             return Ok(None);
         }
         let mut end = offset + head.len() as u64;

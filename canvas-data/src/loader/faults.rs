@@ -147,9 +147,11 @@ impl FaultLog {
         };
         // As bytes: a crash can cut a row off inside a character.
         let stays = |line: &&[u8]| {
-            line.ends_with(b"\n") && serde_json::from_slice::<FaultRow>(line).is_ok_and(|row| row.number < start)
+            line.ends_with(b"\n")
+                && serde_json::from_slice::<FaultRow>(line).is_ok_and(|row| row.number < start)
         };
-        let length: usize = old.split_inclusive(|&byte| byte == b'\n').take_while(stays).map(<[u8]>::len).sum();
+        let length: usize =
+            old.split_inclusive(|&byte| byte == b'\n').take_while(stays).map(<[u8]>::len).sum();
         let file = OpenOptions::new().create(true).append(true).open(path);
         let file = file.and_then(|file| file.set_len(length as u64).map(|()| file)).map_err(named)?;
         Ok(Self { path: path.to_owned(), file })

@@ -18,7 +18,9 @@ use workers::{Job, Outcome, Prepare, Workers, attempt};
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// Batches of this size would hold images of more than one bucket.
-    #[error("a batch of {batch} on each of {devices} devices does not divide the stream's groups of {group} images")]
+    #[error(
+        "a batch of {batch} on each of {devices} devices does not divide the stream's groups of {group} images"
+    )]
     Batch {
         /// Images of a batch on one device.
         batch: usize,
@@ -258,7 +260,8 @@ impl<T: Send + 'static> Loader<T> {
 
     fn hand_out(&mut self) -> Result<Batch<T>, LoadError> {
         self.await_batch();
-        let mut batch = Batch { start: self.start, numbers: Vec::new(), items: Vec::new(), faults: Vec::new() };
+        let mut batch =
+            Batch { start: self.start, numbers: Vec::new(), items: Vec::new(), faults: Vec::new() };
         let slots: Vec<_> = self.slots.drain(..self.batch).collect();
         for Slot { job: (number, place), outcome } in slots {
             match outcome.expect("waited for") {

@@ -50,12 +50,15 @@ impl<T: Send + 'static> Workers<T> {
             let work = move || {
                 for job in todo {
                     // Its loader is gone if nobody is there to take it.
-                    if stopping.load(Ordering::Relaxed) || results.send((job.0, attempt(&*prepare, job))).is_err() {
+                    if stopping.load(Ordering::Relaxed)
+                        || results.send((job.0, attempt(&*prepare, job))).is_err()
+                    {
                         break;
                     }
                 }
             };
-            let thread = Builder::new().name(format!("loader-{index}")).spawn(work).map_err(LoadError::Threads)?;
+            let thread =
+                Builder::new().name(format!("loader-{index}")).spawn(work).map_err(LoadError::Threads)?;
             workers.threads.push(thread);
         }
         Ok(workers)

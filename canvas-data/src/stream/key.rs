@@ -17,5 +17,7 @@ pub(super) fn scramble(bits: u64) -> u64 {
 
 /// The key of a part of what `base` is the key of.
 pub(super) fn derive(base: u64, parts: &[u64]) -> u64 {
-    parts.iter().fold(base, |key, &part| scramble(key.wrapping_add(golden(1)) ^ scramble(part.wrapping_add(golden(2)))))
+    parts.iter().fold(base, |key, &part| {
+        scramble(key.wrapping_add(golden(1)) ^ scramble(part.wrapping_add(golden(2))))
+    })
 }

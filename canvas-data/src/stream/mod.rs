@@ -104,7 +104,10 @@ impl Part {
 fn check(blocks: &[Range<usize>], images: &[usize]) {
     let (first, last) = (images[0], images[images.len() - 1]);
     let covered = blocks.first().map_or(0, |block| block.start)..blocks.last().map_or(0, |block| block.end);
-    assert!(covered.contains(&first) && covered.contains(&last), "images {first}..={last} and blocks of {covered:?}");
+    assert!(
+        covered.contains(&first) && covered.contains(&last),
+        "images {first}..={last} and blocks of {covered:?}"
+    );
     let gap = blocks.windows(2).find(|two| two[0].end != two[1].start);
     assert!(gap.is_none(), "blocks do not lie side by side: {gap:?}");
 }

@@ -74,7 +74,8 @@ impl Turns {
         let mut next: Vec<u64> = (0..self.quotas.len()).map(|lane| self.of_lane(lane, round)).collect();
         let first = next.iter().sum();
         let count = |lane: usize| (self.of_lane(lane, round + 1) - next[lane]) as usize;
-        let sorted: Vec<usize> = (0..next.len()).flat_map(|lane| std::iter::repeat_n(lane, count(lane))).collect();
+        let sorted: Vec<usize> =
+            (0..next.len()).flat_map(|lane| std::iter::repeat_n(lane, count(lane))).collect();
         let order = Permutation::new(derive(self.key, &[1, round]), sorted.len() as u64);
         let turn = |place: u64| {
             let lane = sorted[order.at(place) as usize];

@@ -45,3 +45,11 @@ fn record(key: &str, image: Vec<u8>) -> Record {
     let fields = serde_json::Map::new();
     Record { key: key.into(), image, captions: vec![Caption::new("a test")], fields }
 }
+//! Streams, loaders and caches through their public interface.
+
+mod cache;
+mod cache_kill;
+mod loader;
+mod permutation;
+mod stream;
+mod together;

@@ -26,10 +26,14 @@ fn lookups(name: &str, stream: &Stream) {
         let mut cursor = stream.cursor();
         black_box(cursor.at(start));
         let begun = Instant::now();
-        (start..start + 300_000).for_each(|number| drop(black_box(cursor.at(number))));
+        for number in start..start + 300_000 {
+            black_box(cursor.at(number));
+        }
         let each = begun.elapsed() / 300_000;
         let begun = Instant::now();
-        (0..20).for_each(|i| drop(black_box(stream.at(start + i * 7_777_777))));
+        for jump in 0..20 {
+            black_box(stream.at(start + jump * 7_777_777));
+        }
         let alone = begun.elapsed() / 20;
         println!("{name}, from image {start}: {each:?} one after another, {alone:?} alone");
     }

@@ -15,8 +15,10 @@
 //! they can be computed again. A file that only grows, in blocks that say themselves whether they are whole, is that.
 //!
 //! # Cost
-//! An entry takes 72 bytes beside its value, and about 100 bytes of memory while the cache is open. Opening reads the
-//! blocks' tables, not the values. `cargo run --release -p canvas-data --example cache_speed` measures.
+//! An entry takes 56 bytes beside its value's safetensors, and about 100 bytes of memory while the cache is open. Opening
+//! reads the blocks' tables, not the values. Latents of 16 KiB take 1.0084 times their size in blocks of 32. On a busy
+//! machine of two processors, 137 of them a second were written one at a time, 3600 in batches of 32, 4600 in batches of
+//! 128 (each batch waits for the disk once), and 10,000 were read: `cargo run --release --example cache_speed`.
 
 mod at;
 mod blocks;

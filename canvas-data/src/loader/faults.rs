@@ -41,7 +41,7 @@ pub struct FaultRow {
     pub fault: Fault,
 }
 
-/// What was left out of a run so far, by reason. Its text names the first few of each.
+/// What a loader has left out so far, by reason. Its text names the first few of each.
 #[derive(Clone, Debug, Default)]
 pub struct Faults {
     images: u64,
@@ -97,6 +97,12 @@ pub(super) struct Watch {
 
 impl Watch {
     pub(super) fn new(rule: OnFault, log: Option<FaultLog>) -> Self {
+        if let OnFault::Skip { at_most, .. } = rule {
+            assert!(
+                (0.0..=1.0).contains(&at_most),
+                "the part that may be left out is {at_most}: from 0 to 1"
+            );
+        }
         Self { faults: Faults::default(), rule, recent: VecDeque::new(), log }
     }
 

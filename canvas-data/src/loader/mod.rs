@@ -184,7 +184,7 @@ impl<T: Send + 'static> Loader<T> {
     /// If the batch does not fit the stream's groups, or threads or the file of faults cannot be had.
     ///
     /// # Panics
-    /// If the batch is 0.
+    /// If the batch is 0, or the part of images that may be left out is not from 0 to 1.
     pub fn new(
         stream: &Stream,
         loading: Loading,

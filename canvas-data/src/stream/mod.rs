@@ -8,7 +8,10 @@
 //!
 //! # Cost
 //! A stream holds its images' numbers (8 bytes each) and, with windows, 8 bytes for each block of each bucket: nothing
-//! grows with the length of a run. `cargo run --release --example stream_speed` measures lookups; figures stand there.
+//! grows with the length of a run. Of 10 million images in 40 buckets, a cursor finds one in 1.5 microseconds, in windows
+//! of 8 of 2000 blocks in 1.8, from the first and from image 10^12 alike (most of it is the permutation: 1.2). Without a
+//! cursor's memory it is some microseconds, with windows 1.4 milliseconds: all blocks of an epoch are shuffled.
+//! `cargo run --release --example stream_speed`.
 
 mod cursor;
 mod key;
@@ -70,7 +73,14 @@ impl Part {
     ///
     /// Each epoch shuffles the blocks anew, goes through `width` of them at a time, and shuffles the images within.
     /// All buckets go through the blocks in the same order at the same pace, and no image is lost. Wider is better
-    /// shuffled; narrower keeps fewer blocks open. A bucket that is rare collects a group from several windows.
+    /// shuffled; narrower keeps fewer blocks open.
+    ///
+    /// A source with one bucket has `width` blocks open, between the first and the last image that is taken of each, and
+    /// at the border of two windows one more. With more buckets, whose borders do not fall together, it is up to three
+    /// times as many: 12 buckets in windows of 16 of 400 blocks had 47 open, and a reader that keeps the 32 used last
+    /// opened each 1.04 times in an epoch (with 16 it opened each 17 times: a reader keeps two windows open or more).
+    /// A window with fewer images than a round of 64 groups is wider than it says, as buckets keep pace only from round
+    /// to round; and a bucket with less than a group in a window collects one from several.
     ///
     /// # Panics
     /// If `width` is 0, or [`Stream::new`] finds an image before the first block or after the last.

@@ -267,7 +267,7 @@ fn one_image_is_a_stream_and_none_is_not() {
     let empty = std::panic::catch_unwind(|| plain(3, 4, &[0, 0])).unwrap_err();
     assert_eq!(*empty.downcast::<&str>().unwrap(), "a stream needs at least one image");
     let outside = std::panic::catch_unwind(|| {
-        Stream::new(3, 4, vec![Part::new(buckets(&[10])).windows(&[0..5], 1)]);
+        Stream::new(3, 4, vec![Part::new(buckets(&[10])).windows(&blocks(5, 5), 1)]);
     });
     assert_eq!(*outside.unwrap_err().downcast::<String>().unwrap(), "images 0..=9 and blocks of 0..5");
     let weight = std::panic::catch_unwind(|| Part::new(buckets(&[10])).weight(0.0)).unwrap_err();

@@ -132,8 +132,8 @@ fn check(blocks: &[Range<usize>], images: &[usize]) {
 ///   its bucket. In the first `E` epochs of the stream, an image of a bucket of at least `G` images comes `E` times,
 ///   give or take one; one of a smaller bucket of `n_b` images, give or take `ceil(G / n_b)`, which no order in groups
 ///   can better: a group of 8 from a bucket of 2 shows each image four times.
-/// - The buckets take turns in proportion to their images times their part's weight, in shuffled rounds of at least 64
-///   groups: at no moment does one lag behind another by more than a round.
+/// - The buckets take turns in proportion to their images times their part's weight, in shuffled rounds of about 64
+///   groups (more with more buckets; an epoch, if that is shorter): none lags behind its share by more than a round.
 ///
 /// A group that spans two epochs of its bucket may hold an image twice.
 ///

@@ -271,7 +271,7 @@ fn threads_share_a_cache() {
         }
     });
     assert_eq!(cache.len(), 60);
-    assert!((60..240).contains(&computed.load(SeqCst)));
+    assert!((60..=240).contains(&computed.load(SeqCst)));
     drop(cache);
     assert_eq!(present(&Cache::open(home.path(), &hash).unwrap(), 0..70).len(), 60);
 }

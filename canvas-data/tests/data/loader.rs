@@ -167,6 +167,7 @@ fn waiting_is_measured() {
     loader.by_ref().take(3).for_each(|batch| drop(batch.unwrap()));
     let waiting = loader.waiting();
     assert_eq!((waiting.batches, waiting.stalls), (3, 3));
+    // Six sleeps, none shorter than it says.
     assert!(waiting.time >= Duration::from_millis(18), "{waiting:?}");
 }
 
@@ -182,13 +183,14 @@ fn no_thread_is_left_behind() {
             std::thread::sleep(Duration::from_millis(1));
             Ok(Arc::strong_count(&held))
         };
-        let loading = Loading { ahead: 1000, ..loading(4, 0, 4) };
+        let loading = Loading { ahead: 50_000, ..loading(4, 0, 4) };
         let mut loader = Loader::new(&stream(), loading, prepare).unwrap();
         loader.by_ref().take(taken).for_each(|batch| drop(batch.unwrap()));
         drop(loader);
         assert_eq!(Arc::strong_count(&witness), 1, "the threads' closure is gone with them");
         let begun = running.swap(0, SeqCst);
-        assert!(begun < 900, "{begun} images were begun");
+        // All of them would take 12 seconds.
+        assert!(begun < 50_000, "{begun} images were begun");
     }
 }
 

@@ -31,6 +31,7 @@ mod manifest;
 mod prepare;
 mod cache;
 mod loader;
+pub mod curate;
 mod record;
 mod shards;
 mod source;

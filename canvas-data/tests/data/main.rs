@@ -53,3 +53,6 @@ mod loader;
 mod permutation;
 mod stream;
 mod together;
+//! Sources, curation and streams through their public interface.
+
+mod curate;

@@ -1,0 +1,58 @@
+//! The image that a pass looks at.
+
+use crate::{Fault, Record, reason};
+use image::{ImageReader, RgbImage};
+use std::io::Cursor;
+use std::sync::OnceLock;
+
+/// Makes a picture of a record.
+pub(super) type Decode<'a> = dyn Fn(&Record) -> Result<RgbImage, Fault> + Send + Sync + 'a;
+
+/// An image that is judged: read already, decoded when a pass first asks, and then once for all passes.
+pub struct Subject<'a> {
+    /// Its number in the source.
+    pub number: usize,
+    /// As it is stored.
+    pub record: Record,
+    decode: &'a Decode<'a>,
+    size: OnceLock<Result<(u32, u32), Fault>>,
+    picture: OnceLock<Result<RgbImage, Fault>>,
+}
+
+impl<'a> Subject<'a> {
+    /// An image with its number, and the function that decodes it.
+    pub fn new(
+        number: usize,
+        record: Record,
+        decode: &'a (dyn Fn(&Record) -> Result<RgbImage, Fault> + Send + Sync + 'a),
+    ) -> Self {
+        Self { number, record, decode, size: OnceLock::new(), picture: OnceLock::new() }
+    }
+
+    /// Width and height in pixels, as the file's header has them: nothing is decoded, and nothing turned.
+    ///
+    /// # Errors
+    /// If there are no bytes, or they do not begin as an image of a known format does.
+    pub fn size(&self) -> Result<(u32, u32), Fault> {
+        self.size.get_or_init(|| header(&self.record)).clone()
+    }
+
+    /// The picture.
+    ///
+    /// # Errors
+    /// What the curation's decoder says.
+    pub fn picture(&self) -> Result<&RgbImage, Fault> {
+        self.picture.get_or_init(|| (self.decode)(&self.record)).as_ref().map_err(Clone::clone)
+    }
+}
+
+fn header(record: &Record) -> Result<(u32, u32), Fault> {
+    if record.image.is_empty() {
+        return Err(Fault::new(&record.key, reason::EMPTY, "expected an image file, found 0 bytes"));
+    }
+    let mut reader = ImageReader::new(Cursor::new(&record.image))
+        .with_guessed_format()
+        .map_err(|error| Fault::new(&record.key, reason::NOT_AN_IMAGE, error.to_string()))?;
+    reader.no_limits(); // the header alone is read: how many pixels are too many is for a pass to say
+    reader.into_dimensions().map_err(|error| Fault::new(&record.key, reason::NOT_AN_IMAGE, error.to_string()))
+}

@@ -5,7 +5,7 @@ use crate::reason;
 use canvas_core::check::ConfigError;
 use serde_json::{Value, json};
 use std::ops::RangeInclusive;
-use whatlang::Lang;
+use whatlang::{Info, Lang};
 
 /// Keeps images that have a caption of so many characters (Unicode scalar values). Notes the counts of all captions.
 #[derive(Clone, Debug, PartialEq)]
@@ -74,8 +74,8 @@ fn no_caption() -> Verdict {
 /// Drops images whose captions are all, as far as can be told, in other languages than these. Notes `[language, confidence]` of each
 /// caption, null where nothing can be told.
 ///
-/// A caption is in another language if that is found with a confidence of at least [`sure`](Self::sure) (0.5 unless said). Captions of a
-/// few words are often told wrongly but with little confidence: "I am begging pardon" is found to be Tagalog with 0.06. So what is
+/// A caption is in another language if none of these is written in its script, or if another language is found with a confidence of at
+/// least [`sure`](Self::sure) (0.5 unless said). Captions of a few words are often told wrongly but with little confidence. So what is
 /// uncertain stays, and a stricter rule can be made of the notes.
 ///
 /// # Differs from the paper
@@ -107,6 +107,13 @@ impl Language {
     }
 }
 
+impl Language {
+    fn may_be_allowed(&self, info: &Info) -> bool {
+        let same_script = || info.script().langs().iter().any(|lang| self.allowed.contains(lang));
+        self.allowed.contains(&info.lang()) || (info.confidence() < self.sure && same_script())
+    }
+}
+
 impl Pass for Language {
     fn name(&self) -> &str {
         "caption language"
@@ -123,10 +130,7 @@ impl Pass for Language {
             return Ok(no_caption());
         }
         let found: Vec<_> = captions.iter().map(|caption| whatlang::detect(&caption.text)).collect();
-        let fits = |info: &Option<whatlang::Info>| {
-            info.as_ref()
-                .is_none_or(|info| self.allowed.contains(&info.lang()) || info.confidence() < self.sure)
-        };
+        let fits = |info: &Option<Info>| info.as_ref().is_none_or(|info| self.may_be_allowed(info));
         let notes: Vec<Value> = found
             .iter()
             .map(|info| {

@@ -7,7 +7,6 @@ use super::reading::Reading;
 use super::subject::Decode;
 use super::{Pass, Report};
 use crate::{Fault, Record, Source};
-use canvas_core::weights::write_atomically;
 use image::RgbImage;
 use serde_json::Value;
 use std::collections::HashSet;
@@ -136,10 +135,8 @@ impl<'a> Curation<'a> {
         let names: Vec<String> =
             (0..=self.passes.len()).map(|position| self.name(position).to_owned()).collect();
         let report = Report::new(&fates, &names, source.faults());
-        write_atomically(
-            &folder.join("report.json"),
-            &serde_json::to_vec_pretty(&report).expect("plain data into memory"),
-        )?;
+        let json = serde_json::to_vec_pretty(&report).expect("plain data into memory");
+        ledger::replace(&folder.join("report.json"), &json)?;
         drop(held);
         Ok(Outcome { places, runs, names, fates, report })
     }

@@ -1,7 +1,6 @@
 //! What a curation writes down: files of JSON lines that are whole or count for nothing.
 
 use crate::Fault;
-use canvas_core::weights::{WeightsError, write_atomically};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -20,9 +19,6 @@ pub enum CurationError {
         /// What the system said.
         source: io::Error,
     },
-    /// A file could not be written.
-    #[error(transparent)]
-    Write(#[from] WeightsError),
     /// Another process is writing into the folder.
     #[error("{}: another curation is at work here", .0.display())]
     Busy(PathBuf),
@@ -125,8 +121,21 @@ pub(super) fn write(path: &Path, header: &Header, lines: &[Judged]) -> Result<St
     }
     let seal = blake3::hash(&bytes).to_hex().to_string();
     push(&mut bytes, &json!({ "blake3": seal }));
-    write_atomically(path, &bytes)?;
+    replace(path, &bytes)?;
     Ok(seal)
+}
+
+/// Writes a file beside its place and renames it.
+///
+/// Not flushed to the disk: a file of which a power cut leaves a part has a wrong seal, and is written again.
+pub(super) fn replace(path: &Path, bytes: &[u8]) -> Result<(), CurationError> {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".partial");
+    let beside = PathBuf::from(beside);
+    fs::write(&beside, bytes).and_then(|()| fs::rename(&beside, path)).map_err(|error| {
+        fs::remove_file(&beside).ok();
+        io_error(path)(error)
+    })
 }
 
 fn push(bytes: &mut Vec<u8>, line: &impl Serialize) {

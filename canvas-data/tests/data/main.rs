@@ -56,3 +56,6 @@ mod together;
 //! Sources, curation and streams through their public interface.
 
 mod curate;
+mod curate_duplicates;
+mod curate_passes;
+mod curate_resume;

@@ -1,7 +1,7 @@
 //! Runs the usual passes over pictures that it makes, and prints the funnel; with `cost`, what each pass costs.
 //!
 //! ```text
-//! curate [IMAGES] [FOLDER]      judges so many generated images; FOLDER keeps the verdicts, and a second run goes on there
+//! curate [IMAGES] [FOLDER]      judges so many generated images; FOLDER keeps the verdicts (verdicts.jsonl), and a second run goes on there
 //! curate cost [IMAGES]          images a second of each pass alone on one core, and seconds of choosing among a million
 //! ```
 //!
@@ -17,7 +17,8 @@ use image::{Rgb, RgbImage};
 use rand::{Rng, RngExt};
 use serde_json::json;
 use std::error::Error;
-use std::io::Write;
+use std::fs::File;
+use std::io::{BufWriter, Write};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Instant;
@@ -53,7 +54,15 @@ fn main() -> Result<(), Box<dyn Error>> {
         (records, bytes) = (records + 1, bytes + record.image.len());
     }
     println!("{records} records, {bytes} bytes");
-    Ok(())
+
+    // And every verdict to whoever reads JSON lines.
+    let path = folder.join("verdicts.jsonl");
+    let mut file = BufWriter::new(File::create(&path)?);
+    for judged in outcome.verdicts()? {
+        serde_json::to_writer(&mut file, &judged?)?;
+        file.write_all(b"\n")?;
+    }
+    Ok(file.flush()?)
 }
 
 /// The usual passes, the cheap ones first.
@@ -174,9 +183,9 @@ fn choosing() -> Result<(), Box<dyn Error>> {
         hashes[number] = hashes[number - 1] ^ (1 << (number % 64));
     }
     println!("\n{:32}  {:>8}  {:>9}", "choosing among a million", "seconds", "dropped");
-    let mut time = |name: &str,
-                    whole: &dyn Choose,
-                    note: &dyn Fn(u64) -> serde_json::Value|
+    let time = |name: &str,
+                whole: &dyn Choose,
+                note: &dyn Fn(u64) -> serde_json::Value|
      -> Result<(), Box<dyn Error>> {
         let mut noted = hashes.iter().enumerate().map(|(number, &hash)| Noted { number, note: note(hash) });
         let start = Instant::now();
@@ -185,7 +194,7 @@ fn choosing() -> Result<(), Box<dyn Error>> {
         Ok(std::io::stdout().flush()?)
     };
     time("identical files", &Identical::bytes(), &|hash| json!(format!("{hash:032x}")))?;
-    for distance in [0, 4, 8, 10] {
+    for distance in [0, 4, 8] {
         let pass = NearDuplicates::new(PerceptualHash::Gradient, distance);
         let whole = pass.whole().expect("this pass compares");
         time(&format!("near duplicates, {distance} bits"), whole, &|hash| {

@@ -1,11 +1,15 @@
 //! Images that look the same: written again, resized, a little brighter.
 
 use super::{Choose, Chosen, HashIndex, Noted, Pass, Rejection, Subject, Trouble, Verdict};
+use image::{RgbImage, imageops};
 use image_hasher::{HashAlg, Hasher, HasherConfig};
 use serde_json::{Value, json};
 use std::cmp::Reverse;
 
 /// How a picture becomes 64 bits.
+///
+/// A picture of 144 x 128 pixels and more is first averaged to 72 x 64, eight times the finer of the grids below: ten times faster, and
+/// the hash differs in a bit here and there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PerceptualHash {
     /// dHash: grey (ITU-R BT.709), resized to 9 x 8 by Lanczos-3; a bit says whether a pixel is darker than the one to its right.
@@ -38,6 +42,9 @@ pub struct NearDuplicates {
     hasher: Hasher<[u8; 8]>,
 }
 
+/// To which size large pictures are averaged before they are hashed.
+const REDUCED: [u32; 2] = [72, 64];
+
 impl NearDuplicates {
     /// Images whose hashes differ in at most `distance` of 64 bits: 0 to 64.
     pub fn new(hash: PerceptualHash, distance: u32) -> Self {
@@ -50,8 +57,14 @@ impl NearDuplicates {
     }
 
     /// The hash of a picture, 64 bits.
-    pub fn hash(&self, picture: &image::RgbImage) -> u64 {
-        u64::from_le_bytes(self.hasher.hash_image(picture).as_bytes().try_into().expect("a hash of 8 bytes"))
+    pub fn hash(&self, picture: &RgbImage) -> u64 {
+        let [width, height] = REDUCED;
+        let hash = if picture.width() >= 2 * width && picture.height() >= 2 * height {
+            self.hasher.hash_image(&imageops::thumbnail(picture, width, height))
+        } else {
+            self.hasher.hash_image(picture)
+        };
+        u64::from_le_bytes(hash.as_bytes().try_into().expect("a hash of 8 bytes"))
     }
 }
 

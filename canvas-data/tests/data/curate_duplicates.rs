@@ -110,6 +110,13 @@ fn the_gradient_hash_is_the_defined_one() {
         let picture = picture(number, 50);
         assert_eq!(pass.hash(&picture), gradient_hash(&picture), "picture {number}");
     }
+    // Large pictures are averaged first.
+    let apart = (0..20).map(|number| {
+        let picture = picture(number, 256);
+        (pass.hash(&picture) ^ gradient_hash(&picture)).count_ones()
+    });
+    let apart: Vec<u32> = apart.collect();
+    assert_eq!((apart.iter().sum::<u32>(), apart.iter().max()), (9, Some(&2)), "of 1280 bits: {apart:?}");
     let ramp = |value: fn(u32) -> u32| RgbImage::from_fn(64, 64, |x, _| Rgb([value(x) as u8; 3]));
     assert_eq!(pass.hash(&ramp(|x| 4 * x)), u64::MAX);
     assert_eq!(pass.hash(&ramp(|x| 255 - 4 * x)), 0);
@@ -149,6 +156,21 @@ fn found(source: &InMemory, hash: PerceptualHash, distance: u32) -> ([usize; 5],
             usize::from(fate.as_ref().is_some_and(|(_, like)| like.as_ref() == Some(&original)));
     }
     (right, fates[..200].iter().flatten().count())
+}
+
+#[test]
+fn averaging_large_pictures_first_changes_few_bits() {
+    for hash in [PerceptualHash::Gradient, PerceptualHash::Cosine] {
+        let pass = NearDuplicates::new(hash, 4);
+        let apart = (0..20).map(|number| {
+            let large = picture(number, 256);
+            // Narrower than what is averaged, and resized by a better filter.
+            let small = imageops::resize(&large, 143, 143, FilterType::CatmullRom);
+            (pass.hash(&large) ^ pass.hash(&small)).count_ones()
+        });
+        let apart: Vec<u32> = apart.collect();
+        assert!(apart.iter().all(|&bits| bits <= 2), "{hash:?}: {apart:?}");
+    }
 }
 
 #[test]

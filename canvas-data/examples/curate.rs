@@ -197,9 +197,11 @@ fn choosing() -> Result<(), Box<dyn Error>> {
     for distance in [0, 4, 8] {
         let pass = NearDuplicates::new(PerceptualHash::Gradient, distance);
         let whole = pass.whole().expect("this pass compares");
-        time(&format!("near duplicates, {distance} bits"), whole, &|hash| {
-            json!([format!("{hash:016x}"), 65_536])
-        })?;
+        time(
+            &format!("near duplicates, {distance} bits"),
+            whole,
+            &|hash| json!({ "hash": format!("{hash:016x}"), "pixels": 65_536 }),
+        )?;
     }
     // A sixty-fourth of a million's work: time grows with images times clusters.
     let vectors: Vec<f32> = (0..15_625 * 512).map(|_| random.random::<f32>() - 0.5).collect();

@@ -71,7 +71,7 @@ fn no_caption() -> Verdict {
     Verdict::drop(reason::NO_CAPTION, "expected a caption, found none")
 }
 
-/// Drops images whose captions are all, as far as can be told, in other languages than these. Notes `[language, confidence]` of each
+/// Drops images whose captions are all, as far as can be told, in other languages than these. Notes `{language, confidence}` of each
 /// caption, null where nothing can be told.
 ///
 /// A caption is in another language if none of these is written in its script, or if another language is found with a confidence of at
@@ -134,7 +134,10 @@ impl Pass for Language {
         let notes: Vec<Value> = found
             .iter()
             .map(|info| {
-                info.as_ref().map_or(Value::Null, |info| json!([info.lang().code(), info.confidence()]))
+                info.as_ref().map_or(
+                    Value::Null,
+                    |info| json!({ "language": info.lang().code(), "confidence": info.confidence() }),
+                )
             })
             .collect();
         let verdict = if found.iter().any(fits) {

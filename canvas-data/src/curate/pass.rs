@@ -93,7 +93,8 @@ impl From<Fault> for Rejection {
 pub struct Verdict {
     /// Why it is dropped, if it is.
     pub dropped: Option<Rejection>,
-    /// What is written down of it: a size, a hash, a score. Null is nothing.
+    /// What is written down of it: a size, a hash, a score. Null is nothing. Of one type for all images, and lists of one type, so that
+    /// readers of tables take it.
     pub note: Value,
 }
 

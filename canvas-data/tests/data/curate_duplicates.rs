@@ -237,7 +237,7 @@ proptest! {
         let pass = NearDuplicates::new(PerceptualHash::Gradient, distance);
         let mut noted = images.iter().enumerate().map(|(number, (hash, pixels))| Noted {
             number,
-            note: json!([format!("{hash:016x}"), pixels]),
+            note: json!({ "hash": format!("{hash:016x}"), "pixels": pixels }),
         });
         let chosen = pass.whole().unwrap().choose(&mut noted).unwrap();
         let count = chosen.len();

@@ -128,7 +128,7 @@ fn languages_are_told_apart() {
         let pass = Language::only([allowed]).unwrap();
         for (code, sentence) in SENTENCES {
             let (dropped, note) = said(&pass, &captioned(&[sentence]));
-            assert_eq!(note[0][0], code, "{sentence}");
+            assert_eq!(note[0]["language"], code, "{sentence}");
             assert_eq!(dropped.is_none(), code == allowed, "{allowed} and {note}: {sentence}");
         }
     }
@@ -146,8 +146,8 @@ fn an_uncertain_language_stays() {
     let pass = Language::only(["eng"]).unwrap();
     let short = captioned(&["red apple"]);
     let (dropped, note) = said(&pass, &short);
-    assert!(dropped.is_none() && note[0][1].as_f64().unwrap() < 0.5, "{note}");
-    assert_eq!(kept(&pass.clone().sure(0.0), &short), note[0][0] == "eng");
+    assert!(dropped.is_none() && note[0]["confidence"].as_f64().unwrap() < 0.5, "{note}");
+    assert_eq!(kept(&pass.clone().sure(0.0), &short), note[0]["language"] == "eng");
     // Nothing can be told of digits.
     assert_eq!(said(&pass, &captioned(&["12345"])), (None, json!([null])));
     // One of several captions is enough.

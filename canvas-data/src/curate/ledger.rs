@@ -92,7 +92,7 @@ pub(super) struct Header {
     pub curation: u32,
     /// The numbers of the images it is about, the end not among them.
     pub images: [usize; 2],
-    /// Checksum of all that came before.
+    /// Checksum of what came before: of the readings before this one, or of the notes that a pass chose by.
     pub after: String,
     /// Who judged, in order.
     pub passes: Vec<Named>,
@@ -169,13 +169,23 @@ fn from_line<T: DeserializeOwned>(line: &[u8]) -> Option<T> {
     serde_json::from_slice(line).ok()
 }
 
-/// Makes a folder and holds it for this process, until the file that is returned is closed.
-pub(super) fn hold(folder: &Path) -> Result<File, CurationError> {
+/// A folder that this process alone writes into, until this is dropped.
+pub(super) struct Held(File);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // Closing is not enough: a child that is being started has the file open too, until it runs its program.
+        self.0.unlock().ok();
+    }
+}
+
+/// Makes a folder and holds it.
+pub(super) fn hold(folder: &Path) -> Result<Held, CurationError> {
     fs::create_dir_all(folder).map_err(io_error(folder))?;
     let path = folder.join("lock");
     let file = File::create(&path).map_err(io_error(&path))?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
+        Ok(()) => Ok(Held(file)),
         Err(TryLockError::WouldBlock) => Err(CurationError::Busy(folder.to_owned())),
         Err(TryLockError::Error(error)) => Err(io_error(&path)(error)),
     }

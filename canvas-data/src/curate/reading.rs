@@ -51,8 +51,7 @@ impl Reading<'_> {
         }
         for position in self.place.positions.clone().filter(|&position| position > 0) {
             if let Some(whole) = self.curation.passes[position - 1].whole() {
-                let after = sum.finalize().to_hex().to_string();
-                let seal = self.choose(position, (whole, after), fates, &judged)?;
+                let seal = self.choose(position, whole, fates, &judged)?;
                 sum.update(seal.as_bytes());
             }
         }
@@ -149,40 +148,48 @@ impl Reading<'_> {
         Ok(())
     }
 
-    /// Lets a pass choose among the images that are left for it, or finds its choice written down; says the file's checksum.
+    /// Lets a pass choose among the images that are left for it, or finds what it chose from the same notes; says the file's checksum.
     fn choose(
         &self,
         position: usize,
-        (whole, after): (&dyn Choose, String),
+        whole: &dyn Choose,
         fates: &mut Fates,
         judged: &Fates,
     ) -> Result<String, CurationError> {
-        let header = self.header([0, fates.len()], after, position..position + 1);
-        let name = &header.passes[0].name;
+        let name = self.curation.name(position);
+        let takes_part =
+            |image: usize| fates.is_kept(image) && judged.of(image).is_none_or(|(by, _)| *by > position);
+        let notes = self.show(name, &takes_part, |noted| {
+            let mut sum = blake3::Hasher::new();
+            for Noted { number, note } in noted {
+                sum.update(format!("{number} {note}\n").as_bytes());
+            }
+            sum.finalize().to_hex().to_string()
+        })?;
+        let header = self.header([0, fates.len()], notes, position..position + 1);
         let path = self.place.choice(position);
-        let old = ledger::read(&path)?.filter(|old| old.header == header);
-        let (lines, seal) = match old {
-            Some(old) => (old.lines, Some(old.seal)),
+        let (lines, seal) = match ledger::read(&path)?.filter(|old| old.header == header) {
+            Some(old) => (old.lines, old.seal),
             None => {
-                let takes_part = |image: usize| {
-                    fates.is_kept(image) && judged.of(image).is_none_or(|(by, _)| *by > position)
-                };
-                (self.chosen(whole, name, &takes_part)?, None)
+                let lines = self.chosen(whole, name, &takes_part)?;
+                let seal = ledger::write(&path, &header, &lines)?;
+                (lines, seal)
             }
         };
         for line in &lines {
             let reason = line.dropped.as_ref().map(|dropped| dropped.reason.clone()).unwrap_or_default();
             fates.drop(line.number, (position, reason));
         }
-        seal.map_or_else(|| ledger::write(&path, &header, &lines), Ok)
+        Ok(seal)
     }
 
-    fn chosen(
+    /// Shows what a pass noted of the images that take part.
+    fn show<T>(
         &self,
-        whole: &dyn Choose,
         name: &str,
         takes_part: &dyn Fn(usize) -> bool,
-    ) -> Result<Vec<Judged>, CurationError> {
+        see: impl FnOnce(&mut dyn Iterator<Item = Noted>) -> T,
+    ) -> Result<T, CurationError> {
         let mut failure = None;
         let mut noted = self
             .runs
@@ -191,12 +198,19 @@ impl Reading<'_> {
             .flatten()
             .filter(|line| takes_part(line.number))
             .map(|mut line| Noted { number: line.number, note: line.notes.remove(name).unwrap_or_default() });
-        let chosen = whole.choose(&mut noted).map_err(|trouble| stopped_by(name, &trouble));
+        let seen = see(&mut noted);
         drop(noted);
-        if let Some(error) = failure {
-            return Err(error);
-        }
-        let mut chosen = chosen?;
+        failure.map_or(Ok(seen), Err)
+    }
+
+    fn chosen(
+        &self,
+        whole: &dyn Choose,
+        name: &str,
+        takes_part: &dyn Fn(usize) -> bool,
+    ) -> Result<Vec<Judged>, CurationError> {
+        let chosen = self.show(name, takes_part, |noted| whole.choose(noted))?;
+        let mut chosen = chosen.map_err(|trouble| stopped_by(name, &trouble))?;
         chosen.sort_by_key(|chosen| chosen.number);
         for pair in chosen.windows(2) {
             assert_ne!(pair[0].number, pair[1].number, "{name}: dropped image {} twice", pair[0].number);

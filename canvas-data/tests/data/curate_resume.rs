@@ -1,7 +1,9 @@
 //! Curations that are broken off, killed, damaged or changed: the end is the one of an undisturbed run.
 
 use super::curate::{Distinct, Table, decode, record, verdicts};
-use canvas_data::curate::{Curation, CurationError, Judged, Pass, Subject, Trouble, Verdict};
+use canvas_data::curate::{
+    Choose, Chosen, Curation, CurationError, Judged, Noted, Pass, Subject, Trouble, Verdict,
+};
 use canvas_data::{InMemory, Record};
 use serde_json::{Value, json};
 use std::fs;
@@ -167,6 +169,56 @@ fn when_a_pass_that_compares_has_changed_the_next_reading_is_done_again() {
     for (classes, judged) in [([0, 1, 2, 3, 4, 4], [6, 5]), ([0, 1, 1, 1, 2, 2], [0, 3])] {
         assert_eq!(of(classes).run(&source, folder.path()).unwrap().report().kept, judged[1]);
         assert_eq!(counts(&asked), judged);
+    }
+}
+
+/// Counts how often it chooses; drops nothing.
+struct Chooser<'a>(&'a AtomicUsize);
+
+impl Pass for Chooser<'_> {
+    fn name(&self) -> &str {
+        "chooser"
+    }
+
+    fn settings(&self) -> Value {
+        Value::Null
+    }
+
+    fn judge(&self, subject: &Subject<'_>) -> Result<Verdict, Trouble> {
+        Ok(Verdict::keep().noting(subject.number))
+    }
+
+    fn whole(&self) -> Option<&dyn Choose> {
+        Some(self)
+    }
+}
+
+impl Choose for Chooser<'_> {
+    fn choose(&self, noted: &mut dyn Iterator<Item = Noted>) -> Result<Vec<Chosen>, Trouble> {
+        self.0.fetch_add(noted.count(), Ordering::Relaxed);
+        Ok(Vec::new())
+    }
+}
+
+#[test]
+fn a_pass_chooses_again_only_if_it_is_shown_something_else() {
+    let asked: [AtomicUsize; 2] = Default::default();
+    let (source, folder) = (source(6), tempdir().unwrap());
+    let of = |first: [u8; 6], last: [u8; 6]| {
+        Curation::new("none", decode)
+            .pass(Table { name: "a", says: first.to_vec(), asked: &asked[0] })
+            .pass(Chooser(&asked[1]))
+            .pass(Table { name: "c", says: last.to_vec(), asked: &asked[0] })
+    };
+    let none = [0; 6];
+    for (first, last, shown) in [
+        (none, none, 6),
+        (none, [0, 1, 0, 0, 0, 0], 0), // a later pass
+        ([0, 0, 0, 0, 0, 1], none, 5),
+        ([0, 0, 0, 0, 0, 2], none, 0), // the same images for another reason
+    ] {
+        of(first, last).run(&source, folder.path()).unwrap();
+        assert_eq!(counts(&asked)[1], shown, "{first:?}, {last:?}");
     }
 }
 

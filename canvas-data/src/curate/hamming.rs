@@ -20,7 +20,7 @@
 /// ```
 ///
 /// # Reference
-/// Norouzi, Punjani, Fleet, "Fast Search in Hamming Space with Multi-Index Hashing", 2012, <https://arxiv.org/abs/1307.2982>.
+/// Norouzi, Punjani, Fleet, "Fast Exact Search in Hamming Space with Multi-Index Hashing", 2013, <https://arxiv.org/abs/1307.2982>.
 #[derive(Clone, Debug)]
 pub struct HashIndex {
     hashes: Vec<u64>,

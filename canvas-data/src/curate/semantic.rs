@@ -36,12 +36,12 @@ pub enum Side {
 /// whether or not that one stays.
 ///
 /// An embedding is written down as unit vector, little-endian `f32` in Base64: `16/3` bytes a number. Memory while choosing: 4 bytes a
-/// number and 24 bytes an image; of a million images with 512 numbers each, 2.1 GB. Time: see [`Clusters`], and in each cluster half the
+/// number and 32 bytes an image; of a million images with 512 numbers each, 2.1 GB. Time: see [`Clusters`], and in each cluster half the
 /// square of its images times the width; clusters of about 1,000 images balance both at a million.
 ///
 /// # Reference
 /// Abbas, Tirumala, Simig, Ganguli, Morcos, "SemDeDup: Data-efficient learning at web-scale through semantic deduplication", 2023,
-/// Appendix A.7, <https://arxiv.org/abs/2303.09540>.
+/// <https://arxiv.org/abs/2303.09540>; the rule about images before it is that of the authors' code.
 #[derive(Clone, Debug)]
 pub struct SemDeDup<E> {
     embed: E,

@@ -25,32 +25,30 @@
 //! ```
 
 mod bucket;
+mod cache;
 mod caption;
+pub mod curate;
 mod decode;
+mod loader;
 mod manifest;
 mod prepare;
-mod cache;
-mod loader;
-pub mod curate;
 mod record;
 mod shards;
 mod source;
+mod stream;
 mod survey;
 
 pub use bucket::{Assignment, Buckets, Crop};
+pub use cache::{Cache, CacheError, Damage, Key, ModelHash, OtherCache, Tensors};
 pub use caption::draw_caption;
 pub use decode::{Decode, Decoded, Several};
+pub use loader::{Batch, FaultRow, Faults, LoadError, Loader, Loading, OnFault, Waiting};
 pub use manifest::{Fate, Manifest, ManifestError, Row, Totals};
 pub use prepare::{Draw, Prepare, Prepared};
-mod stream;
-
-pub use cache::{Cache, CacheError, Damage, Key, ModelHash, OtherCache, Tensors};
-pub use loader::{Batch, FaultRow, Faults, LoadError, Loader, Loading, OnFault, Waiting};
 pub use record::{Caption, Fault, Record, reason};
 pub use shards::{ShardError, ShardLimits, ShardStats, ShardWriter};
 pub use source::{
     CaptionRules, Folder, Format, InMemory, OpenError, Options, Shards, Source, Table, TextRule, expand, open,
 };
-pub use source::{InMemory, Source};
-pub use survey::{Begun, Survey, Surveyed};
 pub use stream::{Cursor, Part, Permutation, Place, Shard, Stream};
+pub use survey::{Begun, Survey, Surveyed};

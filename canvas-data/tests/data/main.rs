@@ -1,23 +1,31 @@
-//! Sources and shards through their public interface.
+//! From stored images to batches, through the public interface.
 
+mod bucket;
+mod cache;
+mod cache_kill;
+mod caption;
+mod curate;
+mod curate_duplicates;
+mod curate_passes;
+mod curate_resume;
+mod decode;
 mod fixtures;
 mod folder;
 mod fuzz;
+mod loader;
 mod make;
+mod manifest;
 mod opening;
+mod permutation;
+mod prepare;
 #[cfg(feature = "object-store")]
 mod remote;
 mod shards;
-mod table;
-mod writer;
-//! Sources, decoding, buckets, surveys and preparation through their public interface.
-
-mod bucket;
-mod caption;
-mod decode;
-mod manifest;
-mod prepare;
+mod stream;
 mod survey;
+mod table;
+mod together;
+mod writer;
 
 use canvas_data::{Caption, Record};
 use image::{DynamicImage, ImageFormat, RgbImage};
@@ -45,17 +53,3 @@ fn record(key: &str, image: Vec<u8>) -> Record {
     let fields = serde_json::Map::new();
     Record { key: key.into(), image, captions: vec![Caption::new("a test")], fields }
 }
-//! Streams, loaders and caches through their public interface.
-
-mod cache;
-mod cache_kill;
-mod loader;
-mod permutation;
-mod stream;
-mod together;
-//! Sources, curation and streams through their public interface.
-
-mod curate;
-mod curate_duplicates;
-mod curate_passes;
-mod curate_resume;

@@ -5,6 +5,7 @@ pub mod adapters;
 mod checkpoint;
 mod clip;
 mod ema;
+mod gradients;
 mod log;
 pub mod masks;
 mod memory;
@@ -14,12 +15,14 @@ mod order;
 pub mod post_hoc;
 mod rate;
 pub mod representation;
+pub mod seeing;
 mod state;
 
 pub use adamw::AdamW;
 pub use checkpoint::{Checkpoint, CheckpointError, Checkpoints};
 pub use clip::clip_global_norm;
 pub use ema::{Ema, Moment, power_of_width};
+pub use gradients::Gradients;
 pub use log::Log;
 pub use memory::TrainMemory;
 pub use objective::{

@@ -45,6 +45,14 @@ impl Log {
         self.file.write_all(line.as_bytes()).map_err(|error| named(&self.path, &error))
     }
 
+    /// Puts all rows on the disk: before a checkpoint that says they are there.
+    ///
+    /// # Errors
+    /// Names the file.
+    pub fn sync(&self) -> io::Result<()> {
+        self.file.sync_data().map_err(|error| named(&self.path, &error))
+    }
+
     /// All rows of a log; a missing file has none.
     ///
     /// # Errors

@@ -1,11 +1,11 @@
 //! Everything that changes while a model trains, in one value that is saved and restored exactly.
 
 use crate::ema::Moment;
-use crate::{CheckpointError, Ema, ModuleOptimizer, clip_global_norm};
+use crate::{CheckpointError, Ema, Gradients, ModuleOptimizer, clip_global_norm};
 use burn::module::Module;
-use burn::optim::{GradientsAccumulator, GradientsParams, Optimizer};
+use burn::optim::Optimizer;
 use burn::prelude::*;
-use canvas_core::{params, recompute, weights};
+use canvas_core::{params, weights};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -67,7 +67,7 @@ struct Counters {
 
 impl NonFinite {
     /// As rows of the batch from one that begins so many images before.
-    fn later(mut self, start: usize) -> Self {
+    pub(crate) fn later(mut self, start: usize) -> Self {
         self.rows.iter_mut().for_each(|row| *row += start);
         self
     }
@@ -115,13 +115,11 @@ impl<M: Module, O: Optimizer> TrainState<M, O> {
     /// # Errors
     /// If a loss or the gradient is not finite: nothing is changed.
     pub fn step(&mut self, losses: Tensor<1>, options: &StepOptions) -> Result<StepReport, NonFinite> {
-        let values = self.finite(&losses)?;
-        let grads = GradientsParams::from_grads(losses.mean().backward(), &self.model);
-        self.update(&values, grads, options)
+        let gradients = self.gradients(losses)?;
+        self.update(gradients, options)
     }
 
-    /// As [`step`](Self::step), with gradients computed `blocks` blocks of the network at a time: most activations are
-    /// not kept, but computed again. See [`canvas_core::recompute`] for what is asked of `losses`.
+    /// As [`step`](Self::step), with [gradients recomputed](Self::gradients_recomputed) `blocks` blocks at a time.
     ///
     /// # Errors
     /// If a loss or the gradient is not finite: nothing is changed.
@@ -134,16 +132,12 @@ impl<M: Module, O: Optimizer> TrainState<M, O> {
         blocks: usize,
         options: &StepOptions,
     ) -> Result<StepReport, NonFinite> {
-        let forward = recompute::Forward::new(&self.model, losses);
-        let values = self.finite(&forward.losses)?;
-        let grads = forward.gradients(blocks);
-        self.update(&values, grads, options)
+        let gradients = self.gradients_recomputed(losses, blocks)?;
+        self.update(gradients, options)
     }
 
-    /// As [`step`](Self::step), a few images of the batch at a time: their gradients are added up, so that a batch needs the
-    /// memory of `at_once` images. It is the same step but for rounding.
-    ///
-    /// `losses` computes those of some of the images `0..batch`.
+    /// As [`step`](Self::step), with [gradients accumulated](Self::gradients_accumulated) over a few images of the batch at
+    /// a time.
     ///
     /// # Errors
     /// If a loss or the gradient is not finite: nothing is changed.
@@ -157,17 +151,8 @@ impl<M: Module, O: Optimizer> TrainState<M, O> {
         at_once: usize,
         options: &StepOptions,
     ) -> Result<StepReport, NonFinite> {
-        assert!(batch > 0 && at_once > 0, "a batch of {batch}, {at_once} at once");
-        let (mut values, mut sums) = (Vec::with_capacity(batch), GradientsAccumulator::<M>::new());
-        for start in (0..batch).step_by(at_once) {
-            let part = start..batch.min(start + at_once);
-            let some = losses(&self.model, part.clone());
-            assert_eq!(some.dims(), [part.len()], "losses of images {part:?}");
-            values.extend(self.finite(&some).map_err(|error| error.later(start))?);
-            let loss = some.sum() / batch as f64;
-            sums.accumulate(&self.model, GradientsParams::from_grads(loss.backward(), &self.model));
-        }
-        self.update(&values, sums.grads(), options)
+        let gradients = self.gradients_accumulated(losses, batch, at_once)?;
+        self.update(gradients, options)
     }
 
     /// Bytes that the optimizer will keep for parameters it has not seen yet.
@@ -175,24 +160,17 @@ impl<M: Module, O: Optimizer> TrainState<M, O> {
         self.optimizer.bytes_to_come(&self.model)
     }
 
-    /// The losses on the host.
-    fn finite(&self, losses: &Tensor<1>) -> Result<Vec<f64>, NonFinite> {
-        let values: Vec<f64> = losses.to_data().iter::<f64>().collect();
-        let rows: Vec<usize> = (0..values.len()).filter(|&row| !values[row].is_finite()).collect();
-        if rows.is_empty() { Ok(values) } else { Err(self.broken("loss", rows)) }
-    }
-
-    fn broken(&self, what: &'static str, rows: Vec<usize>) -> NonFinite {
+    pub(crate) fn broken(&self, what: &'static str, rows: Vec<usize>) -> NonFinite {
         NonFinite { images: self.images, rows, what }
     }
 
-    /// Clip, update, average, count.
-    fn update(
-        &mut self,
-        values: &[f64],
-        grads: GradientsParams,
-        options: &StepOptions,
-    ) -> Result<StepReport, NonFinite> {
+    /// The second half of a step: clip, update, average, count. What looks at a step stands between the halves
+    /// ([`crate::seeing::Watch`]).
+    ///
+    /// # Errors
+    /// If the gradient is not finite: nothing is changed.
+    pub fn update(&mut self, gradients: Gradients, options: &StepOptions) -> Result<StepReport, NonFinite> {
+        let Gradients { losses, grads } = gradients;
         let (grads, grad_norm) = clip_global_norm(&self.model, grads, options.clip);
         if !grad_norm.is_finite() {
             return Err(self.broken("gradient norm", Vec::new()));
@@ -200,7 +178,7 @@ impl<M: Module, O: Optimizer> TrainState<M, O> {
         // Given away, not cloned: what nobody else holds is changed in place. The average stands in for it meanwhile.
         let model = std::mem::replace(&mut self.model, self.average.clone());
         self.model = self.optimizer.step(options.rate, model, grads);
-        let batch = values.len() as u64;
+        let batch = losses.len() as u64;
         self.images += batch;
         let moment = Moment { step: self.steps, images: self.images, batch };
         let average = std::mem::replace(&mut self.average, self.model.valid());
@@ -210,7 +188,7 @@ impl<M: Module, O: Optimizer> TrainState<M, O> {
             *average = ema.update(before, &self.model, moment);
         }
         self.steps += 1;
-        Ok(StepReport { loss: values.iter().sum::<f64>() / values.len() as f64, grad_norm })
+        Ok(StepReport { loss: losses.iter().sum::<f64>() / losses.len() as f64, grad_norm })
     }
 
     /// Writes model, averages, optimizer and counters into a folder, as `model.safetensors`,

@@ -3,7 +3,7 @@
 use crate::config::RunConfig;
 use crate::emoji_set::{Emoji, EmojiSet};
 use crate::measure::psnr;
-use crate::progress::Stage;
+use crate::seeing::Seeing;
 use crate::train_loop::Task;
 use anyhow::Result;
 use burn::module::Module;
@@ -13,6 +13,7 @@ use canvas_train::{Log, Order};
 use canvas_vae::AutoencoderTiny;
 use image::RgbImage;
 use serde::{Deserialize, Serialize};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 /// First stage: pictures to latents and back.
@@ -48,29 +49,32 @@ impl<'a> AutoencoderTask<'a> {
 }
 
 impl Task<AutoencoderTiny> for AutoencoderTask<'_> {
+    /// The pictures `[B, 3, S, S]`, and their numbers.
+    type Batch = (Tensor<4>, Vec<u64>);
+
+    fn batch(&self, images: Range<u64>) -> Self::Batch {
+        let batch = (images.end - images.start) as usize;
+        let rows = self.order.batch(images.start, batch).into_iter().map(|row| row as i64).collect::<Vec<_>>();
+        let rows = Tensor::from_data(TensorData::new(rows, [batch]), &self.pixels.device());
+        (self.pixels.clone().select(0, rows), images.collect())
+    }
+
     /// Mean absolute error of the reconstruction, plus a light pull of the latents to the origin.
     ///
     /// The latents carry noise of a fixed deviation `s`, as those of a variational autoencoder whose posterior
     /// has one deviation: near latents then mean near pictures, which is what a denoiser needs. The pull is that
     /// autoencoder's Kullback-Leibler term.
-    fn losses(&self, model: &AutoencoderTiny, start: u64, batch: usize) -> Tensor<1> {
-        let rows = self.order.batch(start, batch);
-        let device = self.pixels.device();
-        let rows: Vec<i64> = rows.into_iter().map(|row| row as i64).collect();
-        let rows = Tensor::from_data(TensorData::new(rows, [batch]), &device);
-        let images = self.pixels.clone().select(0, rows); // [B, 3, S, S]
-
+    fn losses(&self, model: &AutoencoderTiny, (images, numbers): &Self::Batch) -> Tensor<1> {
         let posterior = model.encode(images.clone());
-        let numbers: Vec<u64> = (start..start + batch as u64).collect();
-        let mut noise = Seeded::new(seed_for(self.config.seed, "latent noise"), numbers);
+        let mut noise = Seeded::new(seed_for(self.config.seed, "latent noise"), numbers.clone());
         let latents = posterior.mean.clone();
         let noised = latents.clone() + noise.normal_like(&latents) * self.config.latent_noise;
-        let error: Tensor<2> = (model.decode(noised) - images).abs().flatten(1, 3);
+        let error: Tensor<2> = (model.decode(noised) - images.clone()).abs().flatten(1, 3);
         let pull: Tensor<2> = latents.square().flatten(1, 3);
-        (error.mean_dim(1) + pull.mean_dim(1) * 1e-3).reshape([batch])
+        (error.mean_dim(1) + pull.mean_dim(1) * 1e-3).reshape([numbers.len()])
     }
 
-    fn evaluate(&mut self, average: &AutoencoderTiny, images: u64, stage: &Stage) -> Result<()> {
+    fn evaluate(&mut self, average: &AutoencoderTiny, images: u64, seeing: &mut Seeing) -> Result<()> {
         let trained: Vec<&RgbImage> = self.trained.iter().take(64).map(|emoji| &emoji.picture).collect();
         let row = AutoencoderRow {
             images,
@@ -79,7 +83,12 @@ impl Task<AutoencoderTiny> for AutoencoderTask<'_> {
         };
         let path = self.folder.join("evaluation.jsonl");
         Log::resume(&path, |old: &AutoencoderRow| old.images < images)?.push(&row)?;
-        stage.note(&format!(
+        seeing.scalars(
+            images,
+            [("trained", row.trained_psnr), ("held out", row.held_out_psnr)]
+                .map(|(name, value)| (format!("quality dB/{name}"), value)),
+        )?;
+        seeing.note(&format!(
             "autoencoder: {:.1} dB on trained pictures, {:.1} dB on held-out ones",
             row.trained_psnr, row.held_out_psnr
         ));

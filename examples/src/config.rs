@@ -2,7 +2,8 @@
 
 use crate::emoji_set::Which;
 use anyhow::{Context, Result, anyhow, bail};
-use canvas_train::{Decay, LearningRate};
+use crate::schedule;
+use canvas_train::{Ema, LearningRate};
 use canvas_vae::AutoencoderTinyConfig;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -24,13 +25,51 @@ pub struct StageConfig {
     pub checkpoints: u64,
     /// Evaluations (and sample sheets) a stage, evenly spaced; the end is always one.
     pub evaluations: u64,
+    /// Images whose gradients are computed at once, if not those of a whole step: gradients are accumulated.
+    #[serde(default)]
+    pub at_once: Option<usize>,
+    /// Blocks of the network whose activations are kept at once, if not all of them: the others are computed again.
+    #[serde(default)]
+    pub recompute: Option<usize>,
+    /// Moving averages that are kept beside the one that is drawn with.
+    #[serde(default)]
+    pub averages: Vec<Ema>,
+    /// How the learning rate falls, as in [`schedule::decay`](crate::schedule::decay).
+    #[serde(default = "cosine")]
+    pub decay: String,
+}
+
+fn cosine() -> String {
+    "cosine".into()
+}
+
+/// What is watched of a run while it trains.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WatchConfig {
+    /// Steps from one look at the layers to the next; 0 is never.
+    pub layers: u64,
+    /// Rows a stage of losses by level and of speeds, evenly spaced.
+    pub intervals: u64,
+    /// Whether TensorBoard's event files are written.
+    pub tensorboard: bool,
+    /// What the machine can do, in 1e12 operations a second, if it is not to be measured.
+    pub peak: Option<f64>,
+}
+
+impl Default for WatchConfig {
+    fn default() -> Self {
+        Self { layers: 50, intervals: 50, tensorboard: false, peak: None }
+    }
 }
 
 impl StageConfig {
-    /// Warm-up over a twentieth, then a half cosine to a twentieth of the peak.
-    pub fn rate(&self) -> LearningRate {
-        let decay = Decay::Cosine { floor: 0.05, total: self.images };
-        LearningRate { peak: self.peak_rate, warmup: self.images / 20, decay }
+    /// Warm-up over a twentieth, then the decay.
+    ///
+    /// # Errors
+    /// For a decay that does not exist.
+    pub fn rate(&self) -> Result<LearningRate> {
+        let decay = schedule::decay(&self.decay, self.images)?;
+        Ok(LearningRate { peak: self.peak_rate, warmup: self.images / 20, decay })
     }
 
     /// Whether one of `times` evenly spaced marks lies in `(before, after]`; the end is one.
@@ -71,6 +110,9 @@ pub struct RunConfig {
     pub first: StageConfig,
     /// Second stage: text encoder and denoiser.
     pub second: StageConfig,
+    /// What is watched.
+    #[serde(default)]
+    pub watch: WatchConfig,
 }
 
 /// Tokens a caption may have, `[start]` and `[end]` included.
@@ -105,6 +147,10 @@ impl RunConfig {
                 weight_decay: 0.0,
                 checkpoints: 8,
                 evaluations: 8,
+                at_once: None,
+                recompute: None,
+                averages: Vec::new(),
+                decay: cosine(),
             },
             second: StageConfig {
                 images: 56_000,
@@ -114,7 +160,12 @@ impl RunConfig {
                 weight_decay: 0.01,
                 checkpoints: 12,
                 evaluations: 12,
+                at_once: None,
+                recompute: None,
+                averages: Vec::new(),
+                decay: cosine(),
             },
+            watch: WatchConfig::default(),
         }
     }
 
@@ -139,6 +190,7 @@ impl RunConfig {
         for stage in [&mut config.first, &mut config.second] {
             (stage.checkpoints, stage.evaluations) = (4, 2);
         }
+        (config.watch.layers, config.watch.intervals) = (5, 7);
         config
     }
 

@@ -5,20 +5,22 @@ use crate::config::{CONTEXT, RunConfig};
 use crate::emoji_set::{Emoji, EmojiSet};
 use crate::measure::{Retrieval, retrieval};
 use crate::model::{DrawOptions, Network, Painter, TextToImage, levels, process};
-use crate::progress::Stage;
 use crate::scheduler::Scheduler;
+use crate::seeing::Seeing;
 use crate::sheet::{Cell, save_png, sheet};
 use crate::train_loop::Task;
 use anyhow::Result;
 use burn::prelude::*;
 use canvas_core::{LatentScale, Level, Noise, Process, Seeded, TextEncoder, Tokens, generator, seed_for};
 use canvas_text::WordTokenizer;
+use canvas_train::seeing::HeldOut;
 use canvas_train::{Draws, Log, Noised, Objective, Order};
 use canvas_vae::AutoencoderTiny;
 use image::RgbImage;
 use rand::RngExt as _;
 use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 /// Levels that held-out losses are measured at: evenly spaced in time, ends left out.
@@ -37,6 +39,27 @@ pub struct DenoiserRow {
     pub held_out: Vec<f64>,
     /// Retrieval by quick drawings of the measured prompts: top-1 and top-5, in `[0, 1]`.
     pub retrieval: [f64; 2],
+}
+
+impl DenoiserRow {
+    /// For TensorBoard: losses by level, their means, retrieval.
+    fn scalars(&self) -> Vec<(String, f64)> {
+        let mut values = vec![
+            ("held out/mean".to_owned(), mean(&self.held_out)),
+            ("trained, fixed levels/mean".to_owned(), mean(&self.trained)),
+            ("retrieval/top-1".to_owned(), self.retrieval[0]),
+            ("retrieval/top-5".to_owned(), self.retrieval[1]),
+        ];
+        for (time, (held_out, trained)) in self.times.iter().zip(self.held_out.iter().zip(&self.trained)) {
+            values.push((format!("held out/{time:.3}"), *held_out));
+            values.push((format!("trained, fixed levels/{time:.3}"), *trained));
+        }
+        values
+    }
+}
+
+fn mean(losses: &[f64]) -> f64 {
+    losses.iter().sum::<f64>() / losses.len() as f64
 }
 
 /// What of a data set the second stage works on.
@@ -137,27 +160,10 @@ impl<'a> DenoiserTask<'a> {
         numbers.iter().map(draw).unzip()
     }
 
-    /// Mean loss of a few pictures at each of the fixed levels, with fixed noise.
-    fn fixed_losses<B>(
-        &self,
-        model: &TextToImage<B>,
-        latents: &Tensor<4>,
-        tokens: &Tokens,
-    ) -> Result<Vec<f64>>
-    where
-        B: Network,
-    {
-        let batch = latents.dims()[0];
-        let cond = model.text.encode(tokens);
-        let numbers: Vec<u64> = (0..batch as u64).collect();
-        let loss = |level: &Level| {
-            let mut noise = Seeded::new(seed_for(self.config.seed, "evaluation"), numbers.clone());
-            let eps = noise.normal_like(latents);
-            let noised = Noised::new(latents.clone(), eps, vec![*level; batch]);
-            let losses = self.objective.losses(self.process.denoiser(&model.backbone), &noised, &cond);
-            losses.mean().into_scalar::<f64>()
-        };
-        Ok(fixed_levels(&self.process)?.iter().map(loss).collect())
+    /// What losses are followed with over the run.
+    fn held_out(&self) -> Result<HeldOut> {
+        let seed = seed_for(self.config.seed, "evaluation");
+        Ok(HeldOut { levels: fixed_levels(&self.process)?, seed, objective: self.objective, at_once: 64 })
     }
 }
 
@@ -171,8 +177,12 @@ pub fn fixed_levels(process: &Process) -> Result<Vec<Level>> {
 }
 
 impl<B: Network> Task<TextToImage<B>> for DenoiserTask<'_> {
-    fn losses(&self, model: &TextToImage<B>, start: u64, batch: usize) -> Tensor<1> {
-        let numbers: Vec<u64> = (start..start + batch as u64).collect();
+    /// Noised latents, and their captions.
+    type Batch = (Noised<4>, Tokens);
+
+    fn batch(&self, images: Range<u64>) -> Self::Batch {
+        let (start, batch) = (images.start, (images.end - images.start) as usize);
+        let numbers: Vec<u64> = images.collect();
         let rows = self.order.batch(start, batch);
         let (at, dropped) = self.draws(&numbers);
 
@@ -181,34 +191,45 @@ impl<B: Network> Task<TextToImage<B>> for DenoiserTask<'_> {
         let x0 = self.data.trained.clone().select(0, index); // [B, C, h, w]
         let eps = Seeded::new(seed_for(self.config.seed, "noise"), numbers).normal_like(&x0);
         let tokens = drop_captions(&self.data.trained_tokens.select(&rows), &self.data.null, &dropped);
-
-        let cond = model.text.encode(&tokens);
-        let noised = Noised::new(x0.to_device(&self.device), eps.to_device(&self.device), at);
-        self.objective.losses(self.process.denoiser(&model.backbone), &noised, &cond)
+        (Noised::new(x0.to_device(&self.device), eps.to_device(&self.device), at), tokens)
     }
 
-    fn evaluate(&mut self, average: &TextToImage<B>, images: u64, stage: &Stage) -> Result<()> {
+    fn losses(&self, model: &TextToImage<B>, (noised, tokens): &Self::Batch) -> Tensor<1> {
+        let cond = model.text.encode(tokens);
+        self.objective.losses(self.process.denoiser(&model.backbone), noised, &cond)
+    }
+
+    fn levels<'b>(&self, (noised, _): &'b Self::Batch) -> &'b [Level] {
+        &noised.at
+    }
+
+    fn evaluate(&mut self, average: &TextToImage<B>, images: u64, seeing: &mut Seeing) -> Result<()> {
         let some = self.data.trained.dims()[0].min(32);
         let first: Vec<usize> = (0..some).collect();
         let trained = self.data.trained.clone().narrow(0, 0, some);
         let (drawn, found) = self.draw_measured(average)?;
+        let held_out = self.held_out()?;
+        let losses = |latents: &Tensor<4>, tokens: &Tokens| {
+            held_out.losses(self.process.denoiser(&average.backbone), latents, &average.text.encode(tokens))
+        };
         let row = DenoiserRow {
             images,
-            times: fixed_levels(&self.process)?.iter().map(|level| level.time).collect(),
-            trained: self.fixed_losses(average, &trained, &self.data.trained_tokens.select(&first))?,
-            held_out: self.fixed_losses(average, &self.data.held_out, &self.data.held_out_tokens)?,
+            times: held_out.levels.iter().map(|level| level.time).collect(),
+            trained: losses(&trained, &self.data.trained_tokens.select(&first)),
+            held_out: losses(&self.data.held_out, &self.data.held_out_tokens),
             retrieval: [found.top1, found.top5],
         };
         let path = self.folder.join("evaluation.jsonl");
         Log::resume(&path, |old: &DenoiserRow| old.images < images)?.push(&row)?;
-        let mean = |losses: &[f64]| losses.iter().sum::<f64>() / losses.len() as f64;
-        stage.note(&format!(
+        seeing.scalars(images, row.scalars())?;
+        seeing.note(&format!(
             "denoiser: loss {:.3} on trained pictures, {:.3} on held-out ones; retrieval top-1 {:.1}%",
             mean(&row.trained),
             mean(&row.held_out),
             100.0 * found.top1
         ));
-        self.preview(&drawn, images)
+        let sheet = self.preview(&drawn, images)?;
+        seeing.picture(images, "samples", &sheet)
     }
 
     fn name(&self, number: u64) -> String {
@@ -232,7 +253,7 @@ impl DenoiserTask<'_> {
     }
 
     /// A sheet of some of the drawings, beside the checkpoints.
-    fn preview(&self, drawn: &[RgbImage], images: u64) -> Result<()> {
+    fn preview(&self, drawn: &[RgbImage], images: u64) -> Result<RgbImage> {
         let items: Vec<&Emoji> = self.set.trained().collect();
         let rows = measured_rows(self.set);
         let cells: Vec<Cell> = drawn
@@ -243,7 +264,8 @@ impl DenoiserTask<'_> {
             .collect();
         let title = format!("after {images} images");
         let picture = sheet(&title, &cells, 8, (128 / self.config.side).max(1))?;
-        save_png(self.folder.join(format!("preview-{images:07}.png")), &picture)
+        save_png(self.folder.join(format!("preview-{images:07}.png")), &picture)?;
+        Ok(picture)
     }
 
     /// A painter with this model.

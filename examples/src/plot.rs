@@ -107,6 +107,15 @@ pub fn line_plot(path: impl AsRef<Path>, panel: &Panel, size: (u32, u32)) -> Res
 ///
 /// There are more than 40 plots or none, or the file cannot be written; that error names the file.
 pub fn panels(path: impl AsRef<Path>, panels: &[Panel]) -> Result<()> {
+    save_png(path, &page(panels)?)
+}
+
+/// The picture that [`panels`] saves.
+///
+/// # Errors
+///
+/// There are more than 40 plots or none.
+pub fn page(panels: &[Panel]) -> Result<RgbImage> {
     const WIDE: u32 = 1280;
     const HIGH: u32 = 420;
     const MOST: usize = 40;
@@ -124,7 +133,7 @@ pub fn panels(path: impl AsRef<Path>, panels: &[Panel]) -> Result<()> {
         let place = if n < alone { 0 } else { place / 2 };
         imageops::replace(&mut page, &render(panel, (wide, HIGH))?, i64::from(x), i64::from(place * HIGH));
     }
-    save_png(path, &page)
+    Ok(page)
 }
 
 /// How much larger a plot is drawn before it is scaled down.

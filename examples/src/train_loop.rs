@@ -1,14 +1,23 @@
-//! The loop both stages share: steps, log, checkpoints, progress.
+//! The loop both stages share, to be read from top to bottom and copied: steps, and what is done between them.
+//!
+//! What a step needs of a model is its [`Task`]; what is shown and written of it is [`Seeing`]'s.
 
 use crate::config::StageConfig;
-use crate::progress::Stage;
+use crate::interrupt::{Interrupt, Interrupted};
+use crate::seeing::{Seeing, Step, Watching};
 use anyhow::{Context, Result, anyhow};
 use burn::module::Module;
 use burn::prelude::*;
-use canvas_core::params;
-use canvas_train::{AdamW, Checkpoints, Ema, Log, NonFinite, StepOptions, TrainState};
+use canvas_core::{Level, params};
+use canvas_train::seeing::Phase;
+use canvas_train::{
+    AdamW, Checkpoints, Ema, Gradients, Log, ModuleOptimizer, NonFinite, StepOptions, TrainState,
+};
 use serde::{Deserialize, Serialize};
+use std::cell::RefCell;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::Instant;
 
 /// Joint norm that gradients are clipped to.
@@ -28,15 +37,35 @@ pub struct Row {
 }
 
 /// What a stage trains: where the losses come from, and what to do now and then.
-pub trait Task<M> {
-    /// Per-sample losses `[B]` of images number `start..start + batch` of the run.
-    fn losses(&self, model: &M, start: u64, batch: usize) -> Tensor<1>;
+pub trait Task<M: Module> {
+    /// What the losses of some images are computed from.
+    type Batch;
 
-    /// Looks at the state every so often, and at the end.
+    /// Data, levels and noise of these images of the run: a function of their numbers.
+    fn batch(&self, images: Range<u64>) -> Self::Batch;
+
+    /// Per-sample losses `[B]`: the same each time.
+    fn losses(&self, model: &M, batch: &Self::Batch) -> Tensor<1>;
+
+    /// The noise levels of a batch, one an image; none if it has no such thing.
+    fn levels<'b>(&self, _batch: &'b Self::Batch) -> &'b [Level] {
+        &[]
+    }
+
+    /// The optimizer, and which parameters have settings of their own ([`ModuleOptimizer::with_group`]).
+    fn optimizer(&self, config: &StageConfig) -> ModuleOptimizer<AdamW> {
+        ModuleOptimizer::new(AdamW {
+            beta_2: 0.99,
+            weight_decay: config.weight_decay,
+            ..AdamW::default()
+        })
+    }
+
+    /// Looks at the average every so often, and at the end: losses, samples.
     ///
     /// # Errors
     /// Stops the run.
-    fn evaluate(&mut self, average: &M, images: u64, stage: &Stage) -> Result<()>;
+    fn evaluate(&mut self, average: &M, images: u64, seeing: &mut Seeing) -> Result<()>;
 
     /// Which image, in words, is number `number` of the run.
     fn name(&self, number: u64) -> String;
@@ -46,10 +75,14 @@ pub trait Task<M> {
 pub struct TrainLoop<'a> {
     /// Shown beside the bar.
     pub name: &'a str,
-    /// Holds `log.jsonl` and the checkpoints.
+    /// Holds the logs and the checkpoints.
     pub folder: PathBuf,
     /// Sizes and rates.
     pub config: &'a StageConfig,
+    /// What is written of the run.
+    pub watch: &'a Watching,
+    /// Whether the run is to stop.
+    pub interrupt: &'a Interrupt,
 }
 
 impl TrainLoop<'_> {
@@ -57,72 +90,130 @@ impl TrainLoop<'_> {
     /// images per second of this process (NaN if there was nothing left to do).
     ///
     /// # Errors
-    /// If a file cannot be read or written, or a loss is not finite: names image and layer. The last
-    /// checkpoint is whole in every case.
-    pub fn run<M: Module>(&self, model: M, task: &mut impl Task<M>) -> Result<(TrainState<M, AdamW>, f64)> {
+    /// If a file cannot be read or written, a loss is not finite (names image and layer), or the run is
+    /// [interrupted](Interrupted). The last checkpoint is whole in every case.
+    pub fn run<M: Module, T: Task<M>>(
+        &self,
+        model: M,
+        task: &mut T,
+    ) -> Result<(TrainState<M, AdamW>, f64)> {
         std::fs::create_dir_all(&self.folder).with_context(|| self.folder.display().to_string())?;
+        let config = self.config;
         let checkpoints = Checkpoints::new(self.folder.join("checkpoints"), 2);
-        let mut state = TrainState::new(model, optimizer(self.config));
-        if let Some(found) = checkpoints.newest()? {
+
+        // All that changes: the model, its averages, the optimizer, two counters.
+        let mut state = TrainState::with_groups(model, task.optimizer(config));
+        config.averages.iter().for_each(|&ema| state.also_average(ema));
+        let found = checkpoints.newest()?;
+        if let Some(found) = &found {
             found.passed_over.iter().for_each(|line| eprintln!("passed over {line}"));
             state.restore(&found.path)?;
         }
-        let from = state.images;
-        let mut log = Log::resume(&self.folder.join("log.jsonl"), |row: &Row| row.images <= from)?;
-        let (config, rate) = (self.config, self.config.rate());
-        if from >= config.images {
+        if state.images >= config.images {
             return Ok((state, f64::NAN));
         }
+        self.announce(&state, task);
+        let mut seeing = Seeing::resume(self, found.as_ref(), &state.model, task)?;
+        let rate = config.rate()?;
 
-        let losses = |model: &M, images| task.losses(model, from, images);
-        if let Some(memory) = state.estimate_memory(losses, config.batch, None) {
-            eprintln!("{}: {memory} of memory", self.name);
-        }
-        let mut stage = Stage::new(self.name, config.images, from);
         while state.images < config.images {
             let start = state.images;
-            let batch = config.batch.min((config.images - start) as usize);
-            let losses = task.losses(&state.model, start, batch);
+            let images = start..config.images.min(start + config.batch as u64);
+            seeing.begin(state.steps);
+
+            // A step is its gradients, and the update they make. Whoever looks at it stands between the two.
+            let (gradients, levels) = self
+                .gradients(&state, task, images.clone(), &seeing)
+                .map_err(|error| self.explain(&error, &state.model, task, images.clone(), &checkpoints))?;
+            let losses = gradients.losses.clone();
+            let watch = seeing.watch(&state, &gradients);
             let options = StepOptions {
-                rate: rate.at(start + batch as u64),
+                rate: rate.at(images.end),
                 clip: CLIP,
                 ema: Ema::WarmUp { limit: config.ema },
             };
-            let step = state
-                .step(losses, &options)
-                .map_err(|error| self.explain(&error, &state.model, task, start, batch, &checkpoints))?;
+            let report = seeing
+                .clock
+                .within(Phase::Optimizer, || state.update(gradients, &options))
+                .map_err(|error| self.explain(&error, &state.model, task, images.clone(), &checkpoints))?;
+            let norms = watch.map(|watch| watch.after(&state.model));
             let row =
-                Row { images: state.images, loss: step.loss, rate: options.rate, grad_norm: step.grad_norm };
-            log.push(&row)?;
-            stage.advance(batch as u64, step.loss, options.rate);
+                Row { images: state.images, loss: report.loss, rate: options.rate, grad_norm: report.grad_norm };
+            seeing.step(&Step { row, before: start, levels: &levels, losses: &losses, norms })?;
+
+            // Evaluations come before the checkpoint of the same moment, so that what is resumed from it has them.
             if config.passes(config.evaluations, start, state.images) {
-                task.evaluate(&state.average, state.images, &stage)?;
+                let clock = Rc::clone(&seeing.clock);
+                clock.within(Phase::Evaluation, || task.evaluate(&state.average, state.images, &mut seeing))?;
             }
-            if config.passes(config.checkpoints, start, state.images) {
-                checkpoints.write(state.images, |folder| state.save(folder))?;
+            let asked = self.interrupt.asked();
+            if asked || config.passes(config.checkpoints, start, state.images) {
+                seeing.checkpoint(&checkpoints, &state)?;
+            }
+            if asked && state.images < config.images {
+                return Err(Interrupted { stage: self.name.to_owned(), images: state.images }.into());
             }
         }
-        stage.finish();
-        let rate = stage.rate();
-        Ok((state, rate))
+        Ok((state, seeing.finish()))
+    }
+
+    /// Gradients of a batch in the way that is configured (whole, a few images at a time, or with blocks run again), and
+    /// the levels of its images.
+    fn gradients<M: Module, T: Task<M>>(
+        &self,
+        state: &TrainState<M, AdamW>,
+        task: &T,
+        images: Range<u64>,
+        seeing: &Seeing,
+    ) -> Result<(Gradients, Vec<Level>), NonFinite> {
+        let (clock, levels) = (&seeing.clock, RefCell::new(Vec::new()));
+        let batch = |images: Range<u64>| {
+            let batch = clock.within(Phase::Data, || task.batch(images));
+            levels.borrow_mut().extend_from_slice(task.levels(&batch));
+            batch
+        };
+        let losses = |model: &M, batch: &T::Batch| clock.within(Phase::Forward, || task.losses(model, batch));
+        let (first, count) = (images.start, (images.end - images.start) as usize);
+        let of_part = |model: &M, part: Range<usize>| {
+            losses(model, &batch(first + part.start as u64..first + part.end as u64))
+        };
+        let gradients = clock.within(Phase::Backward, || match (self.config.at_once, self.config.recompute) {
+            (Some(at_once), _) => state.gradients_accumulated(of_part, count, at_once),
+            (None, Some(blocks)) => {
+                let batch = batch(images);
+                state.gradients_recomputed(|model| losses(model, &batch), blocks)
+            }
+            (None, None) => state.gradients(losses(&state.model, &batch(images))),
+        })?;
+        Ok((gradients, levels.into_inner()))
+    }
+
+    /// Says beforehand what memory it will take.
+    fn announce<M: Module, T: Task<M>>(&self, state: &TrainState<M, AdamW>, task: &T) {
+        let losses =
+            |model: &M, count| task.losses(model, &task.batch(state.images..state.images + count as u64));
+        let at_once = self.config.at_once.unwrap_or(self.config.batch);
+        if let Some(memory) = state.estimate_memory(losses, at_once, self.config.recompute) {
+            eprintln!("{}: {memory} of memory", self.name);
+        }
     }
 
     /// Says at which image and in which layer a number stopped being finite, by repeating the step.
-    fn explain<M: Module>(
+    fn explain<M: Module, T: Task<M>>(
         &self,
         error: &NonFinite,
         model: &M,
-        task: &impl Task<M>,
-        start: u64,
-        batch: usize,
+        task: &T,
+        images: Range<u64>,
         checkpoints: &Checkpoints,
     ) -> anyhow::Error {
-        let images: Vec<String> = error.rows.iter().map(|&row| task.name(start + row as u64)).collect();
-        let at = if images.is_empty() { "the whole batch".to_owned() } else { images.join(", ") };
+        let start = images.start;
+        let named: Vec<String> = error.rows.iter().map(|&row| task.name(start + row as u64)).collect();
+        let at = if named.is_empty() { "the whole batch".to_owned() } else { named.join(", ") };
         let parameter = params::first_non_finite(model).map(|name| format!("parameter {name}"));
         let layer = parameter.or_else(|| {
-            let found = canvas_core::trace::first_non_finite(|| drop(task.losses(model, start, batch)));
-            found.map(|name| format!("the output of {name}"))
+            let again = || drop(task.losses(model, &task.batch(images)));
+            canvas_core::trace::first_non_finite(again).map(|name| format!("the output of {name}"))
         });
         let layer = layer.unwrap_or_else(|| "the loss itself (every layer's output is finite)".into());
         let kept = match checkpoints.newest() {
@@ -138,22 +229,19 @@ impl TrainLoop<'_> {
     }
 }
 
-fn optimizer(config: &StageConfig) -> AdamW {
-    AdamW { beta_2: 0.99, weight_decay: config.weight_decay, ..AdamW::default() }
-}
-
 /// Images per second of a stage's steps, by a few of them on a model that is then thrown away.
 ///
 /// # Errors
 /// If a loss is not finite.
-pub fn speed<M: Module>(model: M, task: &impl Task<M>, config: &StageConfig) -> Result<f64> {
+pub fn speed<M: Module, T: Task<M>>(model: M, task: &T, config: &StageConfig) -> Result<f64> {
     const STEPS: u64 = 8;
-    let mut state = TrainState::new(model, optimizer(config));
+    let mut state = TrainState::with_groups(model, task.optimizer(config));
     let options = StepOptions { rate: 0.0, clip: CLIP, ema: Ema::WarmUp { limit: config.ema } };
     let mut fastest = f64::INFINITY;
     for step in 0..STEPS {
         let begun = Instant::now();
-        let losses = task.losses(&state.model, step * config.batch as u64, config.batch);
+        let start = step * config.batch as u64;
+        let losses = task.losses(&state.model, &task.batch(start..start + config.batch as u64));
         state.step(losses, &options)?;
         fastest = fastest.min(begun.elapsed().as_secs_f64());
     }

@@ -16,6 +16,7 @@ mod parity;
 mod post_hoc;
 mod rate;
 mod representation;
+mod seeing;
 mod state;
 mod weighting;
 

@@ -54,7 +54,8 @@ impl Task<AutoencoderTiny> for AutoencoderTask<'_> {
 
     fn batch(&self, images: Range<u64>) -> Self::Batch {
         let batch = (images.end - images.start) as usize;
-        let rows = self.order.batch(images.start, batch).into_iter().map(|row| row as i64).collect::<Vec<_>>();
+        let rows =
+            self.order.batch(images.start, batch).into_iter().map(|row| row as i64).collect::<Vec<_>>();
         let rows = Tensor::from_data(TensorData::new(rows, [batch]), &self.pixels.device());
         (self.pixels.clone().select(0, rows), images.collect())
     }

@@ -1,8 +1,8 @@
 //! What determines a run: written once into its folder, read again to resume and to draw.
 
 use crate::emoji_set::Which;
-use anyhow::{Context, Result, anyhow, bail};
 use crate::schedule;
+use anyhow::{Context, Result, anyhow, bail};
 use canvas_train::{Ema, LearningRate};
 use canvas_vae::AutoencoderTinyConfig;
 use serde::{Deserialize, Serialize};

@@ -25,6 +25,14 @@ pub fn open(name: &str) -> Result<Device> {
     }
 }
 
+/// Whether a device is the CPU, which does what it is told at once.
+pub fn is_cpu(device: &Device) -> bool {
+    #[cfg(feature = "flex")]
+    return device.clone().inner() == Device::flex();
+    #[cfg(not(feature = "flex"))]
+    return [device].is_empty(); // there is none in this program
+}
+
 #[cfg(feature = "flex")]
 fn flex(index: usize) -> Result<Device> {
     if index > 0 {

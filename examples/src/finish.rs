@@ -9,13 +9,15 @@ use crate::model::{Network, Painter, process};
 use crate::plot::{Curve, Mark, Panel, panels};
 use crate::report::{self, Report, Section};
 use crate::run::{Folder, Speed, Trained};
+use crate::run_report;
 use crate::sheet::{Cell, Pair, pairs, save_png, sheet};
 use crate::train_loop::{Row, rows};
 use anyhow::{Context, Result};
 use burn::prelude::*;
 use canvas_train::Log;
 use image::RgbImage;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 
 /// Steps of the drawings that are shown and measured.
 const STEPS: usize = 20;
@@ -23,7 +25,7 @@ const STEPS: usize = 20;
 const DRAWINGS: usize = 8;
 
 /// What a run measured, also in `results.json`.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Results {
     /// Nearest trained picture to a drawing of a trained prompt.
     pub retrieval: Retrieval,
@@ -36,7 +38,7 @@ pub struct Results {
 }
 
 /// Shares of the drawings of held-out prompts.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct CompositionResults {
     /// Drawings judged.
     pub drawings: usize,
@@ -48,6 +50,21 @@ pub struct CompositionResults {
     pub both: f64,
     /// For each caption: (caption, colour right, shape right, drawings).
     pub each: Vec<(String, usize, usize, usize)>,
+}
+
+impl Results {
+    /// Those of a run that has ended.
+    ///
+    /// # Errors
+    /// Names the file.
+    pub fn read(folder: &Folder) -> Result<Option<Self>> {
+        let path = folder.0.join("results.json");
+        if !path.exists() {
+            return Ok(None);
+        }
+        let text = std::fs::read(&path).with_context(|| path.display().to_string())?;
+        serde_json::from_slice(&text).map(Some).with_context(|| path.display().to_string())
+    }
 }
 
 /// Draws, measures and reports.
@@ -77,7 +94,7 @@ pub fn finish<B: Network>(
     let text = serde_json::to_vec_pretty(&results)?;
     canvas_core::weights::write_atomically(&folder.0.join("results.json"), &text)?;
     plot(folder)?;
-    write_report(folder, config, set, &results)?;
+    write_report(folder, config, set, Some(&results))?;
     print(folder, &results);
     Ok(results)
 }
@@ -276,7 +293,40 @@ fn tables(results: &Results) -> Vec<Section> {
     vec![retrieval, composition]
 }
 
-fn write_report(folder: &Folder, config: &RunConfig, set: &EmojiSet, results: &Results) -> Result<()> {
+/// What was trained on, and what was not.
+fn data(set: &EmojiSet) -> Section {
+    let words = |held_out: bool| {
+        let captions =
+            set.items.iter().filter(|emoji| emoji.held_out == held_out).map(|emoji| &emoji.caption);
+        let words: BTreeSet<String> =
+            captions.flat_map(|caption| caption.split_whitespace().map(str::to_lowercase)).collect();
+        words.len().to_string()
+    };
+    let count = |count: usize| count.to_string();
+    Section::Table {
+        caption: "Twemoji, one caption a picture".into(),
+        head: ["", "pictures", "words"].map(String::from).to_vec(),
+        rows: vec![
+            vec!["trained".into(), count(set.trained().count()), words(false)],
+            vec![
+                "held out: combinations of a colour and a shape".into(),
+                count(set.held_out().count()),
+                words(true),
+            ],
+        ],
+    }
+}
+
+/// Writes `report.html` from a run's files; `results` are there when it has ended.
+///
+/// # Errors
+/// Names the file that cannot be read or written.
+pub fn write_report(
+    folder: &Folder,
+    config: &RunConfig,
+    set: &EmojiSet,
+    results: Option<&Results>,
+) -> Result<()> {
     let picture = |name: &str, caption: &str| -> Result<Section> {
         let path = folder.0.join(name);
         let png = std::fs::read(&path).with_context(|| path.display().to_string())?;
@@ -291,10 +341,19 @@ fn write_report(folder: &Folder, config: &RunConfig, set: &EmojiSet, results: &R
         config.backbone,
         config.prediction
     ))];
-    sections.push(picture("samples.png", "Drawn for prompts it was trained on")?);
-    sections.push(picture("held-out.png", "Drawn for combinations it never saw, beside the real ones")?);
-    sections.extend(tables(results));
-    sections.push(picture("loss.png", "Losses")?);
+    if let Some(results) = results {
+        sections.push(picture("samples.png", "Drawn for prompts it was trained on")?);
+        sections.push(picture("held-out.png", "Drawn for combinations it never saw, beside the real ones")?);
+        sections.extend(tables(results));
+        sections.push(picture("loss.png", "Losses")?);
+    } else {
+        sections.push(Section::Text("The run has not ended: this is what its files say so far.".into()));
+    }
+    sections.extend(run_report::stage(&folder.denoiser(), "denoiser")?);
+    sections.extend(run_report::stage(&folder.autoencoder(), "autoencoder")?);
+    sections.push(Section::Heading("Data".into()));
+    sections.push(data(set));
+    sections.extend(run_report::processes(&folder.0)?);
     sections.push(Section::Heading("Configuration".into()));
     sections.push(Section::Code(serde_json::to_string_pretty(config)?));
     let report = Report {

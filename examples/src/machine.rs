@@ -28,7 +28,8 @@ impl Machine {
             let line = text.lines().find(|line| line.starts_with(key))?.split_once(':')?.1;
             Some(line.trim().to_owned())
         };
-        let kib = field("/proc/meminfo", "MemTotal").and_then(|text| text.split(' ').next()?.parse::<u64>().ok());
+        let kib =
+            field("/proc/meminfo", "MemTotal").and_then(|text| text.split(' ').next()?.parse::<u64>().ok());
         Self {
             processor: field("/proc/cpuinfo", "model name").unwrap_or_default(),
             threads: std::thread::available_parallelism().map_or(1, usize::from),

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, bail};
 use image::RgbImage;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// The blur before pictures are compared: one pixel at 32 x 32, in proportion at other sides.
 pub const BLUR_SIGMA_PER_SIDE: f64 = 1.0 / 32.0;
@@ -24,7 +24,7 @@ pub const PAPER: f64 = 0.05;
 pub const MIN_IOU: f64 = 0.85;
 
 /// How often the nearest picture of a gallery is the right one, see [`retrieval`].
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Retrieval {
     /// Share of the generated pictures whose right answer is the nearest, in [0, 1].
     pub top1: f64,

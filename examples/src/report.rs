@@ -45,6 +45,13 @@ pub enum Section {
         /// The bytes of a PNG file, see [`crate::sheet::png_bytes`].
         png: Vec<u8>,
     },
+    /// Pictures of one kind, side by side where there is room, in order.
+    Strip {
+        /// The line below them.
+        caption: String,
+        /// The bytes of PNG files.
+        pngs: Vec<Vec<u8>>,
+    },
     /// Text shown as it is, in a fixed-width font: a command, a configuration.
     Code(String),
 }
@@ -94,6 +101,7 @@ th, td { border: 1px solid var(--line); padding: .3rem .7rem; text-align: left; 
 th { background: var(--code); }
 .number { text-align: right; }
 figure { margin: 1.5rem 0; }
+.strip { display: grid; grid-template-columns: repeat(auto-fill, minmax(26rem, 1fr)); gap: .8rem; }
 img { max-width: 100%; height: auto; border-radius: 6px; background: #fff; }
 pre { background: var(--code); border-radius: 6px; padding: .8rem 1rem; overflow-x: auto; font-size: .9rem; }
 ";
@@ -117,6 +125,16 @@ fn push_section(page: &mut String, section: &Section) {
             let (caption, data) = (escape(caption), STANDARD.encode(png));
             let _ = writeln!(page, "<figure>\n<img alt=\"{caption}\" src=\"data:image/png;base64,{data}\">");
             writeln!(page, "<figcaption>{caption}</figcaption>\n</figure>")
+        }
+        Section::Strip { caption, pngs } => {
+            let caption = escape(caption);
+            page.push_str("<figure>\n<div class=\"strip\">\n");
+            for (number, png) in pngs.iter().enumerate() {
+                let (data, number, count) = (STANDARD.encode(png), number + 1, pngs.len());
+                let alt = format!("{caption}: {number} of {count}");
+                let _ = writeln!(page, "<img alt=\"{alt}\" src=\"data:image/png;base64,{data}\">");
+            }
+            writeln!(page, "</div>\n<figcaption>{caption}</figcaption>\n</figure>")
         }
         Section::Code(text) => writeln!(page, "<pre><code>{}</code></pre>", escape(text)),
     };
@@ -184,6 +202,7 @@ mod tests {
                     rows: vec![vec!["<script>".into(), "61%".into()], vec!["dit".into()]],
                 },
                 Section::Picture { caption: "\"><script>".into(), png: vec![0x89, b'P', b'N', b'G'] },
+                Section::Strip { caption: "\"><script>".into(), pngs: vec![vec![1], vec![2]] },
                 Section::Code("<script>".into()),
             ],
         }
@@ -202,6 +221,7 @@ mod tests {
     fn pictures_travel_inside() {
         let page = html(&report());
         assert!(page.contains("src=\"data:image/png;base64,iVBORw==\""));
+        assert!(page.contains("src=\"data:image/png;base64,AQ==\"") && page.contains("2 of 2"));
         assert!(!page.contains("http"));
     }
 

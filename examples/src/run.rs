@@ -3,14 +3,19 @@
 use crate::autoencoder::AutoencoderTask;
 use crate::config::RunConfig;
 use crate::denoiser::{self, DenoiserTask, LatentSet};
+use crate::device;
 use crate::emoji_set::EmojiSet;
 use crate::finish;
+use crate::interrupt::Interrupt;
+use crate::machine::{self, Process};
 use crate::model::{BackboneSizes, Network, TextToImage};
+use crate::seeing::Watching;
 use crate::train_loop::{self, TrainLoop};
 use anyhow::{Context, Result, bail};
 use burn::prelude::*;
 use canvas_core::{Autoencoder, LatentScale, params, seed_for, weights};
 use canvas_text::{TextTransformerConfig, WordTokenizer};
+use canvas_train::Log;
 use canvas_vae::AutoencoderTiny;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -132,6 +137,24 @@ pub fn new_autoencoder(config: &RunConfig, device: &Device) -> AutoencoderTiny {
     params::realise(config.autoencoder.init(device))
 }
 
+/// What is watched of a run on a device; writes down that this process works on it.
+///
+/// # Errors
+/// If a file cannot be written.
+fn watching(folder: &Folder, config: &RunConfig, device: &Device) -> Result<Watching> {
+    Log::resume(&folder.0.join("processes.jsonl"), |_: &Process| true)?.push(&Process::here(device))?;
+    let cpu = device::is_cpu(device);
+    // Anything but a CPU does its products of matrices in numbers that are not known here.
+    let peak = match config.watch.peak {
+        Some(peak) => Some(peak * 1e12),
+        None if cpu => Some(machine::roof(&folder.0, device)?),
+        None => None,
+    };
+    let queues = (!cpu).then(|| device.clone());
+    let about = format!("```\n{}\n```", serde_json::to_string_pretty(config)?);
+    Ok(Watching { config: config.watch.clone(), peak, queues, about })
+}
+
 /// Trains both stages from wherever the folder says they are, and returns the trained model.
 ///
 /// # Errors
@@ -141,14 +164,16 @@ pub fn train<B: Network>(
     config: &RunConfig,
     set: &EmojiSet,
     make: impl Fn(BackboneSizes, &Device) -> Result<B>,
-    device: &Device,
+    (device, interrupt): (&Device, &Interrupt),
 ) -> Result<Trained<B>> {
+    let watch = &watching(folder, config, device)?;
     let autodiff = device.clone().autodiff();
     let tokenizer = denoiser::tokenizer(set)?;
     tokenizer.save(&folder.0.join("tokenizer.json"))?;
 
     let place = folder.autoencoder();
-    let first = TrainLoop { name: "autoencoder", folder: place.clone(), config: &config.first };
+    let first =
+        TrainLoop { name: "autoencoder", folder: place.clone(), config: &config.first, watch, interrupt };
     let mut task = AutoencoderTask::new(config, set, &place, &autodiff);
     let (state, first_speed) = first.run(new_autoencoder(config, &autodiff), &mut task)?;
     let autoencoder = state.average;
@@ -156,7 +181,8 @@ pub fn train<B: Network>(
     let data = LatentSet::new(set, &autoencoder, &tokenizer, device)?;
     save_autoencoder(folder, &autoencoder, &data.scale)?;
     let place = folder.denoiser();
-    let second = TrainLoop { name: "denoiser", folder: place.clone(), config: &config.second };
+    let second =
+        TrainLoop { name: "denoiser", folder: place.clone(), config: &config.second, watch, interrupt };
     let mut task = DenoiserTask::new(config, set, &data, &autoencoder, &place, &autodiff)?;
     let (state, second_speed) = second.run(new_model(config, &tokenizer, make, &autodiff)?, &mut task)?;
 
@@ -236,9 +262,10 @@ pub fn run<B: Network>(
     make: impl Fn(BackboneSizes, &Device) -> Result<B>,
     device: &Device,
 ) -> Result<finish::Results> {
+    let interrupt = Interrupt::listen()?;
     let set = EmojiSet::build(config.which()?, config.side)?;
     let (trained, held_out) = (set.trained().count(), set.held_out().count());
     eprintln!("{}: {trained} captioned pictures to train on, {held_out} held out", folder.0.display());
-    let trained = train(folder, config, &set, make, device)?;
+    let trained = train(folder, config, &set, make, (device, &interrupt))?;
     finish::finish(folder, config, &set, &trained, device)
 }

@@ -74,14 +74,7 @@ fn picture(picture: &RgbImage, caption: &str) -> Result<Section> {
 }
 
 fn panel(title: &str, y: &str, log_y: bool, curves: Vec<Curve>) -> Panel {
-    Panel {
-        title: title.into(),
-        x_label: "images".into(),
-        y_label: y.into(),
-        log_x: false,
-        log_y,
-        curves,
-    }
+    Panel { title: title.into(), x_label: "images".into(), y_label: y.into(), log_x: false, log_y, curves }
 }
 
 fn curve<R>(name: &str, rows: &[R], point: impl Fn(&R) -> (u64, f64)) -> Curve {
@@ -157,10 +150,8 @@ fn of_speed(rows: &[SpeedRow]) -> Vec<Panel> {
 /// What comes out of all intervals together.
 fn summary(steps: &[Row], speed: &[SpeedRow]) -> Section {
     let last = steps.last().copied().unwrap_or(Row { images: 0, loss: 0.0, rate: 0.0, grad_norm: 0.0 });
-    let mut rows = vec![
-        vec!["images".into(), last.images.to_string()],
-        vec!["steps".into(), steps.len().to_string()],
-    ];
+    let mut rows =
+        vec![vec!["images".into(), last.images.to_string()], vec!["steps".into(), steps.len().to_string()]];
     let sum = |part: fn(&SpeedRow) -> f64| speed.iter().map(part).sum::<f64>();
     let (seconds, training) = (sum(|row| row.split.seconds), sum(|row| row.split.training()));
     if training > 0.0 {
@@ -192,7 +183,8 @@ fn layers(rows: &[LayersRow]) -> Result<Vec<Section>> {
         let of = |name: &String, moment: &Vec<Norms>| {
             moment.iter().find(|block| &block.name == name).map_or(f64::NAN, size)
         };
-        let values = names.iter().map(|name| moments.iter().map(|moment| of(name, moment)).collect()).collect();
+        let values =
+            names.iter().map(|name| moments.iter().map(|moment| of(name, moment)).collect()).collect();
         let ends = [first, last].map(|row| format!("{} images", row.images));
         let map = HeatMap { title: title.into(), ends, rows: names.clone(), values };
         picture(&heat::draw(&map, 1280)?, title)

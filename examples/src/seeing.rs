@@ -118,7 +118,8 @@ impl Seeing {
         let done = from.map_or(0, |checkpoint| checkpoint.images);
         let log = |name: &str| Log::resume(&stage.folder.join(name), |row: &At| row.images <= done);
         let watching = stage.watch;
-        let events = watching.config.tensorboard.then(|| EventWriter::resume(&stage.folder, done)).transpose()?;
+        let events =
+            watching.config.tensorboard.then(|| EventWriter::resume(&stage.folder, done)).transpose()?;
         let macs = macs::count(|| drop(task.losses(model, &task.batch(done..done + 1)))).1;
         let mut seeing = Self {
             clock: Rc::new(Clock::start(watching.queues.clone())),
@@ -227,7 +228,11 @@ impl Seeing {
     ///
     /// # Errors
     /// Names the file, and what a run can go on from.
-    pub fn checkpoint<M: Module>(&self, checkpoints: &Checkpoints, state: &TrainState<M, AdamW>) -> Result<()> {
+    pub fn checkpoint<M: Module>(
+        &self,
+        checkpoints: &Checkpoints,
+        state: &TrainState<M, AdamW>,
+    ) -> Result<()> {
         self.clock.within(Phase::Checkpoint, || {
             for log in [&self.steps, &self.layers, &self.levels, &self.speed] {
                 log.sync()?;
@@ -253,11 +258,7 @@ impl Seeing {
     ///
     /// # Errors
     /// Names the file.
-    pub fn scalars(
-        &mut self,
-        images: u64,
-        values: impl IntoIterator<Item = (String, f64)>,
-    ) -> Result<()> {
+    pub fn scalars(&mut self, images: u64, values: impl IntoIterator<Item = (String, f64)>) -> Result<()> {
         if self.events.is_none() {
             return Ok(());
         }

@@ -54,11 +54,7 @@ pub trait Task<M: Module> {
 
     /// The optimizer, and which parameters have settings of their own ([`ModuleOptimizer::with_group`]).
     fn optimizer(&self, config: &StageConfig) -> ModuleOptimizer<AdamW> {
-        ModuleOptimizer::new(AdamW {
-            beta_2: 0.99,
-            weight_decay: config.weight_decay,
-            ..AdamW::default()
-        })
+        ModuleOptimizer::new(AdamW { beta_2: 0.99, weight_decay: config.weight_decay, ..AdamW::default() })
     }
 
     /// Looks at the average every so often, and at the end: losses, samples.
@@ -92,11 +88,7 @@ impl TrainLoop<'_> {
     /// # Errors
     /// If a file cannot be read or written, a loss is not finite (names image and layer), or the run is
     /// [interrupted](Interrupted). The last checkpoint is whole in every case.
-    pub fn run<M: Module, T: Task<M>>(
-        &self,
-        model: M,
-        task: &mut T,
-    ) -> Result<(TrainState<M, AdamW>, f64)> {
+    pub fn run<M: Module, T: Task<M>>(&self, model: M, task: &mut T) -> Result<(TrainState<M, AdamW>, f64)> {
         std::fs::create_dir_all(&self.folder).with_context(|| self.folder.display().to_string())?;
         let config = self.config;
         let checkpoints = Checkpoints::new(self.folder.join("checkpoints"), 2);
@@ -127,24 +119,26 @@ impl TrainLoop<'_> {
                 .map_err(|error| self.explain(&error, &state.model, task, images.clone(), &checkpoints))?;
             let losses = gradients.losses.clone();
             let watch = seeing.watch(&state, &gradients);
-            let options = StepOptions {
-                rate: rate.at(images.end),
-                clip: CLIP,
-                ema: Ema::WarmUp { limit: config.ema },
-            };
+            let options =
+                StepOptions { rate: rate.at(images.end), clip: CLIP, ema: Ema::WarmUp { limit: config.ema } };
             let report = seeing
                 .clock
                 .within(Phase::Optimizer, || state.update(gradients, &options))
                 .map_err(|error| self.explain(&error, &state.model, task, images.clone(), &checkpoints))?;
             let norms = watch.map(|watch| watch.after(&state.model));
-            let row =
-                Row { images: state.images, loss: report.loss, rate: options.rate, grad_norm: report.grad_norm };
+            let row = Row {
+                images: state.images,
+                loss: report.loss,
+                rate: options.rate,
+                grad_norm: report.grad_norm,
+            };
             seeing.step(&Step { row, before: start, levels: &levels, losses: &losses, norms })?;
 
             // Evaluations come before the checkpoint of the same moment, so that what is resumed from it has them.
             if config.passes(config.evaluations, start, state.images) {
                 let clock = Rc::clone(&seeing.clock);
-                clock.within(Phase::Evaluation, || task.evaluate(&state.average, state.images, &mut seeing))?;
+                clock
+                    .within(Phase::Evaluation, || task.evaluate(&state.average, state.images, &mut seeing))?;
             }
             let asked = self.interrupt.asked();
             if asked || config.passes(config.checkpoints, start, state.images) {
@@ -177,14 +171,15 @@ impl TrainLoop<'_> {
         let of_part = |model: &M, part: Range<usize>| {
             losses(model, &batch(first + part.start as u64..first + part.end as u64))
         };
-        let gradients = clock.within(Phase::Backward, || match (self.config.at_once, self.config.recompute) {
-            (Some(at_once), _) => state.gradients_accumulated(of_part, count, at_once),
-            (None, Some(blocks)) => {
-                let batch = batch(images);
-                state.gradients_recomputed(|model| losses(model, &batch), blocks)
-            }
-            (None, None) => state.gradients(losses(&state.model, &batch(images))),
-        })?;
+        let gradients =
+            clock.within(Phase::Backward, || match (self.config.at_once, self.config.recompute) {
+                (Some(at_once), _) => state.gradients_accumulated(of_part, count, at_once),
+                (None, Some(blocks)) => {
+                    let batch = batch(images);
+                    state.gradients_recomputed(|model| losses(model, &batch), blocks)
+                }
+                (None, None) => state.gradients(losses(&state.model, &batch(images))),
+            })?;
         Ok((gradients, levels.into_inner()))
     }
 

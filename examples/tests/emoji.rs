@@ -37,10 +37,14 @@ fn text(path: &Path) -> &str {
 }
 
 /// What two runs of one configuration must share, byte for byte.
-const EXACT: [&str; 7] = [
+const EXACT: [&str; 11] = [
     "autoencoder/log.jsonl",
+    "autoencoder/layers.jsonl",
+    "autoencoder/levels.jsonl",
     "autoencoder/evaluation.jsonl",
     "denoiser/log.jsonl",
+    "denoiser/layers.jsonl",
+    "denoiser/levels.jsonl",
     "denoiser/evaluation.jsonl",
     "autoencoder.safetensors",
     "model.safetensors",
@@ -52,6 +56,60 @@ fn assert_same(expected: &Path, found: &Path) {
         let same = fs::read(expected.join(name)).unwrap() == fs::read(found.join(name)).unwrap();
         assert!(same, "{name} of {} differs from the uninterrupted run", found.display());
     }
+    for stage in ["autoencoder", "denoiser"] {
+        let [expected, found] = [expected, found].map(|folder| folder.join(stage));
+        // Times differ, but not at which images they are measured.
+        assert_eq!(images(&found.join("speed.jsonl")), images(&expected.join("speed.jsonl")));
+        let shown = shown_events(&found);
+        assert_eq!(shown.len(), images(&found.join("log.jsonl")).len());
+        assert_eq!(shown, shown_events(&expected), "events of {}", found.display());
+    }
+}
+
+/// The images of each row of a log.
+fn images(path: &Path) -> Vec<u64> {
+    let images =
+        |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["images"].as_u64().unwrap();
+    fs::read_to_string(path).unwrap().lines().map(images).collect()
+}
+
+/// Steps and bytes of the losses that TensorBoard shows of a stage: of its event files in the order of their names, without what
+/// a later process has declared void, and without what was cut off.
+fn shown_events(stage: &Path) -> Vec<(u64, Vec<u8>)> {
+    let mut files: Vec<PathBuf> = fs::read_dir(stage).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.retain(|path| path.to_str().unwrap().contains("events.out.tfevents."));
+    files.sort();
+    let mut shown: Vec<(u64, Vec<u8>)> = Vec::new();
+    for bytes in files.iter().map(|file| fs::read(file).unwrap()) {
+        let mut rest = &bytes[..];
+        while let Some(length) = rest.first_chunk().map(|length| u64::from_le_bytes(*length) as usize) {
+            let Some(message) = rest.get(12..12 + length) else { break };
+            rest = rest.get(16 + length..).unwrap_or_default();
+            // The time, then the step, then what it is: field 5 holds values, field 7 says that a process begins.
+            let mut after = &message[9..];
+            let step = if after[0] == 0x10 { varint(&mut after) } else { 0 };
+            if after[0] == 0x3a {
+                shown.retain(|(old, _)| *old < step);
+            } else if after.windows(10).any(|window| window == b"train/loss") {
+                shown.push((step, after.to_vec()));
+            }
+        }
+    }
+    shown
+}
+
+/// A number behind its tag.
+fn varint(bytes: &mut &[u8]) -> u64 {
+    let mut value = 0;
+    for place in 0.. {
+        let byte = bytes[1 + place];
+        value |= u64::from(byte & 0x7f) << (7 * place);
+        if byte < 0x80 {
+            *bytes = &bytes[2 + place..];
+            return value;
+        }
+    }
+    unreachable!("a number ends")
 }
 
 /// Moments that are random enough, from a fixed seed: xorshift.
@@ -71,7 +129,7 @@ fn a_run_killed_at_twenty_moments_ends_as_if_it_had_not_been() {
     let home = tempfile::tempdir().unwrap();
     let whole = home.path().join("whole");
     let begun = Instant::now();
-    succeed(&["--smoke", "--out", text(&whole)]);
+    succeed(&["--smoke", "--tensorboard", "--out", text(&whole)]);
     let time = begun.elapsed();
 
     let (mut moments, mut kills, mut runs) = (Moments(0x9e37_79b9_7f4a_7c15), 0, 0);
@@ -80,7 +138,7 @@ fn a_run_killed_at_twenty_moments_ends_as_if_it_had_not_been() {
         let folder = home.path().join(format!("killed-{runs}"));
         loop {
             // Killed before it wrote its configuration, a run is not there yet and starts anew.
-            let begin = ["--smoke", "--out", text(&folder)];
+            let begin = ["--smoke", "--tensorboard", "--out", text(&folder)];
             let resume = ["--resume", text(&folder)];
             let arguments = if folder.join("run.json").exists() { &resume[..] } else { &begin[..] };
             let mut child = emoji().args(arguments).spawn().unwrap();
@@ -224,6 +282,21 @@ fn wrong_flags_say_what_exists() {
     assert!(said(&["--device", "gpu"]).contains("flex"));
     assert!(said(&["--minutes", "-1"]).contains("--minutes"));
     assert!(said(&["--rate", "0"]).contains("--rate"));
+    let said_of = |flag: &str, value: &str| {
+        let text = said(&[flag, value]);
+        assert!(text.contains(flag), "{text}");
+        text
+    };
+    assert!(said_of("--accumulate", "0").contains("at least 1"));
+    assert!(said_of("--accumulate", "17").contains("16 images"));
+    assert!(said_of("--recompute", "0").contains("at least 1"));
+    assert!(said_of("--averages", "power:1").contains("at most 0.28"));
+    assert!(said_of("--decay", "cosin").contains("nearest: cosine"));
+    assert!(said_of("--decay", "tail:385").contains("384"));
+    assert!(said_of("--peak", "-3").contains("above 0"));
+    assert!(said_of("--layers", "x").contains("invalid"));
+    assert!(said(&["--accumulate", "4", "--recompute", "1"]).contains("cannot be used with"));
+    assert!(complaint(&["--report", text(&out)]).contains("run.json"));
     assert!(said(&["--no-such-flag"]).contains("--no-such-flag"));
     assert!(complaint(&["--sample", text(&out), "--prompt", "red heart"]).contains("run.json"));
     assert!(!out.exists(), "a refused run leaves nothing behind");
@@ -238,4 +311,68 @@ fn a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint() {
     assert!(said.contains("--resume"), "{said}");
     // The first stage is done and stays whole.
     assert!(out.join("autoencoder.safetensors").exists());
+}
+
+/// What a run writes beside the usual: accumulated gradients, averages, another decay, event files; and the first Ctrl-C.
+#[cfg(unix)]
+#[test]
+fn a_run_that_is_asked_to_stop_writes_a_checkpoint_and_goes_on_exactly() {
+    let home = tempfile::tempdir().unwrap();
+    let how = "--smoke --tensorboard --accumulate 6 --averages power:0.1,constant:0.5 --decay tail:100 --layers 3 --out";
+    let arguments = |out: &Path| -> Vec<String> {
+        how.split(' ').map(String::from).chain([text(out).to_owned()]).collect()
+    };
+    let whole = home.path().join("whole");
+    assert!(emoji().args(arguments(&whole)).status().unwrap().success());
+    let newest = newest(&whole.join("denoiser/checkpoints"));
+    assert!(newest.join("average-2.safetensors").exists() && newest.join("average-3.safetensors").exists());
+
+    let stopped = home.path().join("stopped");
+    let mut child = emoji().args(arguments(&stopped)).stderr(Stdio::piped()).spawn().unwrap();
+    let log = stopped.join("denoiser/log.jsonl");
+    while fs::metadata(&log).map_or(0, |log| log.len()) == 0 {
+        assert!(child.try_wait().unwrap().is_none(), "it ended before it could be stopped");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let signal = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(signal.success());
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(130), "{said}");
+    assert!(said.contains("stopped as asked after") && said.contains("--resume"), "{said}");
+    let rows = images(&log);
+    let checkpoint = self::newest(&stopped.join("denoiser/checkpoints"));
+    assert_eq!(checkpoint.file_name().unwrap().to_str().unwrap().parse(), Ok(*rows.last().unwrap()));
+    // What its files say so far.
+    succeed(&["--report", text(&stopped)]);
+    assert!(fs::read_to_string(stopped.join("report.html")).unwrap().contains("has not ended"));
+
+    succeed(&["--resume", text(&stopped)]);
+    assert_same(&whole, &stopped);
+    let average =
+        |run: &Path| fs::read(self::newest(&run.join("denoiser/checkpoints")).join("average-3.safetensors"));
+    assert!(average(&whole).unwrap() == average(&stopped).unwrap());
+}
+
+/// A file that cannot grow is what a full disk is: the shell sets the limit, and that it is an error and no signal.
+#[cfg(unix)]
+#[test]
+fn a_full_disk_stops_the_run_in_words_with_the_last_checkpoint_whole() {
+    let home = tempfile::tempdir().unwrap();
+    let (whole, full) = (home.path().join("whole"), home.path().join("full"));
+    succeed(&["--smoke", "--tensorboard", "--out", text(&whole)]);
+    // The autoencoder's files fit, the denoiser's do not: blocks of 512 bytes.
+    let script = "trap '' XFSZ; ulimit -f 400; exec \"$@\"";
+    let arguments = ["-c", script, "sh", env!("CARGO_BIN_EXE_emoji"), "--smoke", "--tensorboard", "--out"];
+    let output = Command::new("sh").args(arguments).arg(&full).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && !said.contains("panicked"), "{said}");
+    assert!(said.contains("could not be written") && said.contains("model.safetensors"), "{said}");
+    assert!(said.contains("there is none before it") && said.contains("--resume"), "{said}");
+    assert!(full.join("autoencoder.safetensors").exists());
+    let left = fs::read_dir(full.join("denoiser/checkpoints")).unwrap().count();
+    assert_eq!(left, 0, "nothing is left of the checkpoint that did not fit");
+    // There is room again.
+    succeed(&["--resume", text(&full)]);
+    assert_same(&whole, &full);
 }

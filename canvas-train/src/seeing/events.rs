@@ -1,6 +1,8 @@
 //! TensorBoard's event files.
 
-use super::proto::{self, Data, Dim, Image, Metadata, Plugin, SessionLog, Shape, Status, Strings, Value, What};
+use super::proto::{
+    self, Data, Dim, Image, Metadata, Plugin, SessionLog, Shape, Status, Strings, Value, What,
+};
 use prost::Message;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};

@@ -113,7 +113,8 @@ fn blocks_are_named_by_their_first_number() {
     ] {
         assert_eq!(block_of(name), block);
     }
-    let norm = |name: &str, gradient, parameter, update| Norms { name: name.into(), gradient, parameter, update };
+    let norm =
+        |name: &str, gradient, parameter, update| Norms { name: name.into(), gradient, parameter, update };
     let found = grouped(
         &[norm("a.0.w", 3.0, 5.0, 0.0), norm("b.w", 1.0, 0.0, 1.0), norm("a.0.b", 4.0, 12.0, 2.0)],
         block_of,
@@ -165,7 +166,8 @@ fn held_out_losses_are_means_at_fixed_levels_whatever_the_batch() {
     let (state, process) = (state(), process());
     let x0 = tensor(crate::wave(22, 0.3, 1.0), [11, 2], &Device::flex());
     let levels: Vec<Level> = [0.1, 0.5, 0.9].map(|time| process.schedule.level(time)).to_vec();
-    let held_out = |at_once| HeldOut { levels: levels.clone(), seed: 9, objective: Objective::default(), at_once };
+    let held_out =
+        |at_once| HeldOut { levels: levels.clone(), seed: 9, objective: Objective::default(), at_once };
     let found = held_out(64).losses(process.denoiser(&state.average), &x0, &Unconditional(11));
 
     // By hand, one image at a time.
@@ -251,7 +253,8 @@ fn records(bytes: &[u8]) -> Vec<&[u8]> {
 /// The same events as in `tools/fixtures_events.py`.
 #[test]
 fn events_are_the_bytes_that_tensorboard_writes() {
-    let fixture = fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/events.tfevents")).unwrap();
+    let fixture =
+        fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/events.tfevents")).unwrap();
     // The picture is in the file itself.
     let start = fixture.windows(4).position(|window| window == b"\x89PNG").unwrap();
     let end = fixture.windows(4).position(|window| window == b"IEND").unwrap() + 8;
@@ -306,4 +309,3 @@ fn panic_text_static<T>(run: impl FnOnce() -> T) -> String {
     let payload = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).err().expect("should panic");
     payload.downcast::<String>().map_or_else(|other| (*other.downcast::<&str>().unwrap()).to_owned(), |s| *s)
 }
-

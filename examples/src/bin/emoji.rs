@@ -5,12 +5,32 @@
 use anyhow::{Context, Result, bail};
 use canvas_examples::backbones::{AnyBackbone, BACKBONES};
 use canvas_examples::config::RunConfig;
+use canvas_examples::emoji_set::EmojiSet;
+use canvas_examples::interrupt::Interrupted;
 use canvas_examples::model::{DrawOptions, PREDICTIONS};
 use canvas_examples::run::{self, Folder};
 use canvas_examples::scheduler::Scheduler;
-use canvas_examples::{config, device, draw};
+use canvas_examples::{config, device, draw, finish, schedule};
 use clap::Parser;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+/// What is said of a new run only.
+const NEW: [&str; 14] = [
+    "out",
+    "set",
+    "backbone",
+    "prediction",
+    "minutes",
+    "smoke",
+    "rate",
+    "accumulate",
+    "recompute",
+    "averages",
+    "decay",
+    "layers",
+    "peak",
+    "tensorboard",
+];
 
 /// Trains a text-to-image model on emoji from scratch, on the CPU, and draws with it.
 #[derive(Parser, Debug)]
@@ -21,11 +41,11 @@ struct Args {
     out: Option<PathBuf>,
 
     /// Go on with the run in this folder; bit for bit as if it had not stopped
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["out", "set", "backbone", "prediction", "minutes", "smoke", "rate"])]
+    #[arg(long, value_name = "DIR", conflicts_with_all = NEW)]
     resume: Option<PathBuf>,
 
     /// Draw with the run in this folder instead of training
-    #[arg(long, value_name = "DIR", requires = "prompt", conflicts_with_all = ["out", "resume", "set", "backbone", "prediction", "minutes", "smoke", "rate"])]
+    #[arg(long, value_name = "DIR", requires = "prompt", conflicts_with = "resume", conflicts_with_all = NEW)]
     sample: Option<PathBuf>,
 
     /// Pictures to train on: simple (about 240) or all (about 1,900)
@@ -51,6 +71,39 @@ struct Args {
     /// Largest learning rate of the denoiser
     #[arg(long, value_name = "RATE")]
     rate: Option<f64>,
+
+    /// Images of a step whose gradients are computed at once; those of all are added up, in the memory of so many (denoiser)
+    #[arg(long, value_name = "N", conflicts_with = "recompute")]
+    accumulate: Option<usize>,
+
+    /// Blocks of the network whose activations are kept at once; the others are computed again (denoiser)
+    #[arg(long, value_name = "N")]
+    recompute: Option<usize>,
+
+    /// Moving averages to keep in the checkpoints beside the usual one, as in power:0.05,power:0.1 (denoiser); also
+    /// half-life:IMAGES, warm-up:DECAY, constant:DECAY
+    #[arg(long, value_name = "LIST")]
+    averages: Option<String>,
+
+    /// How the learning rate falls (denoiser): cosine[:FLOOR], linear[:FLOOR], none, tail[:IMAGES] or inverse-root[:IMAGES]
+    #[arg(long, default_value = "cosine")]
+    decay: String,
+
+    /// Steps from one look at the layers' norms to the next; 0 is never [default: 50]
+    #[arg(long, value_name = "N")]
+    layers: Option<u64>,
+
+    /// What the machine can do in 1e12 operations a second, for the share of it that is used [default: measured on the CPU]
+    #[arg(long, value_name = "TFLOPS")]
+    peak: Option<f64>,
+
+    /// Write event files: tensorboard --logdir shows them
+    #[arg(long)]
+    tensorboard: bool,
+
+    /// Write report.html from what the files of the run in this folder say so far, also while it trains
+    #[arg(long, value_name = "DIR", conflicts_with_all = NEW, conflicts_with_all = ["resume", "sample"])]
+    report: Option<PathBuf>,
 
     /// Seed of initialization, data order and noise; when drawing, of the noise
     #[arg(long)]
@@ -88,8 +141,14 @@ struct Args {
     picture: Option<PathBuf>,
 }
 
+/// What a shell expects of a program that Ctrl-C has ended.
+const INTERRUPTED: i32 = 130;
+
 fn main() -> Result<()> {
     let args = Args::parse();
+    if let Some(folder) = &args.report {
+        return report(folder);
+    }
     let device = device::open(&args.device)?;
     if let Some(folder) = &args.sample {
         return sample(&args, folder, &device);
@@ -113,9 +172,14 @@ fn main() -> Result<()> {
         }
     };
     let _lock = folder.lock()?;
-    run::run(&folder, &config, backbone(&config.backbone), &device)
-        .with_context(|| format!("the run stopped; go on with --resume {}", folder.0.display()))?;
-    Ok(())
+    let again = format!("go on with --resume {}", folder.0.display());
+    match run::run(&folder, &config, backbone(&config.backbone), &device) {
+        Err(error) if error.is::<Interrupted>() => {
+            eprintln!("{error}; {again}");
+            std::process::exit(INTERRUPTED)
+        }
+        done => done.map(drop).with_context(|| format!("the run stopped; {again}")),
+    }
 }
 
 /// Makes backbones of this name.
@@ -147,11 +211,50 @@ fn new_config(args: &Args) -> Result<RunConfig> {
         }
         config.second.peak_rate = rate;
     }
+    configure_steps(args, &mut config)?;
     Ok(config)
 }
 
+/// How steps are taken, and what is watched of them.
+fn configure_steps(args: &Args, config: &mut RunConfig) -> Result<()> {
+    let stage = &mut config.second;
+    for (flag, value) in [("--accumulate", args.accumulate), ("--recompute", args.recompute)] {
+        if value == Some(0) {
+            bail!("{flag} 0: at least 1 is needed");
+        }
+    }
+    if let Some(at_once) = args.accumulate.filter(|&at_once| at_once > stage.batch) {
+        bail!("--accumulate {at_once}: a step has {} images", stage.batch);
+    }
+    (stage.at_once, stage.recompute) = (args.accumulate, args.recompute);
+    if let Some(averages) = &args.averages {
+        stage.averages = schedule::averages(averages)?;
+    }
+    stage.decay.clone_from(&args.decay);
+    stage.rate()?;
+    if let Some(peak) = args.peak.filter(|peak| !(peak.is_finite() && *peak > 0.0)) {
+        bail!("--peak {peak}: a number of 1e12 operations a second, above 0, is needed");
+    }
+    let watch = &mut config.watch;
+    (watch.peak, watch.tensorboard) = (args.peak, args.tensorboard);
+    watch.layers = args.layers.unwrap_or(watch.layers);
+    Ok(())
+}
+
+/// Writes the report of a run that may not have ended.
+fn report(folder: &Path) -> Result<()> {
+    let config = RunConfig::read(folder)?;
+    config.expect_program("emoji", folder)?;
+    let set = EmojiSet::build(config.which()?, config.side)?;
+    let folder = Folder(folder.to_owned());
+    let results = finish::Results::read(&folder)?;
+    finish::write_report(&folder, &config, &set, results.as_ref())?;
+    println!("report: {}", folder.0.join("report.html").display());
+    Ok(())
+}
+
 /// Draws prompts with a trained run.
-fn sample(args: &Args, folder: &std::path::Path, device: &burn::prelude::Device) -> Result<()> {
+fn sample(args: &Args, folder: &Path, device: &burn::prelude::Device) -> Result<()> {
     let config = RunConfig::read(folder)?;
     config.expect_program("emoji", folder)?;
     let scheduler = Scheduler::parse(&args.scheduler).context("--scheduler")?;

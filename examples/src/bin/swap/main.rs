@@ -12,6 +12,7 @@ use canvas_examples::backbones::AnyBackbone;
 use canvas_examples::config::RunConfig;
 use canvas_examples::device;
 use canvas_examples::emoji_set::EmojiSet;
+use canvas_examples::interrupt::Interrupt;
 use canvas_examples::run::{self, Folder};
 use clap::Parser;
 use measure::{Row, Runs};
@@ -67,6 +68,7 @@ fn main() -> Result<()> {
     let device = device::open(&args.device)?;
     let mut rows: Vec<Row> = Vec::new();
     let mut runs = Runs::default();
+    let interrupt = Interrupt::listen()?;
     for (number, entry) in ENTRIES.iter().enumerate() {
         let config = config(&args, entry);
         let set = EmojiSet::build(config.which()?, config.side)?;
@@ -80,7 +82,7 @@ fn main() -> Result<()> {
         }
         eprintln!("{}: {} images", entry.title, config.second.images);
         let make = |sizes, device: &_| AnyBackbone::new(entry.backbone, sizes, device);
-        let trained = run::train(&folder, &config, &set, make, &device)
+        let trained = run::train(&folder, &config, &set, make, (&device, &interrupt))
             .with_context(|| format!("the run stopped; the same command goes on with {}", path.display()))?;
         rows.push(runs.measure(entry.title, &config, &set, &trained)?);
     }

@@ -59,7 +59,7 @@ pub fn draw(map: &HeatMap, wide: u32) -> Result<RgbImage> {
     let across = wide - MARGIN - left;
     for (number, (name, values)) in map.rows.iter().zip(&map.values).enumerate() {
         let y = top + ROW * number as u32;
-        WORDS.draw(&mut page, &WORDS.cut(name, left - MARGIN - 8)?, MARGIN, y)?;
+        WORDS.draw(&mut page, &WORDS.cut(name, left - MARGIN - 8)?, MARGIN, y + 2)?;
         for x in 0..across {
             let value = values[(x as usize * columns) / across as usize];
             for down in 0..ROW - 1 {

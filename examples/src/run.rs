@@ -155,7 +155,7 @@ fn watching(folder: &Folder, config: &RunConfig, device: &Device) -> Result<Watc
     Ok(Watching { config: config.watch.clone(), peak, queues, about })
 }
 
-/// Trains both stages from wherever the folder says they are, and returns the trained model.
+/// Trains both stages on a device from wherever the folder says they are, and returns the trained model; stops when asked.
 ///
 /// # Errors
 /// If files cannot be read or written, or training breaks down.
@@ -267,5 +267,7 @@ pub fn run<B: Network>(
     let (trained, held_out) = (set.trained().count(), set.held_out().count());
     eprintln!("{}: {trained} captioned pictures to train on, {held_out} held out", folder.0.display());
     let trained = train(folder, config, &set, make, (device, &interrupt))?;
+    // Nothing is lost from here on: the next Ctrl-C ends the program at once.
+    interrupt.ask();
     finish::finish(folder, config, &set, &trained, device)
 }

@@ -14,6 +14,14 @@ use canvas_train::seeing::{LevelRow, Norms, block_of, grouped};
 use image::RgbImage;
 use std::path::Path;
 
+const MIB: f64 = (1u64 << 20) as f64;
+
+/// A number in about three digits.
+fn digits(value: f64) -> String {
+    let places = (2.0 - value.abs().log10().floor()).clamp(0.0, 6.0) as usize;
+    format!("{value:.places$}")
+}
+
 /// Everything a stage's folder holds, in sections; what is not there is left out.
 ///
 /// # Errors
@@ -139,10 +147,8 @@ fn of_speed(rows: &[SpeedRow]) -> Vec<Panel> {
         plots.push(panel("model FLOPs utilisation", "%", false, vec![curve("", rows, used)]));
     }
     if rows.iter().any(|row| row.peak_bytes.is_some()) {
-        let gib = |row: &SpeedRow| {
-            (row.images, row.peak_bytes.map_or(f64::NAN, |bytes| bytes as f64 / (1u64 << 30) as f64))
-        };
-        plots.push(panel("peak memory", "GiB", false, vec![curve("", rows, gib)]));
+        let mib = |row: &SpeedRow| (row.images, row.peak_bytes.map_or(f64::NAN, |bytes| bytes as f64 / MIB));
+        plots.push(panel("peak memory", "MiB", false, vec![curve("", rows, mib)]));
     }
     plots
 }
@@ -158,14 +164,14 @@ fn summary(steps: &[Row], speed: &[SpeedRow]) -> Section {
         let images: u64 = speed.iter().map(|row| row.images - row.from).sum();
         let flops = sum(|row| row.flops_per_second * row.split.training()) / training;
         rows.push(vec!["time of the intervals".into(), format!("{seconds:.0} s")]);
-        rows.push(vec!["images/s while training".into(), format!("{:.1}", images as f64 / training)]);
-        rows.push(vec!["model GFLOP/s".into(), format!("{:.1}", flops / 1e9)]);
+        rows.push(vec!["images/s while training".into(), digits(images as f64 / training)]);
+        rows.push(vec!["model GFLOP/s".into(), digits(flops / 1e9)]);
         if let Some(used) = speed.iter().map(|row| row.utilisation).collect::<Option<Vec<f64>>>() {
             let used = used.iter().zip(speed).map(|(used, row)| used * row.split.training()).sum::<f64>();
             rows.push(vec!["model FLOPs utilisation".into(), format!("{:.1}%", 100.0 * used / training)]);
         }
         if let Some(bytes) = speed.iter().filter_map(|row| row.peak_bytes).max() {
-            rows.push(vec!["peak memory".into(), format!("{:.2} GiB", bytes as f64 / (1u64 << 30) as f64)]);
+            rows.push(vec!["peak memory".into(), format!("{:.1} MiB", bytes as f64 / MIB)]);
         }
     }
     let tail = &steps[steps.len() - (steps.len() / 50).max(1)..];
@@ -187,7 +193,7 @@ fn layers(rows: &[LayersRow]) -> Result<Vec<Section>> {
             names.iter().map(|name| moments.iter().map(|moment| of(name, moment)).collect()).collect();
         let ends = [first, last].map(|row| format!("{} images", row.images));
         let map = HeatMap { title: title.into(), ends, rows: names.clone(), values };
-        picture(&heat::draw(&map, 1280)?, title)
+        picture(&heat::draw(&map, 1280)?, &format!("{title}; grey where it is zero, or the parameters are"))
     };
     Ok(vec![
         map("Update of a step relative to the parameters, by block", Norms::relative)?,

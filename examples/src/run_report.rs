@@ -96,7 +96,9 @@ fn curve<R>(name: &str, rows: &[R], point: impl Fn(&R) -> (u64, f64)) -> Curve {
 fn of_steps(steps: &[Row]) -> Vec<Panel> {
     let loss = curve("each step", steps, |row| (row.images, row.loss));
     let norm = curve("each step", steps, |row| (row.images, row.grad_norm));
-    let smooth = |curve: &Curve| vec![curve.clone().shown_as(Mark::Faint), curve.smoothed("smoothed", 0.98)];
+    // Over a fortieth of the run, at most a hundred steps.
+    let keep = 1.0 - 40.0 / (steps.len() as f64).clamp(200.0, 4_000.0);
+    let smooth = |curve: &Curve| vec![curve.clone().shown_as(Mark::Faint), curve.smoothed("smoothed", keep)];
     vec![
         panel("loss of training steps", "loss", true, smooth(&loss)),
         panel("gradient norm before clipping", "norm", true, smooth(&norm)),

@@ -10,7 +10,7 @@ use canvas_examples::interrupt::Interrupted;
 use canvas_examples::model::{DrawOptions, PREDICTIONS};
 use canvas_examples::run::{self, Folder};
 use canvas_examples::scheduler::Scheduler;
-use canvas_examples::{config, device, draw, finish, schedule};
+use canvas_examples::{config, device, draw, emoji_report, finish, schedule};
 use clap::Parser;
 use std::path::{Path, PathBuf};
 
@@ -248,7 +248,7 @@ fn report(folder: &Path) -> Result<()> {
     let set = EmojiSet::build(config.which()?, config.side)?;
     let folder = Folder(folder.to_owned());
     let results = finish::Results::read(&folder)?;
-    finish::write_report(&folder, &config, &set, results.as_ref())?;
+    emoji_report::write_report(&folder, &config, &set, results.as_ref())?;
     println!("report: {}", folder.0.join("report.html").display());
     Ok(())
 }

@@ -200,4 +200,5 @@ def main():
     (FOLDER / "ip_adapter_names.json").write_text(json.dumps(ours, indent=0, sort_keys=True) + "\n")
 
 
-main()
+if __name__ == "__main__":
+    main()

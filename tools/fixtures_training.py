@@ -25,6 +25,7 @@ sys.dont_write_bytecode = True  # tools/ stays clean
 sys.path.insert(0, str(Path(__file__).parent))
 import fixtures_clip
 import fixtures_dit
+import fixtures_ip_adapter
 import fixtures_unet
 import fixtures_vae
 import formula
@@ -142,9 +143,9 @@ def transposed(ours, value):
     return value.T if value.dim() == 2 and "embedding" not in ours else value
 
 
-def unet():
+def unet(in_channels=3):
     model = diffusers.UNet2DConditionModel(
-        in_channels=3, out_channels=3, block_out_channels=(8, 16), norm_num_groups=2, cross_attention_dim=12,
+        in_channels=in_channels, out_channels=3, block_out_channels=(8, 16), norm_num_groups=2, cross_attention_dim=12,
         down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
         layers_per_block=1, transformer_layers_per_block=1, attention_head_dim=2,
     )
@@ -168,6 +169,70 @@ def lora():
         if value.requires_grad:
             value.data = torch.from_numpy(formula.fill(name(theirs), value.shape))
     return model.double(), name, lambda ours, value: value, network
+
+
+def inpainting():
+    """A network of three channels that reads a mask and a masked latent as well, by new channels that begin at zero; mask and
+    channels as diffusers' training script and pipelines of inpainting make them."""
+    model, name, layout, _ = unet(in_channels=7)
+    narrow, *_ = unet()
+    model.load_state_dict({k: v for k, v in narrow.state_dict().items() if k != "conv_in.weight"}, strict=False)
+    model.conv_in.weight.data.zero_()
+    model.conv_in.weight.data[:, :3] = narrow.conv_in.weight.data
+    tokens = pattern((BATCH, 5, 12), 1.0)
+    mask = (pattern((BATCH, 1, 16, 24), 7.0) >= 0.5).double()
+    mask = torch.nn.functional.interpolate(mask, size=(8, 12))
+    beside = torch.cat([mask, pattern((BATCH, 3, 8, 12), 8.0)], dim=1)
+    return model, name, layout, lambda x, time: model(torch.cat([x, beside], dim=1), time * 1000, tokens).sample
+
+
+def controlnet():
+    """A ControlNet that begins as its frozen UNet, with zero convolutions."""
+    model, _, _, _ = unet()
+    model.requires_grad_(False)
+    control = diffusers.ControlNetModel.from_unet(model, conditioning_embedding_out_channels=(4, 6)).double()
+    for theirs, value in control.controlnet_cond_embedding.named_parameters():
+        if not theirs.startswith("conv_out"):
+            name = fixtures_unet.ours("controlnet_cond_embedding." + theirs)
+            value.data = torch.from_numpy(formula.chirp(name, value.shape)).double()
+    tokens, hint = pattern((BATCH, 5, 12), 1.0), pattern((BATCH, 3, 16, 24), 4.0)
+
+    def network(x, time):
+        skips, middle = control(x, time * 1000, tokens, hint, return_dict=False)
+        added = dict(down_block_additional_residuals=skips, mid_block_additional_residual=middle)
+        return model(x, time * 1000, tokens, **added).sample
+
+    return control, fixtures_unet.ours, transposed, network
+
+
+class Adapter(torch.nn.Module):
+    """What is trained of an IP-Adapter."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.reader = network.encoder_hid_proj.image_projection_layers[0]
+        crossing = [each for name, each in network.attn_processors.items() if name.endswith("attn2.processor")]
+        self.layers = torch.nn.ModuleList(crossing)
+
+
+def ip_adapter():
+    model, _, _, _ = unet()
+    reader = fixtures_ip_adapter.pooled(4, 10)  # diffusers takes this number of tokens for granted
+    tensors, _ = fixtures_ip_adapter.adapter_file(reader, model)
+    model._load_ip_adapter_weights([tensors], low_cpu_mem_usage=False)
+    model.double().requires_grad_(False)
+    adapter = Adapter(model).requires_grad_(True)
+    for layer in adapter.layers:
+        layer.scale = [0.7]
+    tokens, image = pattern((BATCH, 5, 12), 1.0), pattern((BATCH, 1, 10), 5.0)
+
+    def name(theirs):
+        if theirs.startswith("reader."):
+            return fixtures_ip_adapter.reader_name("Pooled", theirs.removeprefix("reader."))
+        return theirs.replace("to_k_ip.0", "key").replace("to_v_ip.0", "value")
+
+    added = {"image_embeds": [image]}
+    return adapter, name, transposed, lambda x, time: model(x, time * 1000, tokens, added_cond_kwargs=added).sample
 
 
 def autoencoder():
@@ -250,6 +315,9 @@ def main():
     cases["unet"] = train(model, name, layout, ddpm(network, (3, 8, 12), "epsilon"))
     model, name, layout, network = lora()
     cases["lora"] = train(model, name, layout, ddpm(network, (3, 8, 12), "epsilon"))
+    for case, made in [("inpainting", inpainting), ("controlnet", controlnet), ("ip_adapter", ip_adapter)]:
+        model, name, layout, network = made()
+        cases[case] = train(model, name, layout, ddpm(network, (3, 8, 12), "epsilon"))
     cases["autoencoder"] = train(*autoencoder())
     cases["text"] = train(*text())
     FOLDER.mkdir(parents=True, exist_ok=True)

@@ -105,17 +105,16 @@ impl<B, P: Prediction + ?Sized> Preconditioned<'_, B, P> {
         let time = per_sample::<1>(at, (&device, precise), |level| coefficients(level).time);
         self.backbone.forward(x * input, time.expand([batch]), cond)
     }
-}
 
-impl<const D: usize, B: Backbone<D>, P: Prediction + ?Sized> Denoiser<D> for Preconditioned<'_, B, P> {
-    type Cond = B::Cond;
-
-    /// A network with twice the channels of its input has learned variances: they are passed on.
-    fn denoise(&self, x: Tensor<D>, at: &[Level], cond: &B::Cond) -> Estimate<D> {
+    /// What an answer that is [there already](Self::raw) says of a noised batch.
+    ///
+    /// # Shapes
+    /// - `raw`: `[B, C, ..]`, or `[B, 2 C, ..]` with variances; the others as [`Denoiser::denoise`]
+    pub fn estimate<const D: usize>(&self, raw: Tensor<D>, x: Tensor<D>, at: &[Level]) -> Estimate<D> {
         let like = (&x.device(), x.dtype());
         let skip = per_sample::<D>(at, like, |level| self.prediction.coefficients(level).skip);
         let out = per_sample::<D>(at, like, |level| self.prediction.coefficients(level).out);
-        let (raw, channels) = (self.raw(x.clone(), at, cond), x.dims()[1]);
+        let channels = x.dims()[1];
         let (raw, variance) = if raw.dims()[1] == 2 * channels {
             let variance = raw.clone().narrow(1, channels, channels);
             (raw.narrow(1, 0, channels), Some(variance))
@@ -123,6 +122,15 @@ impl<const D: usize, B: Backbone<D>, P: Prediction + ?Sized> Denoiser<D> for Pre
             (raw, None)
         };
         Estimate { x0: x * skip + raw * out, eps: None, variance }
+    }
+}
+
+impl<const D: usize, B: Backbone<D>, P: Prediction + ?Sized> Denoiser<D> for Preconditioned<'_, B, P> {
+    type Cond = B::Cond;
+
+    /// A network with twice the channels of its input has learned variances: they are passed on.
+    fn denoise(&self, x: Tensor<D>, at: &[Level], cond: &B::Cond) -> Estimate<D> {
+        self.estimate(self.raw(x.clone(), at, cond), x, at)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Text encoders: from prompts to [`Text`]. Tokenizing is fallible and on the host, encoding is neither.
 
-use crate::Text;
+use crate::{Condition, Text};
 use burn::prelude::*;
 
 /// A rectangular batch of token ids.
@@ -36,6 +36,33 @@ impl Tokens {
         let ids: Vec<i64> = self.ids.iter().map(|&id| i64::from(id)).collect();
         let ids = Tensor::from_data(TensorData::new(ids, shape), device);
         (ids, Tensor::from_data(TensorData::new(self.mask.clone(), shape), device))
+    }
+}
+
+/// Before they are encoded, prompts are a condition, too: so they are left out for the empty one.
+impl Condition for Tokens {
+    fn batch(&self) -> usize {
+        self.batch()
+    }
+
+    /// Shorter rows are filled up with ids of 0 that are not real.
+    fn cat(parts: &[Self]) -> Self {
+        let length = parts.iter().map(|part| part.length).max().expect("at least one part");
+        let mut all = Self { ids: Vec::new(), mask: Vec::new(), length };
+        for part in parts {
+            for row in 0..part.batch() {
+                let own = row * part.length..(row + 1) * part.length;
+                all.ids.extend(part.ids[own.clone()].iter().copied());
+                all.mask.extend(part.mask[own].iter().copied());
+                all.ids.resize(all.ids.len() + length - part.length, 0);
+                all.mask.resize(all.mask.len() + length - part.length, false);
+            }
+        }
+        all
+    }
+
+    fn select(&self, rows: &[usize]) -> Self {
+        self.select(rows)
     }
 }
 

@@ -45,7 +45,8 @@ pub(crate) fn attend_both(
     rope: &Rope,
     scores: &Scores,
 ) -> [Tensor<3>; 2] {
-    let [tokens, places] = [text.1.dims()[1], image.1.dims()[1]];
+    let tokens = text.1.dims()[1];
+    let places = rope.positions() - tokens; // not the image's, of which some may go around
     trace::scope(
         || "attention".into(),
         || {

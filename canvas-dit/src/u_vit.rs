@@ -259,7 +259,11 @@ impl UVitBlock {
     /// The input with its counterpart's output, side by side and back to the width.
     fn joined(&self, h: Tensor<3>, skip: Tensor<3>) -> Tensor<3> {
         match &self.skip {
-            Some(layer) => dense(layer, Tensor::cat(vec![h, skip], 2)),
+            Some(layer) => {
+                let (found, expected) = (h.dims(), skip.dims());
+                assert_eq!(found, expected, "a block of U-ViT and what it reads of its counterpart");
+                dense(layer, Tensor::cat(vec![h, skip], 2))
+            }
             None => h,
         }
     }

@@ -11,12 +11,16 @@ use crate::levels::{Down, Middle};
 use crate::residuals::Residuals;
 use crate::sd::{check_shapes, embed};
 use crate::{Unet, UnetConfig};
+use burn::module::{ModuleMapper, ModuleVisitor, Param};
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{Initializer, Linear, PaddingConfig2d};
 use burn::prelude::*;
 use canvas_core::nn::{TimeEmbed, conv2d};
 use canvas_core::ops::silu;
+use canvas_core::weights::Walk;
 use canvas_core::{Backbone, Channels, ConfigError, check, trace};
+use std::any::Any;
+use std::collections::BTreeMap;
 
 /// Sizes of a [`ControlNet`].
 #[derive(Config, Debug)]
@@ -131,6 +135,28 @@ pub struct ControlNet {
 }
 
 impl ControlNet {
+    /// Begins training where the paper does: as a copy of the UNet's way down and middle. The hint's last convolution and all
+    /// that lead to the UNet stay as they are, at zero after [`init`](ControlNetConfig::init).
+    ///
+    /// The UNet may itself be frozen: what is copied learns as this ControlNet's parameters do.
+    ///
+    /// # Panics
+    /// If the UNet is another than the configured one.
+    ///
+    /// # Reference
+    /// Zhang et al., 2023, section 3.1, <https://arxiv.org/abs/2302.05543>; diffusers' `ControlNetModel.from_unet`.
+    #[must_use]
+    pub fn from_unet(self, unet: &Unet) -> Self {
+        let mut found = Found::default();
+        unet.visit(&mut found);
+        let mut copy = Copy { walk: Walk::default(), from: found.by_path, missed: None };
+        let started = self.map(&mut copy);
+        if let Some(missed) = copy.missed {
+            panic!("the ControlNet is for another UNet: {missed}");
+        }
+        started
+    }
+
     /// What is to be added to the UNet. Its parts are [traced](trace) behind `control.`.
     ///
     /// # Shapes
@@ -155,6 +181,58 @@ impl ControlNet {
         Residuals { levels: Vec::new(), skips, middle: Some(conv2d(&self.middle_out, h)) }
     }
 }
+
+/// A UNet's parameters by path, each a `Tensor<D>` of its own rank.
+#[derive(Default)]
+struct Found {
+    walk: Walk,
+    by_path: BTreeMap<String, Box<dyn Any>>,
+}
+
+impl ModuleVisitor for Found {
+    fn enter_module(&mut self, name: &str, container: &str) {
+        self.walk.enter(name, container);
+    }
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.walk.leave();
+    }
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        self.by_path.insert(self.walk.path(), Box::new(param.val().detach()));
+    }
+}
+
+/// Takes what the UNet has under the same path; what it has not is the ControlNet's own.
+struct Copy {
+    walk: Walk,
+    from: BTreeMap<String, Box<dyn Any>>,
+    missed: Option<String>,
+}
+
+impl ModuleMapper for Copy {
+    fn enter_module(&mut self, name: &str, container: &str) {
+        self.walk.enter(name, container);
+    }
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.walk.leave();
+    }
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let path = self.walk.path();
+        if OWN.iter().any(|own| path.starts_with(own)) {
+            return param;
+        }
+        let (dims, found) = (param.val().dims(), self.from.get(&path));
+        let found = found.and_then(|value| value.downcast_ref::<Tensor<D>>().cloned());
+        let Some(value) = found.clone().filter(|value| value.dims() == dims) else {
+            let has = found.map_or("nothing".to_owned(), |value| format!("{:?}", value.dims()));
+            self.missed.get_or_insert(format!("{path} is {dims:?}, and that of the UNet {has}"));
+            return param;
+        };
+        param.map(|old| if old.is_require_grad() { value.require_grad() } else { value })
+    }
+}
+
+/// Where the parameters are that a UNet has none of.
+const OWN: [&str; 3] = ["hint.", "skips.", "middle_out."];
 
 impl Residuals {
     /// Weights that rise from a tenth at the first value to one at the middle, evenly in the logarithm: diffusers'

@@ -8,7 +8,7 @@ use burn::prelude::*;
 use canvas_core::recompute::Forward;
 use canvas_core::trace::{self, SkippedBlocks};
 use canvas_core::{Backbone, Channels, Class, Concatenated, Condition, Text, params};
-use canvas_testkit::distance;
+use canvas_testkit::{distance, panic_text};
 use canvas_unet::{
     Adapted, AdapterKind, Conditions, ControlNet, ControlNetConfig, Controlled, Hints, Label, LabelKind,
     Residuals, T2iAdapter, T2iAdapterConfig, Unet, UnetConfig,
@@ -145,6 +145,42 @@ fn controlnet_equals_diffusers() {
     found.insert("controlled".into(), run(scaled.clone()));
     found.insert("guessed".into(), run(added.graded().scaled(0.7)));
     compare("controlnet", &found, 1e-4);
+}
+
+/// At first the UNet answers as without it, and only what is zero learns; what is copied learns from the next step on.
+#[test]
+fn a_controlnet_begins_as_its_unet() {
+    let device = Device::flex().autodiff();
+    let unet: Unet = params::fill_by_formula(xl(4).init(&device)).no_grad();
+    let config = ControlNetConfig::new(xl(4)).with_hint_widths(vec![4, 6, 10]);
+    let fresh = params::realise(config.init(&device));
+    let ids = |net: &ControlNet| params::named(net).into_iter().map(|param| param.id).collect::<Vec<_>>();
+    let net = fresh.clone().from_unet(&unet);
+    assert_eq!(ids(&net), ids(&fresh));
+    let of = |named: Vec<params::Named>| -> BTreeMap<String, TensorData> {
+        named.into_iter().map(|param| (param.name, param.data)).collect()
+    };
+    let (theirs, own) = (of(params::named(&unet)), of(params::named(&net)));
+    let is_new = |name: &str| ["hint.", "skips.", "middle_out."].iter().any(|new| name.starts_with(new));
+    let copied = own.iter().filter(|(name, _)| !is_new(name));
+    assert_eq!(copied.clone().count(), theirs.keys().filter(|name| own.contains_key(*name)).count());
+    copied.for_each(|(name, data)| assert_eq!(data, &theirs[name], "{name}"));
+
+    let (x, time, cond) = (pattern([2, 4, 8, 12], 1.0, &device), times(&device), sized(true, &device));
+    let control = Controlled { unet: &unet, controls: vec![(&net, 1.0)] };
+    let hints = Hints(vec![Channels { values: pattern([2, 3, 32, 48], 4.0, &device) }]);
+    let answer = control.forward(x.clone(), time.clone(), &(cond.clone(), hints));
+    assert_eq!(answer.to_data(), unet.run(x, time, &cond, None).into_data());
+    let all = GradientsParams::from_grads(answer.square().sum().backward(), &net);
+    for param in params::named_gradients(&net, &all) {
+        let learns = param.data.iter::<f32>().any(|x| x != 0.0);
+        let ends = ["skips.", "middle_out."].iter().any(|end| param.name.starts_with(end));
+        assert_eq!(learns, ends, "{}", param.name);
+    }
+
+    let other: Unet = UnetConfig { channels: vec![16, 36, 32], ..xl(4) }.init(&device);
+    let says = panic_text(|| fresh.from_unet(&other));
+    assert!(says.starts_with("the ControlNet is for another UNet: ") && says.contains("[24, "), "{says}");
 }
 
 /// What is asked of a UNet by name must not happen in a ControlNet, whose parts are built alike.

@@ -1,6 +1,7 @@
 //! Multi-head attention.
 
 use super::{dense, init::xavier_linear};
+use crate::trace::route;
 use crate::{macs, ops, recompute, trace};
 use burn::nn::Linear;
 use burn::prelude::*;
@@ -150,6 +151,7 @@ pub fn attend(
 pub fn attend_with([query, key, value]: [Tensor<4>; 3], scores: &Scores) -> Tensor<4> {
     let [batch, heads, count, width] = query.dims();
     let [_, _, length, depth] = value.dims();
+    let scores = &*route::follow_scores(scores, [count, length]);
     macs::add(batch * heads * count * length * (width + depth));
     assert!(
         heads.is_multiple_of(key.dims()[1].max(1)),

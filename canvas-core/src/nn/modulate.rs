@@ -3,7 +3,7 @@
 use super::linear;
 use crate::memo::{Constant, keep};
 use crate::ops::{self, silu};
-use crate::trace;
+use crate::trace::{self, route};
 use burn::nn::Linear;
 use burn::prelude::*;
 
@@ -54,9 +54,10 @@ pub fn of_time(name: &str, make: impl FnOnce() -> Tensor<3>) -> Tensor<3> {
 /// `[B, 1, K * V]` to `K` tensors `[B, 1, V]`.
 ///
 /// # Panics
-/// If `K` does not divide the last axis.
+/// If `K` does not divide the last axis, or there is a vector for each token and some go [around](trace::Route) this.
 pub fn cut<const K: usize>(all: Tensor<3>) -> [Tensor<3>; K] {
-    let width = all.dims()[2];
+    let [_, tokens, width] = all.dims();
+    route::check_modulation(tokens);
     assert!(width.is_multiple_of(K), "{K} modulation vectors from a width of {width}");
     let parts = all.chunk(K, 2);
     parts.try_into().unwrap_or_else(|parts: Vec<_>| panic!("{} chunks, expected {K}", parts.len()))

@@ -1,5 +1,6 @@
 //! Images to token sequences and back.
 
+use crate::trace::needs_all_tokens;
 use burn::prelude::*;
 
 /// Cuts images into `patch` by `patch` tokens, row by row; inside a token the order is (channel, row, column).
@@ -49,6 +50,7 @@ fn cut(x: Tensor<4>, patch: usize) -> Tensor<6> {
 /// # Panics
 /// If the tokens do not make an image of `height` by `width`.
 pub fn join(tokens: Tensor<3>, patch: usize, height: usize, width: usize) -> Tensor<4> {
+    needs_all_tokens("an image");
     let [batch, count, size] = tokens.dims();
     let (rows, columns) = (height / patch, width / patch);
     assert_eq!(count, rows * columns, "{count} tokens for {rows} by {columns} patches");
@@ -67,6 +69,7 @@ pub fn join(tokens: Tensor<3>, patch: usize, height: usize, width: usize) -> Ten
 /// # Panics
 /// If the tokens do not make an image of `height` by `width`.
 pub fn join_channels_last(tokens: Tensor<3>, patch: usize, height: usize, width: usize) -> Tensor<4> {
+    needs_all_tokens("an image");
     let [batch, count, size] = tokens.dims();
     let (rows, columns) = (height / patch, width / patch);
     assert_eq!(count, rows * columns, "{count} tokens for {rows} by {columns} patches");

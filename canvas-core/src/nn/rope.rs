@@ -1,6 +1,7 @@
 //! Rotary position embedding over any number of axes.
 
 use crate::ops;
+use crate::trace::route;
 use burn::prelude::*;
 
 /// Which features make up a pair that is rotated together.
@@ -95,6 +96,11 @@ impl Rope {
         Self { cos: join(|one| &one.cos), sin: join(|one| &one.sin), pairs: samples[0].pairs }
     }
 
+    /// How many positions there are.
+    pub fn positions(&self) -> usize {
+        self.cos.dims()[2]
+    }
+
     /// Those of some positions only.
     pub fn narrow(&self, start: usize, length: usize) -> Self {
         let [cos, sin] = [&self.cos, &self.sin].map(|table| table.clone().narrow(2, start, length));
@@ -109,12 +115,15 @@ impl Rope {
     /// # Panics
     /// If `x` has another number of positions, or `D` is not the sum of the axes.
     pub fn rotate(&self, x: Tensor<4>) -> Tensor<4> {
-        let ([_, _, length, width], [_, _, positions, half]) = (x.dims(), self.cos.dims());
+        let [_, _, length, width] = x.dims();
+        // Of the tokens that are there, where some go around a block.
+        let [cos, sin] = [&self.cos, &self.sin].map(|table| route::follow_positions(table, length));
+        let [_, _, positions, half] = cos.dims();
         assert_eq!(
             [length, width],
             [positions, 2 * half],
             "[tokens, width] of what is rotated, and what the rotations are for"
         );
-        ops::rotate(x, self.cos.clone(), self.sin.clone(), self.pairs)
+        ops::rotate(x, cos, sin, self.pairs)
     }
 }

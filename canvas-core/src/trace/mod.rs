@@ -39,9 +39,11 @@
 //! ```
 
 mod perturb;
+pub(crate) mod route;
 mod streams;
 
 pub use perturb::{IdentityMaps, Perturbation, SkippedBlocks};
+pub use route::{Kept, Route, needs_all_tokens};
 pub use streams::Streams;
 pub(crate) use streams::{Flat, sealed};
 
@@ -135,6 +137,11 @@ impl Tapped<'_> {
     pub fn set<const D: usize>(&mut self, value: Tensor<D>) {
         let (name, found) = (self.name, value.dims());
         assert_eq!(found[..], self.dims[..], "{name} cannot be replaced by a tensor of other sizes");
+        self.resize(value);
+    }
+
+    /// Puts another in its place, which may have other sizes: for what knows all that reads it.
+    pub(crate) fn resize<const D: usize>(&mut self, value: Tensor<D>) {
         *self.value.downcast_mut::<Tensor<D>>().expect("the rank is that of the sizes") = value;
     }
 }

@@ -98,6 +98,7 @@ impl MixFeed {
     /// # Shapes
     /// `[B, N, W]`, which are so many rows and columns, to `[B, N, W]`.
     pub fn forward(&self, x: Tensor<3>, [rows, columns]: [usize; 2]) -> Tensor<3> {
+        trace::needs_all_tokens("a perceptron that sees neighbours");
         let h = silu(dense(&self.inverted, x)).swap_dims(1, 2); // [B, 2 F, N]
         let [batch, channels, _] = h.dims();
         let h = conv2d(&self.depth, h.reshape([batch, channels, rows, columns]));

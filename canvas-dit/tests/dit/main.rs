@@ -2,6 +2,7 @@
 
 mod inputs;
 mod parity;
+mod routed;
 mod sizes;
 mod traced;
 

@@ -6,7 +6,8 @@ use burn::optim::GradientsParams;
 use burn::prelude::*;
 use canvas_core::nn::Activation;
 use canvas_core::{
-    Autoencoder, Class, Level, NoiseSchedule, Preconditioned, Prediction, Text, Tokens, params, weights,
+    Autoencoder, Channels, Class, Concatenated, Level, NoiseSchedule, Preconditioned, Prediction, Text,
+    Tokens, params, weights,
 };
 use canvas_dit::{Dit, DitConfig, WithVariance};
 use canvas_sched::{predict, schedule};
@@ -14,9 +15,12 @@ use canvas_testkit::{chirped, pattern};
 use canvas_text::ClipTextConfig;
 use canvas_train::adapters::{AdapterConfig, Adapters, Kind};
 use canvas_train::{
-    AdamW, ChainStep, Distance, Ema, Noised, Objective, StepOptions, TrainState, Weighting, variational_bound,
+    AdamW, ChainStep, Distance, Ema, Noised, Objective, StepOptions, TrainState, Weighting, inpainting,
+    variational_bound,
 };
-use canvas_unet::UnetConfig;
+use canvas_unet::{
+    ControlNetConfig, Controlled, Hints, ImagePrompted, ImageTokens, IpAdapterConfig, UnetConfig,
+};
 use canvas_vae::AutoencoderKlConfig;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -294,5 +298,73 @@ fn a_text_encoder_trains_as_transformers() {
         let last = model.states(&tokens).last;
         let target = pattern(last.dims(), 10.0 + step as f64, &device);
         Distance::Squared.each(last, target).flatten::<2>(1, 2).mean_dim(1).reshape([2])
+    });
+}
+
+/// From three channels to seven, as diffusers' inpainting networks read them; the new ones begin at zero.
+#[test]
+fn an_inpainting_unet_trains_as_diffusers() {
+    let device = device();
+    let wide = UnetConfig { in_channels: 7, ..unet_config() };
+    let wide = chirped(wide.init(&device));
+    let model = params::widened(wide, &chirped(unet_config().init(&device))).unwrap();
+    let mask = inpainting::shrunk(inpainting::binary(pattern([2, 1, 16, 24], 7.0, &device)), [8, 12]);
+    let values = Tensor::cat(vec![mask, pattern([2, 3, 8, 12], 8.0, &device)], 1);
+    let cond = (prompts(), Channels { values });
+    equals("inpainting", model, |model, step| {
+        let network = Concatenated { backbone: model };
+        let network = Preconditioned { backbone: &network, prediction: &predict::Epsilon };
+        Objective::default().losses(network, &noised(step, [2, 3, 8, 12], chain(step)), &cond)
+    });
+}
+
+/// Zeros where a ControlNet begins with them.
+#[derive(Default)]
+struct ZeroEnds(Vec<String>);
+
+impl ModuleMapper for ZeroEnds {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.0.push(name.to_owned());
+    }
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.0.pop();
+    }
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let path = self.0.join(".");
+        if !["hint.output", "skips", "middle_out"].iter().any(|end| path.starts_with(end)) {
+            return param;
+        }
+        param
+            .map(|old| if old.is_require_grad() { old.zeros_like().require_grad() } else { old.zeros_like() })
+    }
+}
+
+/// From a frozen UNet and zero convolutions, as by diffusers' `from_unet`.
+#[test]
+fn a_controlnet_trains_as_diffusers() {
+    let device = device();
+    let unet = chirped(unet_config().init(&device)).no_grad();
+    let config = ControlNetConfig::new(unet_config()).with_hint_widths(vec![4, 6]);
+    let control = chirped(config.init(&device)).map(&mut ZeroEnds::default()).from_unet(&unet);
+    let hints = Hints(vec![Channels { values: pattern([2, 3, 16, 24], 4.0, &device) }]);
+    let cond = (prompts().into(), hints);
+    equals("controlnet", control, |control, step| {
+        let network = Controlled { unet: &unet, controls: vec![(control, 1.0)] };
+        let network = Preconditioned { backbone: &network, prediction: &predict::Epsilon };
+        Objective::default().losses(network, &noised(step, [2, 3, 8, 12], chain(step)), &cond)
+    });
+}
+
+/// The adapter alone learns, of strength 0.7.
+#[test]
+fn an_ip_adapter_trains_as_diffusers() {
+    let device = device();
+    let unet = chirped(unet_config().init(&device)).no_grad();
+    let adapter = chirped(IpAdapterConfig::new(unet_config(), 10).init(&device));
+    equals("ip_adapter", adapter, |adapter, step| {
+        let network = ImagePrompted { backbone: &unet, adapters: vec![(adapter, 0.7)] };
+        let network = Preconditioned { backbone: &network, prediction: &predict::Epsilon };
+        let images = ImageTokens(vec![adapter.tokens(pattern([2, 1, 10], 5.0, &device))]);
+        Objective::default().losses(network, &noised(step, [2, 3, 8, 12], chain(step)), &(prompts(), images))
     });
 }

@@ -1,0 +1,401 @@
+//! Tokens that go around some blocks of a network.
+
+use super::{Hook, Tapped, Undo, with_hook};
+use crate::generator;
+use crate::nn::Scores;
+use burn::prelude::*;
+use burn::tensor::kind::Basic;
+use rand::seq::index;
+use std::borrow::Cow;
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+thread_local! {
+    /// What is left of the tokens in the block that is running.
+    static THERE: RefCell<Option<There>> = const { RefCell::new(None) };
+}
+
+/// Which tokens of each image stay, in order.
+///
+/// # Example
+/// ```
+/// use canvas_core::trace::Kept;
+/// let kept = Kept::draw(0.5, 8, 0, &[17, 18]);
+/// assert_eq!((kept.rows().len(), kept.rows()[0].len()), (2, 4));
+/// assert_eq!(Kept::draw(0.5, 8, 0, &[18]).rows()[0], kept.rows()[1]); // a function of seed and image number
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kept {
+    tokens: usize,
+    rows: Vec<Vec<usize>>,
+}
+
+impl Kept {
+    /// Of each image its own, all choices alike: `keep` of so many tokens, rounded, and one at least.
+    ///
+    /// # Panics
+    /// If `keep` is not above 0 and at most 1, or there are no tokens.
+    pub fn draw(keep: f64, tokens: usize, seed: u64, images: &[u64]) -> Self {
+        assert!(
+            keep > 0.0 && keep <= 1.0,
+            "the part of tokens to keep is above 0 and at most 1, found {keep}"
+        );
+        assert!(tokens > 0, "there are no tokens to keep any of");
+        let count = ((keep * tokens as f64).round() as usize).max(1);
+        let row = |&image: &u64| {
+            let mut row = index::sample(&mut generator(seed, image, 0), tokens, count).into_vec();
+            row.sort_unstable();
+            row
+        };
+        Self { tokens, rows: images.iter().map(row).collect() }
+    }
+
+    /// These, for each image as many.
+    ///
+    /// # Panics
+    /// If there are no images, they keep different numbers of tokens or none, or a row does not rise within `0..tokens`.
+    pub fn new(tokens: usize, rows: Vec<Vec<usize>>) -> Self {
+        let count = rows.first().map_or(0, Vec::len);
+        assert!(
+            count > 0 && rows.iter().all(|row| row.len() == count),
+            "kept tokens {rows:?}: as many of each image"
+        );
+        let rise = |row: &Vec<usize>| row.windows(2).all(|pair| pair[0] < pair[1]) && row[count - 1] < tokens;
+        assert!(rows.iter().all(rise), "kept tokens {rows:?}: each row rises within 0..{tokens}");
+        Self { tokens, rows }
+    }
+
+    /// The tokens of each image that stay.
+    pub fn rows(&self) -> &[Vec<usize>] {
+        &self.rows
+    }
+
+    /// How many there were.
+    pub fn tokens(&self) -> usize {
+        self.tokens
+    }
+
+    /// Whether all stay.
+    pub fn is_all(&self) -> bool {
+        self.rows.iter().all(|row| row.len() == self.tokens)
+    }
+
+    /// Those of a feature for each token, `[B, N, E]`: `[B, K, E]`.
+    ///
+    /// # Panics
+    /// If the sizes are not these.
+    pub fn pick(&self, x: Tensor<3>) -> Tensor<3> {
+        let ([batch, count, _], expected) = (x.dims(), [self.rows.len(), self.tokens]);
+        assert_eq!([batch, count], expected, "[images, tokens] to pick from");
+        let index = table(self.rows.iter().map(|row| row.iter().copied()), &x.device());
+        rows_of(x.unsqueeze_dim::<4>(1), 2, &index).squeeze_dim(1)
+    }
+
+    /// 1 at the pixels of tokens that stay and 0 at the others, where tokens are patches, row by row.
+    ///
+    /// # Shapes
+    /// - `grid`: rows and columns of patches; output: `[B, 1, rows * patch, columns * patch]`
+    ///
+    /// # Panics
+    /// If the grid has another number of tokens.
+    pub fn mask(&self, grid: [usize; 2], patch: usize, device: &Device) -> Tensor<4> {
+        let [rows, columns] = grid;
+        assert_eq!(rows * columns, self.tokens, "{rows} by {columns} patches, tokens");
+        let [height, width] = grid.map(|side| side * patch);
+        let mut values = vec![0.0f32; self.rows.len() * height * width];
+        for (image, row) in values.chunks_mut(height * width).zip(&self.rows) {
+            for token in row {
+                let [top, left] = [token / columns * patch, token % columns * patch];
+                (top..top + patch).for_each(|y| image[y * width + left..][..patch].fill(1.0));
+            }
+        }
+        Tensor::from_data(TensorData::new(values, [self.rows.len(), 1, height, width]), device)
+    }
+}
+
+/// A way around some blocks, for all tokens but those that are [`Kept`].
+///
+/// Before the block `from` the others are taken out, behind the block `to` they are put back: as they were (TREAD), or what
+/// stands [instead](Self::instead) (masked tokens of MaskDiT). Blocks are known by their [names](crate::trace), and cost what
+/// so few tokens cost. Rotary positions, and masks of what may be seen, follow the tokens that are there.
+///
+/// # What can be routed
+/// A network whose blocks are row of tokens `[B, L, W]`, or such a row beside another (of which the first is routed), and
+/// have as many at `from` as at `to`. Others are refused by name: blocks that see neighbours (Sana), that modulate each token by
+/// itself (the head of DDT), that get more tokens on the way (JiT's class tokens; from Flux's double blocks to its single
+/// ones), or that read a skip from outside of the route (U-ViT, unless it is as long on either side).
+///
+/// # Example
+/// Half of the patches go around the second of three blocks:
+/// ```
+/// use burn::prelude::*;
+/// use canvas_core::trace::{self, Kept, Route};
+///
+/// fn network(mut x: Tensor<3>) -> Tensor<3> {
+///     for i in 0..3 {
+///         x = trace::block(|| format!("blocks.{i}"), x, |x| x + 1.0);
+///     }
+///     x
+/// }
+/// let x = Tensor::zeros([1, 4, 1], &Device::flex());
+/// let kept = Kept::new(4, vec![vec![1, 2]]);
+/// let y = Route::new("blocks.1", "blocks.1").through(&kept, || network(x));
+/// assert_eq!(y.into_data().to_vec::<f32>().unwrap(), [2.0, 3.0, 3.0, 2.0]);
+/// ```
+///
+/// # Reference
+/// Krause et al., "TREAD: Token Routing for Efficient Architecture-agnostic Diffusion Training", 2025,
+/// <https://arxiv.org/abs/2501.04765>, which keeps half of the tokens from the third block to the fourth but last.
+#[derive(Clone, Debug)]
+pub struct Route {
+    from: String,
+    to: String,
+    before: Option<usize>,
+    instead: Option<Tensor<3>>,
+}
+
+impl Route {
+    /// From before one block to behind another, or the same.
+    pub fn new(from: impl Into<String>, to: impl Into<String>) -> Self {
+        Self { from: from.into(), to: to.into(), before: None, instead: None }
+    }
+
+    /// So many tokens stand before those that are chosen of, and always stay, as do those behind: text in front of an image's.
+    /// A sequence that holds others has to be told so, if only that there are 0 before.
+    #[must_use]
+    pub fn behind(self, before: usize) -> Self {
+        Self { before: Some(before), ..self }
+    }
+
+    /// What is put in the places of those that were taken out, `[1 or B, N, W]`; what stands in others is not read.
+    #[must_use]
+    pub fn instead(self, tokens: Tensor<3>) -> Self {
+        Self { instead: Some(tokens), ..self }
+    }
+
+    /// Runs a network whose tokens are routed. If all are kept it is run as it is.
+    ///
+    /// # Panics
+    /// If the network has no such blocks, or cannot be routed so (see [`Route`]), or another number of images or tokens.
+    pub fn through<T>(&self, kept: &Kept, network: impl FnOnce() -> T) -> T {
+        if kept.is_all() {
+            return network();
+        }
+        let routing = Rc::new(Routing {
+            route: self.clone(),
+            kept: kept.clone(),
+            whole: RefCell::default(),
+            done: Cell::new(false),
+            met: RefCell::default(),
+        });
+        let _close = Undo(|| THERE.set(None));
+        let answer = with_hook(routing.clone(), network);
+        let (from, met) = (&self.from, routing.met.take().join(", "));
+        assert!(routing.done.get(), "this network ran no block {from:?}; it ran: {met}");
+        answer
+    }
+}
+
+/// The tokens that are there.
+#[derive(Clone)]
+struct There {
+    /// How many there are without a route.
+    whole: usize,
+    /// Which of those: `[B, K]`.
+    index: Tensor<2, Int>,
+    /// Where the others went.
+    route: String,
+}
+
+/// The hook.
+struct Routing {
+    route: Route,
+    kept: Kept,
+    /// All tokens, as they came before the first block.
+    whole: RefCell<Option<Tensor<3>>>,
+    done: Cell<bool>,
+    met: RefCell<Vec<String>>,
+}
+
+impl Routing {
+    /// Tokens before those that are chosen of, those that stay, tokens behind: of each image, of so many in all.
+    fn rows(&self, length: usize) -> Vec<Vec<usize>> {
+        let (before, tokens) = (self.before(), self.kept.tokens);
+        let row = |kept: &Vec<usize>| {
+            let kept = kept.iter().map(|token| before + token);
+            (0..before).chain(kept).chain(before + tokens..length).collect()
+        };
+        self.kept.rows.iter().map(row).collect()
+    }
+
+    fn before(&self) -> usize {
+        self.route.before.unwrap_or(0)
+    }
+
+    fn leave(&self, block: &str, tapped: &mut Tapped<'_>) {
+        let dims = tapped.dims().to_vec();
+        let Some(all) = tapped.get::<3>() else {
+            panic!("{block} is of {dims:?}: a route is for tokens, [B, L, W]");
+        };
+        let ([batch, length, _], tokens) = (all.dims(), self.kept.tokens);
+        assert_eq!(batch, self.kept.rows.len(), "{block}: images, and those that tokens are kept of");
+        let fits = self.route.before.map_or(length == tokens, |before| length >= before + tokens);
+        let before = self.route.before.map_or(String::new(), |before| format!(" behind {before} others"));
+        assert!(fits, "{block} has {length} tokens, the route is for {tokens}{before}");
+        let index = table(self.rows(length).into_iter().map(Vec::into_iter), &all.device());
+        tapped.resize(rows_of(all.clone().unsqueeze_dim::<4>(1), 2, &index).squeeze_dim::<3>(1));
+        let route = format!("from {} to {}", self.route.from, self.route.to);
+        let before = THERE.replace(Some(There { whole: length, index, route }));
+        assert!(before.is_none(), "{block} lies on another route already");
+        self.whole.replace(Some(all));
+    }
+
+    fn come_back(&self, block: &str, tapped: &mut Tapped<'_>) {
+        let Some(all) = self.whole.take() else { return };
+        THERE.set(None);
+        let fresh = tapped.get::<3>().unwrap_or_else(|| panic!("{block} does not give tokens, [B, L, W]"));
+        let ([batch, length, width], there) = (all.dims(), fresh.dims()[1]);
+        let stands = match &self.route.instead {
+            None => all,
+            Some(tokens) => {
+                let tokens = tokens.clone().expand([batch, self.kept.tokens, width]);
+                let before = self.before();
+                all.slice_assign([0..batch, before..before + self.kept.tokens, 0..width], tokens)
+            }
+        };
+        // Each place of the answer: from the tokens that were there, or behind those from what stands in the others.
+        let place = |row: Vec<usize>| {
+            let mut places: Vec<usize> = (there..there + length).collect();
+            row.into_iter().enumerate().for_each(|(i, token)| places[token] = i);
+            places.into_iter()
+        };
+        let index = table(self.rows(length).into_iter().map(place), &fresh.device());
+        let both = Tensor::cat(vec![fresh, stands], 1).unsqueeze_dim::<4>(1);
+        tapped.resize(rows_of(both, 2, &index).squeeze_dim::<3>(1));
+        self.done.set(true);
+    }
+
+    /// # Panics
+    /// If other tokens have come to those that are there.
+    fn check(&self, name: &str, dims: &[usize]) {
+        let Some(there) = THERE.with_borrow(|there| there.as_ref().map(|there| there.index.dims()[1])) else {
+            return;
+        };
+        let fits = dims.len() == 3 && dims[1] == there;
+        let (from, to) = (&self.route.from, &self.route.to);
+        assert!(
+            fits,
+            "{name} is of {dims:?}, but {there} tokens went into {from}: the route to {to} cannot cross this"
+        );
+    }
+}
+
+impl Hook for Routing {
+    fn tap(&self, tapped: &mut Tapped<'_>) {
+        let name = tapped.name().to_owned();
+        if let Some(block) = name.strip_suffix(".input") {
+            self.met.borrow_mut().push(block.to_owned());
+            if self.whole.borrow().is_some() {
+                self.check(&name, tapped.dims());
+            } else if block == self.route.from {
+                self.leave(block, tapped);
+            }
+        } else if name == self.route.to && self.whole.borrow().is_some() {
+            self.check(&name, tapped.dims());
+            self.come_back(&name, tapped);
+        }
+    }
+
+    /// It changes no attention map.
+    fn wants(&self, _name: &str) -> bool {
+        false
+    }
+}
+
+/// `[B, K]` on a device.
+fn table(rows: impl Iterator<Item = impl Iterator<Item = usize>>, device: &Device) -> Tensor<2, Int> {
+    let rows: Vec<Vec<i64>> = rows.map(|row| row.map(|token| token as i64).collect()).collect();
+    let shape = [rows.len(), rows[0].len()];
+    Tensor::from_data(TensorData::new(rows.concat(), shape), device)
+}
+
+/// Of each sample the entries of its own row of the index, `[B, K]`, along an axis; one sample is every image's.
+fn rows_of<K: Basic>(x: Tensor<4, K>, axis: usize, index: &Tensor<2, Int>) -> Tensor<4, K> {
+    let ([batch, count], device) = (index.dims(), index.device());
+    let x = x.swap_dims(1, axis);
+    let [samples, length, third, fourth] = x.dims();
+    let index = if samples == 1 {
+        index.clone()
+    } else {
+        let starts = Tensor::<1, Int>::arange(0..batch as i64, &device) * length as i64;
+        index.clone() + starts.unsqueeze_dim::<2>(1)
+    };
+    let rows = x.reshape([samples * length, third * fourth]).select(0, index.reshape([batch * count]));
+    rows.reshape([batch, count, third, fourth]).swap_dims(1, axis)
+}
+
+/// What belongs to the tokens that are there, of something for all tokens that lies along an axis and is now to have this
+/// length; itself where no route is on, or it is of other tokens.
+fn follow<K: Basic>(x: Tensor<4, K>, axis: usize, length: usize) -> Tensor<4, K> {
+    let found = x.dims()[axis];
+    let Some(There { whole, index, .. }) = THERE.with_borrow(Clone::clone) else { return x };
+    let [batch, count] = index.dims();
+    // Others may stand before them: the text's, where two rows of tokens are read as one.
+    if found == length || found < whole || found - whole + count != length {
+        return x;
+    }
+    let others = (found - whole) as i64;
+    let index = if others == 0 {
+        index
+    } else {
+        let first = Tensor::<1, Int>::arange(0..others, &index.device()).unsqueeze_dim::<2>(0);
+        Tensor::cat(vec![first.repeat_dim(0, batch), index + others], 1)
+    };
+    rows_of(x, axis, &index)
+}
+
+/// Whether tokens are on their way around the block that is running.
+pub(crate) fn is_on() -> bool {
+    THERE.with_borrow(Option::is_some)
+}
+
+/// Rotations `[B or 1, 1, N, D/2]` of the positions that are there, of which there are to be so many.
+pub(crate) fn follow_positions(table: &Tensor<4>, length: usize) -> Tensor<4> {
+    if is_on() { follow(table.clone(), 2, length) } else { table.clone() }
+}
+
+/// What changes the scores of so many queries and keys.
+pub(crate) fn follow_scores(scores: &Scores, [queries, keys]: [usize; 2]) -> Cow<'_, Scores> {
+    if !is_on() || (scores.seen.is_none() && scores.bias.is_none()) {
+        return Cow::Borrowed(scores);
+    }
+    let seen = scores.seen.clone().map(|seen| of_both(seen.int(), queries, keys).bool());
+    let bias = scores.bias.clone().map(|bias| of_both(bias, queries, keys));
+    Cow::Owned(Scores { seen, bias, ..scores.clone() })
+}
+
+fn of_both<K: Basic>(x: Tensor<4, K>, queries: usize, keys: usize) -> Tensor<4, K> {
+    let x = if x.dims()[2] == 1 { x } else { follow(x, 2, queries) };
+    if x.dims()[3] == 1 { x } else { follow(x, 3, keys) }
+}
+
+/// For modulation, `[B, 1 or N, V]`.
+///
+/// # Panics
+/// If it is of each token by itself, and some go around.
+pub(crate) fn check_modulation(found: usize) {
+    if found > 1 && is_on() {
+        needs_all_tokens("what modulates each token by itself");
+    }
+}
+
+/// For a layer that takes its tokens by their places: what it is, for the message.
+///
+/// # Panics
+/// If some of the tokens are on their way [around](Route) the block that is running.
+pub fn needs_all_tokens(who: &str) {
+    let route = THERE.with_borrow(|there| there.as_ref().map(|there| there.route.clone()));
+    if let Some(route) = route {
+        panic!("{who} needs all tokens, and some are on the route {route}");
+    }
+}

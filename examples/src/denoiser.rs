@@ -11,13 +11,14 @@ use crate::sheet::{Cell, save_png, sheet};
 use crate::train_loop::Task;
 use anyhow::Result;
 use burn::prelude::*;
-use canvas_core::{LatentScale, Level, Noise, Process, Seeded, TextEncoder, Tokens, generator, seed_for};
+use canvas_core::{
+    Condition, LatentScale, Level, Noise, Process, Seeded, TextEncoder, Tokens, generator, seed_for,
+};
 use canvas_text::WordTokenizer;
 use canvas_train::seeing::HeldOut;
-use canvas_train::{Draws, Log, Noised, Objective, Order};
+use canvas_train::{ConditionDropout, Draws, Log, Noised, Objective, Order};
 use canvas_vae::AutoencoderTiny;
 use image::RgbImage;
-use rand::RngExt as _;
 use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
@@ -125,6 +126,7 @@ pub struct DenoiserTask<'a> {
     autoencoder: &'a AutoencoderTiny,
     process: Process,
     objective: Objective,
+    dropout: ConditionDropout,
     order: Order,
     folder: PathBuf,
     device: Device,
@@ -134,7 +136,7 @@ impl<'a> DenoiserTask<'a> {
     /// On the latents of a set; `device` tracks gradients.
     ///
     /// # Errors
-    /// For an unknown prediction type.
+    /// For an unknown prediction type, or a dropout of captions that is no probability.
     pub fn new(
         config: &'a RunConfig,
         set: &'a EmojiSet,
@@ -146,18 +148,19 @@ impl<'a> DenoiserTask<'a> {
         let (process, levels) = process(&config.prediction)?;
         let order = Order::new(seed_for(config.seed, "denoiser"), data.trained.dims()[0]);
         let objective = Objective { levels, ..Objective::default() };
+        let dropout = ConditionDropout::new().with("captions", config.caption_dropout);
+        dropout.validate()?;
         let (folder, device) = (folder.to_owned(), device.clone());
-        Ok(Self { config, set, data, autoencoder, process, objective, order, folder, device })
+        Ok(Self { config, set, data, autoencoder, process, objective, dropout, order, folder, device })
     }
 
     /// Draws levels and dropped captions; image `n` of the run always has the same.
     fn draws(&self, numbers: &[u64]) -> (Vec<Level>, Vec<bool>) {
-        let [levels, captions] = ["levels", "captions"].map(|purpose| seed_for(self.config.seed, purpose));
+        let levels = seed_for(self.config.seed, "levels");
         let draw = |&number: &u64| {
-            let level = self.objective.level(&*self.process.schedule, Draws::Stratified.at(levels, number));
-            (level, generator(captions, number, 0).random::<f64>() < self.config.caption_dropout)
+            self.objective.level(&*self.process.schedule, Draws::Stratified.at(levels, number))
         };
-        numbers.iter().map(draw).unzip()
+        (numbers.iter().map(draw).collect(), self.dropout.dropped("captions", self.config.seed, numbers))
     }
 
     /// What losses are followed with over the run.
@@ -190,7 +193,7 @@ impl<B: Network> Task<TextToImage<B>> for DenoiserTask<'_> {
         let index = Tensor::from_data(TensorData::new(index, [batch]), &self.data.trained.device());
         let x0 = self.data.trained.clone().select(0, index); // [B, C, h, w]
         let eps = Seeded::new(seed_for(self.config.seed, "noise"), numbers).normal_like(&x0);
-        let tokens = drop_captions(&self.data.trained_tokens.select(&rows), &self.data.null, &dropped);
+        let tokens = self.data.trained_tokens.select(&rows).drop_rows(&dropped, &self.data.null);
         (Noised::new(x0.to_device(&self.device), eps.to_device(&self.device), at), tokens)
     }
 
@@ -297,17 +300,4 @@ pub fn draw_options(config: &RunConfig, steps: usize) -> DrawOptions {
         guidance: 3.0,
         seed: config.seed,
     }
-}
-
-/// Replaces captions by the empty one where `dropped`.
-fn drop_captions(tokens: &Tokens, null: &Tokens, dropped: &[bool]) -> Tokens {
-    let mut kept = tokens.clone();
-    for (row, _) in dropped.iter().enumerate().filter(|(_, gone)| **gone) {
-        for column in 0..tokens.length {
-            let place = row * tokens.length + column;
-            kept.ids[place] = null.ids.get(column).copied().unwrap_or(0);
-            kept.mask[place] = null.mask.get(column).copied().unwrap_or(false);
-        }
-    }
-    kept
 }

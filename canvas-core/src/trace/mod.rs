@@ -38,12 +38,14 @@
 //! assert_eq!(names[3..], ["blocks.1.input", "blocks.1.double", "blocks.1"]);
 //! ```
 
+mod kept;
 mod perturb;
 pub(crate) mod route;
 mod streams;
 
+pub use kept::Kept;
 pub use perturb::{IdentityMaps, Perturbation, SkippedBlocks};
-pub use route::{Kept, Route, needs_all_tokens};
+pub use route::{Route, needs_all_tokens};
 pub use streams::Streams;
 pub(crate) use streams::{Flat, sealed};
 

@@ -281,3 +281,35 @@ fn a_panic_leaves_no_route() {
     assert_eq!(run().into_data(), expected);
     assert_eq!(bits(&dit), before);
 }
+
+/// Prints what steps take; asserts nothing.
+/// `cargo test --release --workspace --test train a_route_takes_less_time -- --ignored --nocapture`
+#[test]
+#[ignore = "measures"]
+fn a_route_takes_less_time() {
+    let device = device();
+    let net = DitConfig::new([32, 32], 256, 12, 4).with_classes(5).with_learn_variance(false).init(&device);
+    let (images, levels) =
+        ([0, 1, 2, 3], [0.2, 0.4, 0.6, 0.8].map(|t| schedule::Flow::default().level(t)).to_vec());
+    let [x0, eps] = [1.0, 2.0].map(|seed| pattern([4, 4, 32, 32], seed, &device));
+    let (noised, class) = (Noised::new(x0, eps, levels), Class::new(&[1, 2, 3, 4], &device));
+    let mut state = TrainState::new(net, AdamW::default());
+    let options = StepOptions { rate: 1e-4, clip: 1.0, ema: Ema::WarmUp { limit: 0.9 } };
+    // TREAD's half of the tokens in its blocks, and MicroDiT's quarter behind two blocks.
+    for (name, keep, from, to) in [("whole", 1.0, 2, 7), ("TREAD", 0.5, 2, 7), ("MicroDiT", 0.25, 2, 11)] {
+        let route = Route::new(format!("blocks.{from}"), format!("blocks.{to}"));
+        let mut times = Vec::new();
+        for step in 0..7u64 {
+            let start = std::time::Instant::now();
+            let kept = Kept::draw(keep, 256, step, &images);
+            let objective = Objective::default();
+            let process = process();
+            let losses =
+                route.through(&kept, || objective.losses(process.denoiser(&state.model), &noised, &class));
+            state.step(losses, &options).unwrap();
+            times.push(start.elapsed().as_secs_f64());
+        }
+        times.sort_by(f64::total_cmp);
+        println!("{name}: keep {keep} from block {from} to {to}: {:.0} ms a step", 1e3 * times[3]);
+    }
+}

@@ -107,7 +107,7 @@ impl MaskTokens {
 /// Zheng et al., 2023, equation 6, <https://arxiv.org/abs/2306.09305>, whose code has these patches, with the unbiased variance and
 /// 1e-6 added to it.
 pub fn reconstruction(estimate: Tensor<4>, x: Tensor<4>, kept: &Kept, patch: usize) -> Tensor<1> {
-    assert!(!kept.is_all(), "all tokens are kept: there is nothing to rebuild");
+    assert!(!kept.is_all(), "all {} tokens are kept: there is nothing to rebuild", kept.tokens());
     let grid = [x.dims()[2] / patch, x.dims()[3] / patch];
     let [found, target] = [estimate, x].map(|x| patch::split(x, patch)); // [B, N, C p p]
     let [batch, tokens, size] = target.dims();

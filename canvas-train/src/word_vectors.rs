@@ -107,12 +107,10 @@ impl WordVectors {
     pub fn clipped(mut self, longest: f64) -> Self {
         self.rows = self.rows.map(|rows| {
             let tracked = rows.is_require_grad();
-            let rows = rows.detach();
             let lengths = rows.clone().square().sum_dim(1).sqrt(); // [N, 1]
-            // Exactly 1 where it is no longer.
-            let factor = lengths.clamp_min(longest).recip() * longest;
-            let factor = factor.clone().mask_fill(factor.greater_equal_elem(1.0), 1.0);
-            let rows = rows * factor;
+            let fits = lengths.clone().lower_equal_elem(longest);
+            let factor = (lengths.recip() * longest).mask_fill(fits, 1.0);
+            let rows = (rows * factor).detach();
             if tracked { rows.require_grad() } else { rows }
         });
         self

@@ -55,7 +55,7 @@ fn channels_come_in_diffusers_order() {
     let image = tensor(crate::wave(2 * 3 * 4 * 6, 0.2, 1.0), [2, 3, 4, 6], &device);
     let mut pixels = vec![0.0; 48];
     pixels[..3].fill(1.0); // of the first image the first half of a row
-    pixels[24 + 8] = 0.6; // of the second the third row's third pixel
+    pixels[24 + 8] = 0.6; // of the second a pixel that no place of the latents takes, and one that is taken
     pixels[24 + 12] = 0.9;
     let mask = tensor(pixels.iter().map(|&x: &f64| x as f32).collect(), [2, 1, 4, 6], &device);
     let noise = tensor(crate::wave(2 * 3 * 2 * 3, 2.2, 1.0), [2, 3, 2, 3], &device);

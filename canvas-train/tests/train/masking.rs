@@ -202,7 +202,7 @@ fn learned_tokens_stand_instead() {
     let all = GradientsParams::from_grads(answer.clone().sum().backward(), &tokens);
     assert_eq!(params::named_gradients(&tokens, &all).len(), 1);
     // The encoder never saw them: what was there makes no difference.
-    let other = noised().x + kept.mask([2, 3], 2, &device()).neg() + 1.0;
+    let other = noised().x + (kept.mask([2, 3], 2, &device()).neg() + 1.0);
     let seen = |x: Tensor<4>| dit.forward(x, Tensor::from_floats([0.3, 0.8], &device()), &class());
     assert_eq!(route.through(&kept, || seen(other)).into_data(), answer.into_data());
 }

@@ -305,8 +305,7 @@ fn a_text_encoder_trains_as_transformers() {
 #[test]
 fn an_inpainting_unet_trains_as_diffusers() {
     let device = device();
-    let wide = UnetConfig { in_channels: 7, ..unet_config() };
-    let wide = chirped(wide.init(&device));
+    let wide = chirped(unet_config().with_in_channels(7).init(&device));
     let model = params::widened(wide, &chirped(unet_config().init(&device))).unwrap();
     let mask = inpainting::shrunk(inpainting::binary(pattern([2, 1, 16, 24], 7.0, &device)), [8, 12]);
     let values = Tensor::cat(vec![mask, pattern([2, 3, 8, 12], 8.0, &device)], 1);

@@ -55,8 +55,8 @@ pub fn beside<const D: usize, C: Condition>(
 pub fn with_prior(losses: Tensor<1>, weight: f64) -> Tensor<1> {
     let [count] = losses.dims();
     assert!(count.is_multiple_of(2), "losses of a subject and as many of its class, found {count}");
-    let [subject, class] = [0, count / 2].map(|start| losses.clone().narrow(0, start, count / 2));
-    subject + class * weight
+    let subject = losses.clone().narrow(0, 0, count / 2);
+    subject + losses.narrow(0, count / 2, count / 2) * weight
 }
 
 /// Images of the class, drawn by the network as it is before training: so many at a time, by their numbers `0..count`, so that

@@ -24,6 +24,25 @@ impl<const D: usize, B: Backbone<D>> Backbone<D> for &B {
     }
 }
 
+/// What a researcher writes for a mean flow: a network of two times, which training and sampling share.
+pub trait TwoTimes<const D: usize> {
+    /// What it is conditioned on.
+    type Cond: Condition;
+
+    /// The average velocity from time `t` to time `r <= t`, both `[B]` and in rectified flow's time.
+    ///
+    /// # Shapes
+    /// `[B, C, ..]` to `[B, C, ..]`
+    fn forward(&self, x: Tensor<D>, r: Tensor<1>, t: Tensor<1>, cond: &Self::Cond) -> Tensor<D>;
+}
+
+impl<const D: usize, N: TwoTimes<D>> TwoTimes<D> for &N {
+    type Cond = N::Cond;
+    fn forward(&self, x: Tensor<D>, r: Tensor<1>, t: Tensor<1>, cond: &N::Cond) -> Tensor<D> {
+        (**self).forward(x, r, t, cond)
+    }
+}
+
 /// What a denoiser says of a noised batch: the clean estimate, and what goes with it where there is more.
 ///
 /// A plain clean estimate becomes one by `into()`.

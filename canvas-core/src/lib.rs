@@ -74,7 +74,7 @@ pub use autoencoder::{Autoencoder, LatentScale, Posterior};
 pub use check::ConfigError;
 pub use concat::{Channels, Concatenated};
 pub use condition::{Class, Condition, Text, Unconditional};
-pub use denoiser::{Backbone, Denoiser, Estimate, Preconditioned, Process};
+pub use denoiser::{Backbone, Denoiser, Estimate, Preconditioned, Process, TwoTimes};
 pub use level::{Level, NoiseSchedule, mix, per_sample};
 pub use memory::Memory;
 pub use noise::{DeviceNoise, Noise, Seeded, TorchCpu, TorchCuda, generator, seed_for};

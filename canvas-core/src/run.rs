@@ -106,6 +106,7 @@ pub struct Run<'a, const D: usize> {
     schedule: &'a dyn NoiseSchedule,
     levels: &'a [Level],
     first: usize,
+    last: usize,
     noise: &'a mut dyn Noise<D>,
 }
 
@@ -121,7 +122,7 @@ impl<'a, const D: usize> Run<'a, D> {
         noise: &'a mut dyn Noise<D>,
     ) -> Result<Self, GridError> {
         sampler.check(levels)?;
-        Ok(Self { sampler, schedule, levels, first: 0, noise })
+        Ok(Self { sampler, schedule, levels, first: 0, last: levels.len() - 1, noise })
     }
 
     /// The same run from level `first` on, for image-to-image: hops keep their numbers and their count, by which some
@@ -133,6 +134,22 @@ impl<'a, const D: usize> Run<'a, D> {
         let hops = self.levels.len() - 1;
         assert!(first < hops, "a run from level {first} of {hops} hops");
         Self { first, ..self }
+    }
+
+    /// The same run up to level `last`: the state that a network meets in the middle of its own run, as distillation by
+    /// backward simulation asks. Hops keep their numbers and their count; up to where it starts, nothing is done.
+    ///
+    /// # Panics
+    /// If there is no such level.
+    pub fn until(self, last: usize) -> Self {
+        let hops = self.levels.len() - 1;
+        assert!(last <= hops, "a run to level {last} of {hops} hops");
+        Self { last, ..self }
+    }
+
+    /// The levels, noisiest first.
+    pub fn levels(&self) -> &'a [Level] {
+        self.levels
     }
 
     /// Carries `x` from the first level (or where it is [`starting`](Self::starting)) to the last. `denoise` is a denoiser bound to its condition.
@@ -153,7 +170,7 @@ impl<'a, const D: usize> Run<'a, D> {
     ) -> Tensor<D> {
         let denoise = |x, level| denoise(x, level).into();
         let (mut past, count) = (Vec::new(), self.levels.len() - 1);
-        for (index, pair) in self.levels.windows(2).enumerate().skip(self.first) {
+        for (index, pair) in self.levels.windows(2).enumerate().take(self.last).skip(self.first) {
             let mut hop = Hop::single((pair[0], pair[1]), self.schedule, &denoise, &mut *self.noise)
                 .after(&past, index, count);
             let step = self.sampler.step(x, &mut hop);

@@ -1,5 +1,7 @@
 //! Flow maps: networks of two times, which jump from one level to any other.
 
+pub use canvas_core::TwoTimes;
+
 use burn::prelude::*;
 use burn::tensor::DType;
 use canvas_core::{Condition, Denoiser, Level, Noise, NoiseSchedule, per_sample};
@@ -42,15 +44,6 @@ impl<const D: usize, N: Denoiser<D>> FlowMap<D> for OneHop<N> {
         let estimate = self.0.denoise(x.clone(), &[from], cond);
         canvas_core::Evaluation { level: from, x, estimate }.carry(to)
     }
-}
-
-/// What a researcher writes for MeanFlow: a network of two times.
-pub trait TwoTimes<const D: usize> {
-    /// What it is conditioned on.
-    type Cond: Condition;
-
-    /// The average velocity from time `t` to time `r <= t`, both `[B]` and in rectified flow's time.
-    fn forward(&self, x: Tensor<D>, r: Tensor<1>, t: Tensor<1>, cond: &Self::Cond) -> Tensor<D>;
 }
 
 /// A network of average velocities as a flow map: `x_r = x_t - (t - r) u(x_t, r, t)`.

@@ -6,6 +6,7 @@ mod checkpoint;
 mod clip;
 pub mod dreambooth;
 mod dropout;
+pub mod distill;
 mod ema;
 mod gradients;
 pub mod inpainting;

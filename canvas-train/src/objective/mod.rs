@@ -47,6 +47,26 @@ impl<const D: usize> Noised<D> {
         Self { x0, eps, x, at, mask: None }
     }
 
+    /// A state, and what the network is to say of it: the noise is what is left, `(x - alpha x0) / sigma`. So does a teacher's
+    /// answer become a target.
+    ///
+    /// # Shapes
+    /// - `x`, `x0`: `[B, C, ..]`; `at`: `B` levels
+    ///
+    /// # Panics
+    /// If there are not as many levels as samples, or one without noise.
+    pub fn of_state(x: Tensor<D>, x0: Tensor<D>, at: Vec<Level>) -> Self {
+        assert_eq!(at.len(), x.dims()[0], "levels of a batch");
+        assert!(
+            at.iter().all(|level| level.sigma > 0.0),
+            "a level without noise, of which nothing can be said"
+        );
+        let on = (&x.device(), x.dtype());
+        let signal = x0.clone() * per_sample::<D>(&at, on, |level| level.alpha);
+        let eps = (x.clone() - signal) / per_sample::<D>(&at, on, |level| level.sigma);
+        Self { x0, eps, x, at, mask: None }
+    }
+
     /// Input perturbation: the network sees `strength` times other noise beside its own, as it will see its own mistakes when
     /// it draws.
     ///
@@ -184,7 +204,7 @@ impl Objective {
 }
 
 /// The mean of every sample: `[B, ..]` to `[B]`.
-fn mean_of_each<const D: usize>(x: Tensor<D>) -> Tensor<1> {
+pub(crate) fn mean_of_each<const D: usize>(x: Tensor<D>) -> Tensor<1> {
     let batch = x.dims()[0];
     let count = x.shape().num_elements() / batch;
     x.reshape([batch, count]).mean_dim(1).reshape([batch])

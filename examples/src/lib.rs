@@ -17,6 +17,7 @@ pub mod machine;
 pub mod measure;
 pub mod model;
 pub mod plot;
+pub mod points;
 pub mod progress;
 pub mod report;
 pub mod run;

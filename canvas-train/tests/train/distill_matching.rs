@@ -54,7 +54,7 @@ fn the_generator_reaches_the_data() {
     let mut generator = Mean::state(DATA.mean - 0.5);
     let mut fake = Mean::state(DATA.mean);
     let batch = |k: usize| -> (Vec<f64>, Vec<f64>) {
-        (0..32).map(|i| (z[(3 * i + k) % 96], z[(5 * i + 2 * k) % 96])).unzip()
+        (0..32).map(|i| (z[(7 * i + 5 * k) % 96], z[(5 * i + 2 * k) % 96])).unzip()
     };
     for k in 0..1200 {
         let (points, noise) = batch(k);

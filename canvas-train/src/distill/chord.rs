@@ -7,9 +7,9 @@ use canvas_core::{Denoiser, Level, mix};
 
 /// Two points of one trajectory of the probability-flow ODE, the noisier one first.
 ///
-/// A consistency model is asked to say the same of both; a student of progressive distillation, or within a window of PeRFlow, to go
-/// from one to the other in one hop. Where the second point comes from is another matter: of data, or of a teacher, guided or
-/// not.
+/// A consistency model is asked to say the same of both; a student of progressive distillation, or within a window of PeRFlow,
+/// to go from one to the other in one hop. Where the second point comes from is another matter: of data, or of a teacher,
+/// guided or not.
 #[derive(Clone, Debug)]
 pub struct Chord<const D: usize> {
     /// The state with more noise, `[B, C, ..]`: what the student sees.
@@ -53,10 +53,9 @@ impl<const D: usize> Chord<D> {
     ) -> Self {
         let length = paths.first().map_or(0, |path| path.len());
         assert_eq!(paths.len(), x.dims()[0], "paths of a batch");
-        assert!(
-            length > 1 && paths.iter().all(|path| path.len() == length),
-            "paths of two levels or more, all alike"
-        );
+        let lengths: Vec<usize> = paths.iter().map(|path| path.len()).collect();
+        let alike = length > 1 && lengths.iter().all(|&other| other == length);
+        assert!(alike, "paths of {lengths:?} levels: two or more, and all alike");
         let at = |i: usize| -> Vec<Level> { paths.iter().map(|path| path[i]).collect() };
         let solve = |y, i| solver.step(teacher, y, (&at(i), &at(i + 1)), cond);
         let y = (0..length - 1).fold(x.clone().inner(), solve);
@@ -76,8 +75,10 @@ impl<const D: usize> Chord<D> {
     pub fn clean(&self) -> Tensor<D> {
         let ratio = |from: Level, to: Level| to.sigma / from.sigma;
         let part = |from: Level, to: Level| to.alpha - from.alpha * ratio(from, to);
-        let apart = self.from.iter().zip(&self.to).all(|(&from, &to)| part(from, to) > 0.0);
-        assert!(apart, "a chord whose two levels are equally noisy has no direction");
+        let flat = self.from.iter().zip(&self.to).find(|&(&from, &to)| part(from, to) <= 0.0);
+        if let Some((from, to)) = flat {
+            panic!("a chord from {from:?} to {to:?}, which is no less noisy, has no direction");
+        }
         let each = |f: &dyn Fn(Level, Level) -> f64| column(&self.y, (&self.from, &self.to), f);
         (self.y.clone() - self.x.clone().inner() * each(&ratio)) / each(&part)
     }

@@ -8,9 +8,9 @@ use canvas_core::{Denoiser, Level};
 /// [`Chord`].
 ///
 /// `f` is a denoiser whose prediction has the boundary condition, `f(x, s) = x / alpha` at the cleanest level
-/// (`canvas_sched::predict::{Consistency, Boundary}`), on any schedule: where `alpha` is 1 it is the papers'. The target `f'` is an average of
-/// the student, or the student itself without gradients. The chord decides whether this trains
-/// ([`Chord::of_data`]) or distils ([`Chord::of_teacher`]).
+/// (`canvas_sched::predict::{Consistency, Boundary}`; where that is clean, `Flow` and `Velocity` too), on any schedule: where
+/// `alpha` is 1 it is the papers'. The target `f'` is an average of the student, or the student itself without gradients. The
+/// chord decides whether this trains ([`Chord::of_data`]) or distils ([`Chord::of_teacher`]).
 ///
 /// # Reference
 /// Song et al., "Consistency Models", 2023, equations 7 and 10, <https://arxiv.org/abs/2303.01469>; Luo et al., "Latent Consistency
@@ -32,7 +32,8 @@ pub enum ChordWeight {
     /// One over its length in `sigma / alpha`, so that short ones, of little noise, count more. A chord from pure noise counts
     /// nothing on a schedule that reaches it.
     ///
-    /// Song and Dhariwal, "Improved Techniques for Training Consistency Models", 2023, equation 7, <https://arxiv.org/abs/2310.14189>.
+    /// Song and Dhariwal, "Improved Techniques for Training Consistency Models", 2023, section 3.1,
+    /// <https://arxiv.org/abs/2310.14189>.
     Length,
 }
 

@@ -8,17 +8,17 @@ use canvas_core::Denoiser;
 /// Losses `[B]` of what a generator drew, whose gradient by each number of it is what moves its distribution towards the
 /// teacher's: `g = (fake - real) / mean|x0 - real|`, both clean estimates of the drawing, noised.
 ///
-/// `noised` is made of the drawing, with its gradient: [`Noised::new`]`(drawn, eps, at)`, at levels of any distribution. `fake` is a denoiser
-/// that is trained on drawings alone, by its own [`Objective`](crate::Objective), and a few steps for each of the generator's; `real` the teacher,
-/// guided or not. Neither is given a gradient.
+/// `noised` is made of the drawing, with its gradient: [`Noised::new`]`(drawn, eps, at)`, at levels of any distribution. `fake` is
+/// a denoiser that is trained on drawings alone, by its own [`Objective`](crate::Objective), a few steps for each of the
+/// generator's; `real` the teacher, guided or not. Neither is given a gradient.
 ///
 /// The loss itself is `mean(g^2) / 2`, and says nothing of progress.
 ///
 /// Where a drawing is exactly what the teacher estimates, the denominator is held above 1e-8.
 ///
 /// # Reference
-/// Yin et al., "Improved Distribution Matching Distillation", 2024, equation 2, <https://arxiv.org/abs/2405.14867>; the denominator:
-/// Yin et al., "One-step Diffusion with Distribution Matching Distillation", 2023, equation 8, <https://arxiv.org/abs/2311.18828>.
+/// Yin et al., "Improved Distribution Matching Distillation", 2024, equation 2, <https://arxiv.org/abs/2405.14867>; the
+/// denominator: Yin et al., "One-step Diffusion with Distribution Matching Distillation", 2023, equation 8, <https://arxiv.org/abs/2311.18828>.
 pub fn matching<const D: usize, R: Denoiser<D>, F: Denoiser<D, Cond = R::Cond>>(
     noised: &Noised<D>,
     (real, fake): (&R, &F),

@@ -19,7 +19,7 @@ impl GuidanceScale {
         Self { values: Tensor::from_data(TensorData::new(scales.to_vec(), [scales.len()]), device) }
     }
 
-    /// Uniform from `low` to `high`, for draws from `[0, 1)`: in the paper's words `w = scale - 1` from 2 to 14, in its code 5 to 15.
+    /// Uniform from `low` to `high`, for draws from `[0, 1)`; the paper draws `w = scale - 1`, from 2 to 14.
     pub fn uniform([low, high]: [f64; 2], draws: &[f64], device: &Device) -> Self {
         let scales: Vec<f64> = draws.iter().map(|draw| low + draw * (high - low)).collect();
         Self::new(&scales, device)
@@ -35,7 +35,7 @@ impl GuidanceScale {
     /// If `width` is odd or below 4.
     ///
     /// # Reference
-    /// Kingma et al.'s code of "Variational Diffusion Models", which Luo et al., 2023, section 4.2 take over; there 256 or 512 wide.
+    /// The code of Kingma et al.'s "Variational Diffusion Models", which Luo et al., 2023, take over; 256 or 512 wide there.
     pub fn features(&self, width: usize) -> Tensor<2> {
         assert!(width >= 4 && width.is_multiple_of(2), "{width} sines and cosines of a scale");
         let half = width as f64 / 2.0;

@@ -17,8 +17,9 @@
 //! | distribution matching | what the student draws, [`Noised`] | [`matching`]; the fake denoiser's is any [`Objective`] |
 //! | adversarial | the same | [`Adversarial`] of a [`Critic`], [`r1`] |
 //!
-//! The target of a consistency model is an average that [`TrainState`](crate::TrainState) keeps, or `state.model.valid()`. A student of several steps draws
-//! its own states up to the one it is trained on (backward simulation) by a run that [ends early](canvas_core::Run::until).
+//! The target of a consistency model is an average that [`TrainState`](crate::TrainState) keeps, or `state.model.valid()`. A
+//! student of several steps draws its own states up to the one it is trained on (backward simulation) by a run that
+//! [ends early](canvas_core::Run::until).
 //!
 //! # Example
 //! A step of consistency distillation from a guided teacher:

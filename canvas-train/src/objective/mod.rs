@@ -57,10 +57,12 @@ impl<const D: usize> Noised<D> {
     /// If there are not as many levels as samples, or one without noise.
     pub fn of_state(x: Tensor<D>, x0: Tensor<D>, at: Vec<Level>) -> Self {
         assert_eq!(at.len(), x.dims()[0], "levels of a batch");
-        assert!(
-            at.iter().all(|level| level.sigma > 0.0),
-            "a level without noise, of which nothing can be said"
-        );
+        if let Some(row) = at.iter().position(|level| level.sigma == 0.0) {
+            panic!(
+                "sample {row} is at a level without noise ({:?}), of which nothing is left to say",
+                at[row]
+            );
+        }
         let on = (&x.device(), x.dtype());
         let signal = x0.clone() * per_sample::<D>(&at, on, |level| level.alpha);
         let eps = (x.clone() - signal) / per_sample::<D>(&at, on, |level| level.sigma);

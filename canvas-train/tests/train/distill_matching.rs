@@ -130,10 +130,11 @@ fn adversarial_losses_are_by_hand() {
     let x = crate::tensor::<2>(vec![0.3, -1.2], [2, 1], &device).require_grad();
     let data = crate::tensor::<2>(vec![0.9, 0.1], [2, 1], &device);
     let at = [schedule::Flow::default().level(0.0)];
-    let (drawn, real) = (critic.logits(x.clone(), &at, &()), critic.logits(data.clone(), &at, &()));
     let (softplus, hinge) = (|x: f64| x.exp().ln_1p(), |x: f64| x.max(0.0));
     let kinds = [(Adversarial::Softplus, softplus as fn(f64) -> f64), (Adversarial::Hinge, hinge)];
     for (kind, cost) in kinds {
+        // A graph is gone after its backward pass.
+        let (drawn, real) = (critic.logits(x.clone(), &at, &()), critic.logits(data.clone(), &at, &()));
         let margin = if kind == Adversarial::Hinge { 1.0 } else { 0.0 };
         let generator = kind.generator(drawn.clone());
         let of_critic = host(&kind.critic(drawn.clone(), real.clone()));

@@ -179,8 +179,8 @@ fn boundaries_and_embeddings_are_diffusers() {
         // Step 999 of 1000 is told 0.999.
         let level = Level { time: row[0] / 1000.0, alpha: 0.6, sigma: 0.8 };
         let found = of_lcm.coefficients(level);
-        close(found.skip, row[1], 1e-9);
-        close(found.out, row[2], 1e-9);
+        close(found.skip, row[1], 1e-7); // the fixture is read in f32
+        close(found.out, row[2], 1e-7);
     }
     let of_cm = predict::Consistency { sigma_data: 0.5, least: 0.002 };
     for row in all["cm"].chunks(3) {

@@ -4,7 +4,6 @@ use crate::network::Network;
 use crate::toy::{BATCH, Toy, tensor};
 use anyhow::Result;
 use burn::module::Module;
-use burn::prelude::*;
 use canvas_core::{Denoiser, Level, Unconditional};
 use canvas_examples::points::{eight_gaussians, moons};
 use canvas_sched::{Heun, Lcm};
@@ -102,8 +101,8 @@ pub fn consistency_trained(toy: &Toy) -> Result<Network> {
 
 /// Average velocities: of data, or of a teacher.
 ///
-/// Errors count by their squares. The paper's weight is for images, where every error is about as long as every other; in the plane it asks
-/// for the most likely velocity, and not for the mean.
+/// Errors count by their squares. The paper's weight is for images, where every error is about as long as every other; in the
+/// plane it asks for the most likely velocity, and not for the mean.
 pub fn mean_flow(toy: &Toy, teacher: Option<&Network>) -> Result<Network> {
     let method = MeanFlow { metric: Adaptive { power: 0.0, c: 1.0 }, ..MeanFlow::default() };
     let uniform = LevelDistribution::Uniform;

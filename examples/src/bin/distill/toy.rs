@@ -54,7 +54,8 @@ impl Toy {
         let mut state = self.state(start);
         let mut loss = 0.0;
         for step in 0..steps {
-            loss = self.step(&mut state, losses(&state, step), (step, steps))?;
+            let losses = losses(&state, step);
+            loss = self.step(&mut state, losses, (step, steps))?;
         }
         eprintln!("{name}: {steps} steps, loss {loss:.3}");
         Ok(state.average)

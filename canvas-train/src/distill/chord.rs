@@ -103,7 +103,7 @@ impl<const D: usize> Chord<D> {
     /// Yan et al., "PeRFlow: Piecewise Rectified Flow", 2024, equation 5, <https://arxiv.org/abs/2405.07510>.
     pub fn within(&self, at: Vec<Level>) -> Noised<D> {
         let clean = self.clean();
-        let x = carry(&clean.clone().into(), self.x.clone(), (&self.from, &at));
+        let x = carry(&clean.clone().into(), &self.x, (&self.from, &at));
         Noised::of_state(x, clean, at)
     }
 }

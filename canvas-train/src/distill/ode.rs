@@ -36,15 +36,15 @@ impl Solver {
     ) -> Tensor<D> {
         let x = x.inner();
         let here = teacher.denoise(x.clone(), from, cond);
-        let euler = carry(&here, x.clone(), (from, to)).inner();
+        let euler = carry(&here, &x, (from, to)).inner();
         let ends = to.iter().all(|level| level.sigma == 0.0);
         if self == Self::Euler || ends {
             return euler;
         }
         let there = teacher.denoise(euler.clone(), to, cond);
         // dx = x0 d(alpha) + eps d(sigma), the mean of both ends.
-        let (x0, eps) = parts(&here, x.clone(), from);
-        let (next_x0, next_eps) = parts(&there, euler.clone(), to);
+        let (x0, eps) = parts(&here, &x, from);
+        let (next_x0, next_eps) = parts(&there, &euler, to);
         let half = |f: &dyn Fn(Level) -> f64| column(&x, (from, to), |from, to| 0.5 * (f(to) - f(from)));
         let heun = x.clone()
             + (x0 + next_x0) * half(&|level| level.alpha)
@@ -59,25 +59,25 @@ impl Solver {
 ///
 /// # Panics
 /// If there are not as many levels as samples.
-pub fn carry<const D: usize>(estimate: &Estimate<D>, x: Tensor<D>, (from, to): Between<'_>) -> Tensor<D> {
+pub fn carry<const D: usize>(estimate: &Estimate<D>, x: &Tensor<D>, (from, to): Between<'_>) -> Tensor<D> {
     let x0 = estimate.x0.clone();
     if let Some(eps) = &estimate.eps {
-        let alpha = column(&x, (from, to), |_, to| to.alpha);
-        return x0 * alpha + eps.clone() * column(&x, (from, to), |_, to| to.sigma);
+        let alpha = column(x, (from, to), |_, to| to.alpha);
+        return x0 * alpha + eps.clone() * column(x, (from, to), |_, to| to.sigma);
     }
     // From clean to clean nothing is left to estimate, and the ratio is 0/0.
     let ratio = |from: Level, to: Level| if to.sigma == 0.0 { 0.0 } else { to.sigma / from.sigma };
-    let of_x0 = column(&x, (from, to), |from, to| to.alpha - from.alpha * ratio(from, to));
-    x.clone() * column(&x, (from, to), ratio) + x0 * of_x0
+    let of_x0 = column(x, (from, to), |from, to| to.alpha - from.alpha * ratio(from, to));
+    x.clone() * column(x, (from, to), ratio) + x0 * of_x0
 }
 
 /// Clean data and noise; where there is none, noise of 0.
-fn parts<const D: usize>(estimate: &Estimate<D>, x: Tensor<D>, at: &[Level]) -> (Tensor<D>, Tensor<D>) {
+fn parts<const D: usize>(estimate: &Estimate<D>, x: &Tensor<D>, at: &[Level]) -> (Tensor<D>, Tensor<D>) {
     let x0 = estimate.x0.clone();
     let eps = estimate.eps.clone().unwrap_or_else(|| {
         let per_sigma = |level: Level| if level.sigma == 0.0 { 0.0 } else { 1.0 / level.sigma };
-        let signal = x0.clone() * column(&x, (at, at), |level, _| level.alpha);
-        (x.clone() - signal) * column(&x, (at, at), |level, _| per_sigma(level))
+        let signal = x0.clone() * column(x, (at, at), |level, _| level.alpha);
+        (x.clone() - signal) * column(x, (at, at), |level, _| per_sigma(level))
     });
     (x0, eps)
 }

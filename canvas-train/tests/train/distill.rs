@@ -184,7 +184,7 @@ fn a_hop_goes_along_the_noise_that_a_denoiser_gave() {
     let level = |t: f64| schedule::Flow::default().level(t);
     let [x0, eps, x] = [2.0, 3.0, 100.0].map(|value| Tensor::<2>::full([1, 1], value, &Device::flex()));
     let estimate = Estimate { eps: Some(eps), ..Estimate::from(x0) };
-    let found = carry(&estimate, x, (&[level(0.8)], &[level(0.25)]));
+    let found = carry(&estimate, &x, (&[level(0.8)], &[level(0.25)]));
     close(host(&found)[0], 0.75 * 2.0 + 0.25 * 3.0, 1e-6);
 }
 

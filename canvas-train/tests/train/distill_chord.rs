@@ -39,7 +39,7 @@ fn one_hop_along_the_target_is_two_of_the_teacher() {
             }
             close(host(&chord.y)[i], state, 2e-6 * state.abs().max(1.0));
         }
-        let hop = carry(&chord.clean().into(), chord.x.clone(), (&chord.from, &chord.to));
+        let hop = carry(&chord.clean().into(), &chord.x, (&chord.from, &chord.to));
         host(&hop)
             .iter()
             .zip(host(&chord.y))

@@ -38,7 +38,7 @@ impl Network {
     }
 
     fn run(&self, x: Tensor<2>, times: [Tensor<1>; 2]) -> Tensor<2> {
-        let times = Tensor::stack::<2>(times.to_vec(), 1); // [B, 2]
+        let times = Tensor::stack::<2>(Vec::from(times), 1); // [B, 2]
         let mut h = linear(&self.input, x) + linear(&self.times, times);
         for block in &self.blocks {
             let up = Activation::Gelu.forward(linear(&block.up, h.clone()));

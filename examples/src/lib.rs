@@ -10,10 +10,12 @@ pub mod draw;
 pub mod emoji_report;
 pub mod emoji_set;
 pub mod finish;
+pub mod frechet;
 pub mod generate;
 pub mod heat;
 pub mod interrupt;
 pub mod machine;
+pub mod idx;
 pub mod measure;
 pub mod model;
 pub mod plot;
@@ -27,6 +29,7 @@ pub mod scheduler;
 pub mod seeing;
 pub mod sheet;
 pub mod train_loop;
+pub mod tree;
 
 /// Counts, so that training can say beforehand what it will take.
 #[global_allocator]

@@ -1,5 +1,6 @@
 //! What the example programs share: the emoji data set, the two training stages, drawing, measuring, reports.
 
+pub mod assignment;
 pub mod autoencoder;
 pub mod backbones;
 pub mod bumps;
@@ -13,9 +14,9 @@ pub mod finish;
 pub mod frechet;
 pub mod generate;
 pub mod heat;
+pub mod idx;
 pub mod interrupt;
 pub mod machine;
-pub mod idx;
 pub mod measure;
 pub mod model;
 pub mod plot;

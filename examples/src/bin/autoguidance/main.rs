@@ -18,7 +18,7 @@ use canvas_sched::{predict, schedule};
 use canvas_train::{AdamW, Decay, Ema, LearningRate, Noised, Objective, StepOptions, TrainState, Weighting};
 use canvas_unet::magnitude::normalize_weights;
 use clap::Parser;
-use measure::{Drawn, Errors};
+use measure::Errors;
 use network::Energy;
 use rand_distr::{Distribution, StandardNormal};
 use rayon::prelude::*;
@@ -94,10 +94,8 @@ fn main() -> Result<()> {
     let worse = Recipe { name: "worse, class A", classes: Classes::A, width: 32, steps: guide };
     let both = Recipe { name: "worse, both classes", classes: Classes::Both, width: 32, steps: guide };
 
-    let [trained, weak, any] = {
-        let train = |recipe: &Recipe| train(recipe, &process, &args, &device);
-        [train(&main)?, train(&worse)?, train(&both)?]
-    };
+    let train = |recipe: &Recipe| train(recipe, &process, &args, &device);
+    let (trained, weak, any) = (train(&main)?, train(&worse)?, train(&both)?);
     let errors = errors(&process, &trained, (&weak, &any), &args)?;
     let networks = measure::Networks { main: &trained.average, worse: &weak.average, both: &any.average };
     let drawn = measure::ways(&process, &networks, args.points as usize, args.seed)?;
@@ -190,9 +188,4 @@ fn noised(tree: &Tree, seed: u64, images: std::ops::Range<u64>, device: &Device)
 fn tensor(points: &[Point], device: &Device) -> Tensor<2> {
     let values: Vec<f32> = points.iter().flatten().map(|&x| x as f32).collect();
     Tensor::from_data(TensorData::new(values, [points.len(), 2]), device)
-}
-
-/// For the page: what was drawn in which way.
-fn find<'a>(drawn: &'a [Drawn], name: &str, scale: f64) -> Option<&'a Drawn> {
-    drawn.iter().find(|drawn| drawn.name == name && (scale.is_nan() || drawn.scale == scale))
 }

@@ -1,6 +1,5 @@
 //! What was found, as tables, a page and a picture.
 
-use crate::find;
 use crate::measure::{Drawn, Errors, SIGMAS};
 use anyhow::Result;
 use canvas_core::weights::write_atomically;
@@ -79,7 +78,8 @@ fn picture(path: &Path, drawn: &[Drawn]) -> Result<()> {
     let ground = ground();
     let made = shown.map(|(name, scale, label)| {
         let mut panel = ground.clone();
-        find(drawn, name, scale).into_iter().for_each(|drawn| put(&mut panel, &drawn.points));
+        let wanted = |drawn: &&Drawn| drawn.name == name && (scale.is_nan() || drawn.scale == scale);
+        drawn.iter().find(wanted).into_iter().for_each(|drawn| put(&mut panel, &drawn.points));
         (panel, label)
     });
     let cells = made.each_ref().map(|(picture, label)| Cell { picture, label });

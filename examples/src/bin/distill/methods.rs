@@ -167,5 +167,5 @@ pub fn matched(toy: &Toy, teacher: &Network, score: &Network, of_critic: f64) ->
 /// How far two clouds of the moons themselves are apart.
 pub fn least(toy: &Toy) -> Result<f64> {
     let cloud = |group| moons(canvas_core::seed_for(toy.seed, "measured"), group, toy.points);
-    Ok(canvas_examples::points::shortest(&cloud(1), &cloud(0))?.1)
+    Ok(canvas_examples::assignment::shortest(&cloud(1), &cloud(0))?.1)
 }

@@ -7,7 +7,8 @@ use burn::prelude::*;
 use canvas_core::{
     Denoiser, DeviceNoise, Level, Noise, Process, Run, Sampler, Seeded, Unconditional, seed_for,
 };
-use canvas_examples::points::{Point, eight_gaussians, moons, shortest};
+use canvas_examples::assignment::{Point, shortest};
+use canvas_examples::points::{eight_gaussians, moons};
 use canvas_sched::flow_map::{MeanFlow, Walk};
 use canvas_sched::{Euler, Lcm, Timesteps, predict, schedule};
 use canvas_train::{AdamW, Draws, Ema, Noised, StepOptions, TrainState};

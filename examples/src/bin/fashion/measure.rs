@@ -79,8 +79,8 @@ pub fn measure(
         pictures.push((scale, drawn));
     }
     let numbers: Vec<u64> = (0..amount.drawn as u64).collect();
-    let noise = Seeded::new(seed_for(amount.seed, "pure noise"), numbers);
-    let noise = { noise }.normal_like(&pictures[0].1).clamp(-1.0, 1.0);
+    let mut noise = Seeded::new(seed_for(amount.seed, "pure noise"), numbers);
+    let noise = noise.normal_like(&pictures[0].1).clamp(-1.0, 1.0);
     rows.push(row("noise".into(), &noise, None));
     Ok(Found { rows, pictures })
 }

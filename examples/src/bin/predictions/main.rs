@@ -123,6 +123,7 @@ fn main() -> Result<()> {
     let device = device::open(&args.device)?;
     std::fs::create_dir_all(&args.out).with_context(|| args.out.display().to_string())?;
     let tree = Tree::new(Classes::A);
+    let size = size(&tree);
     let mut found = Vec::new();
     for (weighting, weight) in WEIGHTINGS {
         for (name, prediction) in predictions() {
@@ -132,10 +133,10 @@ fn main() -> Result<()> {
             });
             let errors = errors.collect::<Result<Vec<_>>>()?;
             found.push(Found { prediction: name, weighting, errors });
-            page::write(&args.out, &found, size(&tree), [args.steps, args.runs])?;
+            page::write(&args.out, &found, &size, [args.steps, args.runs])?;
         }
     }
-    println!("{}", page::table(&found, size(&tree)));
+    println!("{}", page::table(&found, &size));
     println!("{}", args.out.join("predictions.md").display());
     Ok(())
 }

@@ -18,7 +18,7 @@ pub struct Found {
 }
 
 /// Means over runs; the best of each ratio among predictions with the same weighting is bold.
-pub fn table(found: &[Found], size: Vec<f64>) -> String {
+pub fn table(found: &[Found], size: &[f64]) -> String {
     let ratios = RATIOS.map(|ratio| format!(" {ratio} |")).concat();
     let mut table = format!("| prediction | weighting |{ratios}\n|---|---|{}\n", "---|".repeat(RATIOS.len()));
     let line = |name: &str, weighting: &str, cells: Vec<String>| {
@@ -44,7 +44,7 @@ pub fn table(found: &[Found], size: Vec<f64>) -> String {
 ///
 /// # Errors
 /// Names the file.
-pub fn write(folder: &Path, found: &[Found], size: Vec<f64>, [steps, runs]: [u64; 2]) -> Result<()> {
+pub fn write(folder: &Path, found: &[Found], size: &[f64], [steps, runs]: [u64; 2]) -> Result<()> {
     let page = format!(
         "# What a network should predict, against the exact score\n\n\
          `cargo run --release --bin predictions -- --steps {steps} --runs {runs}` writes this page: one network, the same points of \

@@ -74,10 +74,8 @@ mod tests {
         assert!((b.distance(&a) - 8.0).abs() < 1e-12);
         assert!(b.distance(&b).abs() < 1e-12);
         // Covariances that do not commute: of two by two, tr (C_1 C_2)^(1/2) = (tr C_1 C_2 + 2 sqrt(det C_1 C_2))^(1/2).
-        let (c, d) = (
-            DMatrix::from_row_slice(2, 2, &[2.0, 1.0, 1.0, 3.0]),
-            DMatrix::from_row_slice(2, 2, &[5.0, -1.0, -1.0, 1.0]),
-        );
+        let square = |entries: [f64; 4]| DMatrix::from_row_slice(2, 2, &entries);
+        let (c, d) = (square([2.0, 1.0, 1.0, 3.0]), square([5.0, -1.0, -1.0, 1.0]));
         let product = &c * &d;
         let shared = (product.trace() + 2.0 * product.determinant().sqrt()).sqrt();
         let wanted = c.trace() + d.trace() - 2.0 * shared;

@@ -34,7 +34,7 @@ impl Moments {
     /// `|m_1 - m_2|^2 + tr(C_1 + C_2 - 2 (C_1 C_2)^(1/2))`.
     ///
     /// The trace of the root is that of `(R C_2 R)^(1/2)` with the symmetric root `R` of `C_1`: the same eigenvalues, of a matrix that
-    /// is symmetric too. Eigenvalues that rounding makes negative count as 0.
+    /// is symmetric too. Eigenvalues that may be nothing but rounding count as 0: the root of a rounding error of 1e-16 would be 1e-8.
     ///
     /// # Panics
     /// If widths differ.
@@ -45,14 +45,19 @@ impl Moments {
         let ([a, b], [ca, cb]) = ([&self.mean, &other.mean], [&self.covariance, &other.covariance]);
         assert_eq!(a.len(), b.len(), "widths of features");
         let eigen = SymmetricEigen::new(ca.clone());
-        let roots = eigen.eigenvalues.map(|value| value.max(0.0).sqrt());
-        let root = &eigen.eigenvectors * DMatrix::from_diagonal(&roots) * eigen.eigenvectors.transpose();
+        let root = DMatrix::from_diagonal(&roots(&eigen.eigenvalues));
+        let root = &eigen.eigenvectors * root * eigen.eigenvectors.transpose();
         let product = &root * cb * &root;
         let symmetric = (&product + product.transpose()) * 0.5;
-        let shared: f64 =
-            SymmetricEigen::new(symmetric).eigenvalues.iter().map(|value| value.max(0.0).sqrt()).sum();
+        let shared = roots(&SymmetricEigen::new(symmetric).eigenvalues).sum();
         (a - b).norm_squared() + ca.trace() + cb.trace() - 2.0 * shared
     }
+}
+
+/// Roots of the eigenvalues of a covariance.
+fn roots(eigenvalues: &DVector<f64>) -> DVector<f64> {
+    let rounding = eigenvalues.len() as f64 * f64::EPSILON * eigenvalues.amax();
+    eigenvalues.map(|value| if value > rounding { value.sqrt() } else { 0.0 })
 }
 
 #[cfg(test)]

@@ -137,8 +137,8 @@ fn spans_are_the_same_on_every_schedule() {
     let [one, other] = [made(&cosine), made(&flow)];
     host(&one.z).iter().zip(host(&other.z)).for_each(|(found, z)| close(*found, z, 1e-6));
     assert_eq!(host(&one.v), host(&(eps - x0)));
-    for i in 0..2 {
-        close(one.t[i], ratios[i][0] / (1.0 + ratios[i][0]), 1e-6);
+    for (i, [from, _]) in ratios.into_iter().enumerate() {
+        close(one.t[i], from / (1.0 + from), 1e-6);
         close(one.r[i], other.r[i], 1e-6);
     }
     let backwards = Span { t: one.r, r: one.t, ..other };

@@ -89,7 +89,8 @@ fn mmdit(sizes: BackboneSizes, head: usize, heads: usize, depth: usize) -> Sd3Co
         .with_qk_norm(true)
 }
 
-fn unet(sizes: BackboneSizes) -> UnetConfig {
+/// The UNet of `--backbone unet`.
+pub fn unet(sizes: BackboneSizes) -> UnetConfig {
     let mut config = UnetConfig::small(sizes.latent[0], sizes.text).with_pooled_width(Some(sizes.text));
     if sizes.smoke {
         (config.channels, config.heads) = (vec![16, 16], vec![2, 2]);

@@ -49,26 +49,22 @@ pub fn draw<B: Network>(
         .scheduler
         .levels(&process, options.steps)
         .with_context(|| format!("--scheduler {}", request.scheduler))?;
-    let tokenizer = WordTokenizer::load(&folder.0.join("tokenizer.json"))?;
+    let run = Opened::new(folder, config, make, device)?;
     let prompts: Vec<String> = request.prompts.iter().map(|prompt| normalise_caption(prompt)).collect();
     if let Some(empty) = prompts.iter().position(|prompt| prompt.is_empty()) {
         bail!("--prompt {:?}: the prompt holds no word", request.prompts[empty]);
     }
-    let encoded = tokenizer.tokenize(&prompts).context("--prompt")?;
+    let encoded = run.tokenizer.tokenize(&prompts).context("--prompt")?;
     encoded.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
 
-    let (model, autoencoder) = load(folder, config, &tokenizer, make, device)?;
-    let path = folder.0.join("latent_scale.json");
-    let text = std::fs::read(&path).with_context(|| path.display().to_string())?;
-    let scale: LatentScale = serde_json::from_slice(&text).with_context(|| path.display().to_string())?;
     let painter = Painter {
-        model: &model,
-        autoencoder: &autoencoder,
-        scale: &scale,
+        model: &run.model,
+        autoencoder: &run.autoencoder,
+        scale: &run.scale,
         process: &process,
         latent: latent_shape(config, device),
     };
-    let null = tokenizer.tokenize(&[""])?.tokens;
+    let null = run.tokenizer.tokenize(&[""])?.tokens;
     let numbers: Vec<u64> = (0..prompts.len() as u64).collect();
     let drawn = painter.draw(&encoded.tokens, &null, &numbers, options)?;
 
@@ -83,32 +79,57 @@ pub fn draw<B: Network>(
     Ok(())
 }
 
-/// The averaged model and autoencoder of a run: the final ones, or those of its newest checkpoint.
-fn load<B: Network>(
-    folder: &Folder,
-    config: &RunConfig,
-    tokenizer: &WordTokenizer,
-    make: impl Fn(BackboneSizes, &Device) -> Result<B>,
-    device: &Device,
-) -> Result<(TextToImage<B>, AutoencoderTiny)> {
-    let path = folder.0.join("autoencoder.safetensors");
-    if !path.exists() {
-        bail!(
-            "{}: the run has not finished its autoencoder; --resume {} goes on",
-            path.display(),
-            folder.0.display()
-        );
+/// A run's averaged model with all it needs to draw, from its folder: the final one, or that of its newest checkpoint.
+pub struct Opened<B: Network> {
+    /// Text encoder and backbone.
+    pub model: TextToImage<B>,
+    /// From latents to pictures.
+    pub autoencoder: AutoencoderTiny,
+    /// Between the autoencoder's latents and those the model works on.
+    pub scale: LatentScale,
+    /// Of prompts.
+    pub tokenizer: WordTokenizer,
+}
+
+impl<B: Network> Opened<B> {
+    /// Opens the run in a folder.
+    ///
+    /// # Errors
+    /// For a run that has no model yet or another architecture, and files that cannot be read.
+    pub fn new(
+        folder: &Folder,
+        config: &RunConfig,
+        make: impl Fn(BackboneSizes, &Device) -> Result<B>,
+        device: &Device,
+    ) -> Result<Self> {
+        let tokenizer = WordTokenizer::load(&folder.0.join("tokenizer.json"))?;
+        let path = folder.0.join("autoencoder.safetensors");
+        if !path.exists() {
+            bail!(
+                "{}: the run has not finished its autoencoder; --resume {} goes on",
+                path.display(),
+                folder.0.display()
+            );
+        }
+        let autoencoder = weights::load(new_autoencoder(config, device), &path, &[])?;
+        let model = weights::load(new_model(config, &tokenizer, make, device)?, &newest(folder)?, &[])?;
+        let path = folder.0.join("latent_scale.json");
+        let text = std::fs::read(&path).with_context(|| path.display().to_string())?;
+        let scale = serde_json::from_slice(&text).with_context(|| path.display().to_string())?;
+        Ok(Self { model, autoencoder, scale, tokenizer })
     }
-    let autoencoder = weights::load(new_autoencoder(config, device), &path, &[])?;
-    let model = new_model(config, tokenizer, make, device)?;
+}
+
+/// The file of the newest averaged model.
+fn newest(folder: &Folder) -> Result<PathBuf> {
     let path = folder.0.join("model.safetensors");
     if path.exists() {
-        return Ok((weights::load(model, &path, &[])?, autoencoder));
+        return Ok(path);
     }
     let newest = Checkpoints::new(folder.denoiser().join("checkpoints"), 1).newest()?;
     let newest = newest.with_context(|| {
         format!("{}: no checkpoint of the denoiser yet; --resume {0} goes on", folder.0.display())
     })?;
     eprintln!("the run is not finished: drawing with its checkpoint after {} images", newest.images);
-    Ok((weights::load(model, &newest.path.join("average.safetensors"), &[])?, autoencoder))
+    Ok(newest.path.join("average.safetensors"))
 }

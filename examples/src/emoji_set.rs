@@ -297,7 +297,7 @@ struct Entry {
 
 impl Entry {
     fn load(&self, side: u32) -> Result<Emoji> {
-        let picture = picture(self.asset, side)
+        let picture = on_white(self.asset, side)
             .with_context(|| format!("picture of the emoji {:?} ({})", self.emoji.name(), self.emoji))?;
         Ok(Emoji {
             id: self.id,
@@ -356,9 +356,12 @@ fn missing<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> String {
     format!("no emoji with a picture is named {name:?}{hint}")
 }
 
-/// Decodes, lays on white, resizes; see the notes at the top of this file.
-fn picture(png: &[u8], side: u32) -> Result<RgbImage> {
-    let drawn = image::load_from_memory_with_format(png, image::ImageFormat::Png)?.into_rgba8();
+/// Decodes a file of any format, lays it on white, resizes it to a square; see the notes at the top of this file.
+///
+/// # Errors
+/// If it is no picture.
+pub fn on_white(file: &[u8], side: u32) -> Result<RgbImage> {
+    let drawn = image::load_from_memory(file)?.into_rgba8();
     let on_white = RgbImage::from_fn(drawn.width(), drawn.height(), |x, y| {
         let [r, g, b, alpha] = drawn.get_pixel(x, y).0;
         Rgb([r, g, b].map(|value| over_white(value, alpha)))

@@ -7,6 +7,7 @@ pub mod bumps;
 pub mod config;
 pub mod denoiser;
 pub mod device;
+pub mod discriminant;
 pub mod draw;
 pub mod emoji_report;
 pub mod emoji_set;

@@ -1,0 +1,194 @@
+//! Training a network to paint around what it is given.
+
+use crate::scenes::Scene;
+use anyhow::Result;
+use burn::module::Module;
+use burn::prelude::*;
+use canvas_core::{
+    Autoencoder, Channels, Concatenated, Condition, LatentScale, Noise, Process, Seeded, Text, generator, picture,
+    seed_for,
+};
+use canvas_examples::denoiser::fixed_levels;
+use canvas_examples::progress::Stage;
+use canvas_examples::train_loop::Task;
+use canvas_train::masks::{self, Mask};
+use canvas_train::{Draws, Log, Noised, Objective, Order};
+use canvas_unet::Unet;
+use canvas_vae::AutoencoderTiny;
+use rand::RngExt as _;
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// How often the thing is what is given; else strokes, boxes or borders are painted.
+const THINGS: f64 = 0.7;
+
+/// Between pictures and what a network of latents reads.
+pub struct Latents<'a> {
+    /// Frozen.
+    pub autoencoder: &'a AutoencoderTiny,
+    /// Of its latents.
+    pub scale: &'a LatentScale,
+}
+
+/// Scenes as tensors.
+pub struct Scenes {
+    /// `[N, 3, S, S]`
+    pub pictures: Tensor<4>,
+    /// 1 where the place is, 0 where the thing is: `[N, 1, S, S]`.
+    pub masks: Tensor<4>,
+    /// What they are said to be.
+    pub text: Text,
+}
+
+impl Latents<'_> {
+    /// Latents of pictures: `[B, 3, S, S]` to `[B, C, s, s]`.
+    pub fn of(&self, pictures: Tensor<4>) -> Tensor<4> {
+        self.scale.normalise(self.autoencoder.encode(pictures).mode())
+    }
+
+    /// What a network reads beside the noised latents, in the order of Stable Diffusion's: the share of each latent pixel that is to be
+    /// painted, and the latents of the picture without that.
+    pub fn given(&self, pictures: Tensor<4>, masks: Tensor<4>) -> Channels<4> {
+        let latents = self.of(pictures * (1.0 - masks.clone()));
+        let ([batch, _, high, wide], [_, _, rows, columns]) = (masks.dims(), latents.dims());
+        let patches: Tensor<5> = masks.reshape([batch, rows, high / rows, columns, wide / columns]);
+        let shares: Tensor<4> = patches.mean_dim(4).mean_dim(2).reshape([batch, 1, rows, columns]);
+        Channels { values: Tensor::cat(vec![shares, latents], 1) }
+    }
+}
+
+impl Scenes {
+    /// On a device, with the text of their captions.
+    pub fn new(scenes: &[Scene], text: Text, device: &Device) -> Self {
+        let pictures = picture::to_tensor(scenes.iter().map(|scene| &scene.picture), device);
+        let [count, _, high, wide] = pictures.dims();
+        let bytes = scenes.iter().flat_map(|scene| scene.mask.as_raw());
+        let shares: Vec<f32> = bytes.map(|&byte| f32::from(byte) / 255.0).collect();
+        let masks = Tensor::from_data(TensorData::new(shares, [count, 1, high, wide]), device);
+        Self { pictures, masks, text }
+    }
+
+    /// Some of them.
+    pub fn rows(&self, rows: &[usize]) -> Self {
+        let index: Vec<i64> = rows.iter().map(|&row| row as i64).collect();
+        let index = Tensor::<1, Int>::from_data(TensorData::new(index, [rows.len()]), &self.pictures.device());
+        let [pictures, masks] = [&self.pictures, &self.masks].map(|all| all.clone().select(0, index.clone()));
+        Self { pictures, masks, text: self.text.select(rows) }
+    }
+}
+
+/// Painting what is not given.
+pub struct Painting<'a> {
+    /// To latents.
+    pub latents: Latents<'a>,
+    /// Trained on.
+    pub trained: Scenes,
+    /// Of things that are not trained on.
+    pub tested: Scenes,
+    /// Of no caption.
+    pub null: Text,
+    /// Captions of those that are trained on.
+    pub captions: Vec<&'a str>,
+    /// What is trained in.
+    pub process: &'a Process,
+    /// What an error is.
+    pub objective: Objective,
+    /// Which scene comes when.
+    pub order: Order,
+    /// Of the log.
+    pub folder: PathBuf,
+    /// Share of captions that are left out.
+    pub dropout: f64,
+    /// Of everything.
+    pub seed: u64,
+}
+
+/// A row of `evaluation.jsonl`: the mean loss at fixed levels with fixed noise, where the thing is given.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Evaluation {
+    /// Images trained on.
+    pub images: u64,
+    /// Of scenes that are trained on.
+    pub trained: f64,
+    /// Of others.
+    pub tested: f64,
+}
+
+impl Painting<'_> {
+    /// What is to be painted of images of the run: around the thing, or whatever a mask says.
+    fn masks(&self, numbers: &[u64], things: Tensor<4>) -> Tensor<4> {
+        let mix = [
+            (0.4, Mask::strokes()),
+            (0.3, Mask::Boxes { most: 3, least_side: 0.2, most_side: 0.6 }),
+            (0.3, Mask::borders()),
+        ];
+        let [batch, _, high, wide] = things.dims();
+        let drawn = masks::batch(&mix, [high, wide], seed_for(self.seed, "masks"), numbers, &things.device());
+        let kind = seed_for(self.seed, "kinds of masks");
+        let chosen: Vec<bool> =
+            numbers.iter().map(|&n| generator(kind, n, 0).random::<f64>() < THINGS).collect();
+        let chosen = Tensor::<1, Bool>::from_data(TensorData::new(chosen, [batch]), &things.device());
+        let chosen = chosen.reshape([batch, 1, 1, 1]).expand([batch, 1, high, wide]);
+        drawn.mask_where(chosen, things)
+    }
+
+    fn fixed_loss(&self, network: &Unet, scenes: &Scenes, some: usize) -> Result<f64> {
+        let rows: Vec<usize> = (0..scenes.text.batch().min(some)).collect();
+        let numbers: Vec<u64> = rows.iter().map(|&row| row as u64).collect();
+        let Scenes { pictures, masks, text } = scenes.rows(&rows);
+        let x0 = self.latents.of(pictures.clone());
+        let cond = (text, self.latents.given(pictures, masks));
+        let levels = fixed_levels(self.process)?;
+        let network = Concatenated { backbone: network };
+        let loss = |&level| {
+            let eps = Seeded::new(seed_for(self.seed, "evaluation"), numbers.clone()).normal_like(&x0);
+            let noised = Noised::new(x0.clone(), eps, vec![level; rows.len()]);
+            let losses = self.objective.losses(self.process.denoiser(&network), &noised, &cond);
+            losses.mean().into_scalar::<f64>()
+        };
+        Ok(levels.iter().map(loss).sum::<f64>() / levels.len() as f64)
+    }
+}
+
+impl Task<Unet> for Painting<'_> {
+    fn losses(&self, model: &Unet, start: u64, batch: usize) -> Tensor<1> {
+        let numbers: Vec<u64> = (start..start + batch as u64).collect();
+        let [levels, captions] = ["levels", "captions"].map(|purpose| seed_for(self.seed, purpose));
+        let level = |&n: &u64| self.objective.level(&*self.process.schedule, Draws::Stratified.at(levels, n));
+        let at = numbers.iter().map(level).collect();
+        let dropped: Vec<bool> =
+            numbers.iter().map(|&n| generator(captions, n, 0).random::<f64>() < self.dropout).collect();
+
+        let Scenes { pictures, masks, text } = self.trained.rows(&self.order.batch(start, batch));
+        let masks = self.masks(&numbers, masks);
+        let x0 = self.latents.of(pictures.clone()); // [B, C, s, s]
+        let given = self.latents.given(pictures, masks);
+        let eps = Seeded::new(seed_for(self.seed, "noise"), numbers).normal_like(&x0);
+        let text = text.drop_rows(&dropped, &self.null);
+
+        let device = model.devices().remove(0);
+        let on = |x: Tensor<4>| x.to_device(&device);
+        let text = Text {
+            tokens: text.tokens.to_device(&device),
+            mask: text.mask.to_device(&device),
+            pooled: text.pooled.to_device(&device),
+        };
+        let cond = (text, Channels { values: on(given.values) });
+        let network = Concatenated { backbone: model };
+        self.objective.losses(self.process.denoiser(&network), &Noised::new(on(x0), on(eps), at), &cond)
+    }
+
+    fn evaluate(&mut self, average: &Unet, images: u64, stage: &Stage) -> Result<()> {
+        let [trained, tested] = [&self.trained, &self.tested].map(|set| self.fixed_loss(average, set, 48));
+        let row = Evaluation { images, trained: trained?, tested: tested? };
+        let path = self.folder.join("evaluation.jsonl");
+        Log::resume(&path, |old: &Evaluation| old.images < images)?.push(&row)?;
+        let Evaluation { trained, tested, .. } = row;
+        stage.note(&format!("painting: loss {trained:.3} around things it has seen, {tested:.3} around others"));
+        Ok(())
+    }
+
+    fn name(&self, number: u64) -> String {
+        format!("{:?}", self.captions[self.order.batch(number, 1)[0]])
+    }
+}

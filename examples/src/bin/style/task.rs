@@ -1,0 +1,153 @@
+//! Training adapters of a network that stays as it is.
+
+use crate::pictures::Both;
+use anyhow::Result;
+use burn::module::Module;
+use burn::prelude::*;
+use canvas_core::{Condition, Noise, Process, Seeded, Text, TextEncoder, generator, seed_for};
+use canvas_examples::autoencoder::latents;
+use canvas_examples::backbones::AnyBackbone;
+use canvas_examples::denoiser::fixed_levels;
+use canvas_examples::draw::Opened;
+use canvas_examples::progress::Stage;
+use canvas_examples::train_loop::Task;
+use canvas_train::adapters::Adapters;
+use canvas_train::{Draws, Log, Noised, Objective, Order};
+use rand::RngExt as _;
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// Pictures of captions, as a network sees them.
+struct Data {
+    latents: Tensor<4>,
+    text: Text,
+}
+
+/// The new pictures, drawn by the old network with adapters.
+pub struct Style<'a> {
+    base: AnyBackbone,
+    average_base: AnyBackbone,
+    trained: Data,
+    tested: Data,
+    null: Text,
+    names: Vec<&'a str>,
+    process: &'a Process,
+    objective: Objective,
+    order: Order,
+    folder: PathBuf,
+    dropout: f64,
+    seed: u64,
+}
+
+/// A row of `evaluation.jsonl`: mean losses at fixed levels with fixed noise.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Evaluation {
+    /// Images trained on.
+    pub images: u64,
+    /// Over the first new pictures that were trained on.
+    pub trained: f64,
+    /// Over those that were not.
+    pub tested: f64,
+}
+
+impl Data {
+    fn new(run: &Opened<AnyBackbone>, pictures: &[Both], device: &Device) -> Result<Self> {
+        let captions: Vec<&str> = pictures.iter().map(|both| both.caption.as_str()).collect();
+        let news: Vec<_> = pictures.iter().map(|both| &both.new).collect();
+        let text = run.model.text.encode(&run.tokenizer.tokenize(&captions)?.tokens);
+        Ok(Self { latents: run.scale.normalise(latents(&run.autoencoder, &news, device)), text })
+    }
+
+    fn rows(&self, rows: &[usize]) -> (Tensor<4>, Text) {
+        let index: Vec<i64> = rows.iter().map(|&row| row as i64).collect();
+        let index = Tensor::from_data(TensorData::new(index, [rows.len()]), &self.latents.device());
+        (self.latents.clone().select(0, index), self.text.select(rows))
+    }
+}
+
+impl<'a> Style<'a> {
+    /// On the new pictures that are trained on; `device` has no gradients.
+    ///
+    /// # Errors
+    /// If a caption does not fit the tokenizer.
+    pub fn new(
+        run: &Opened<AnyBackbone>,
+        [trained, tested]: [&'a [Both]; 2],
+        (process, objective): (&'a Process, Objective),
+        (dropout, seed): (f64, u64),
+        (folder, device): (PathBuf, &Device),
+    ) -> Result<Self> {
+        let null = run.model.text.encode(&run.tokenizer.tokenize(&[""])?.tokens);
+        let base = run.model.backbone.clone().to_device(&device.clone().autodiff()).no_grad();
+        Ok(Self {
+            base,
+            average_base: run.model.backbone.clone(),
+            trained: Data::new(run, trained, device)?,
+            tested: Data::new(run, tested, device)?,
+            null,
+            names: trained.iter().map(|both| both.caption.as_str()).collect(),
+            process,
+            objective,
+            order: Order::new(seed_for(seed, "style"), trained.len()),
+            folder,
+            dropout,
+            seed,
+        })
+    }
+
+    /// The mean over fixed levels, with fixed noise.
+    fn fixed_loss(&self, adapters: &Adapters, data: &Data, some: usize) -> Result<f64> {
+        let network = adapters.apply(&self.average_base);
+        let rows: Vec<usize> = (0..data.text.batch().min(some)).collect();
+        let (x0, text) = data.rows(&rows);
+        let numbers: Vec<u64> = rows.iter().map(|&row| row as u64).collect();
+        let levels = fixed_levels(self.process)?;
+        let loss = |level| {
+            let eps = Seeded::new(seed_for(self.seed, "evaluation"), numbers.clone()).normal_like(&x0);
+            let noised = Noised::new(x0.clone(), eps, vec![level; rows.len()]);
+            let losses = self.objective.losses(self.process.denoiser(&network), &noised, &text);
+            losses.mean().into_scalar::<f64>()
+        };
+        let count = levels.len() as f64;
+        Ok(levels.into_iter().map(loss).sum::<f64>() / count)
+    }
+}
+
+fn on(text: &Text, device: &Device) -> Text {
+    let Text { tokens, mask, pooled } = text.clone();
+    Text { tokens: tokens.to_device(device), mask: mask.to_device(device), pooled: pooled.to_device(device) }
+}
+
+impl Task<Adapters> for Style<'_> {
+    fn losses(&self, model: &Adapters, start: u64, batch: usize) -> Tensor<1> {
+        let numbers: Vec<u64> = (start..start + batch as u64).collect();
+        let [levels, captions] = ["levels", "captions"].map(|purpose| seed_for(self.seed, purpose));
+        let level = |&n: &u64| self.objective.level(&*self.process.schedule, Draws::Stratified.at(levels, n));
+        let at = numbers.iter().map(level).collect();
+        let dropped: Vec<bool> =
+            numbers.iter().map(|&n| generator(captions, n, 0).random::<f64>() < self.dropout).collect();
+
+        let (x0, text) = self.trained.rows(&self.order.batch(start, batch)); // [B, C, h, w]
+        let eps = Seeded::new(seed_for(self.seed, "noise"), numbers).normal_like(&x0);
+        let device = self.base.devices().remove(0);
+        let noised = Noised::new(x0.to_device(&device), eps.to_device(&device), at);
+        let text = on(&text.drop_rows(&dropped, &self.null), &device);
+        let network = model.apply(&self.base);
+        self.objective.losses(self.process.denoiser(&network), &noised, &text)
+    }
+
+    fn evaluate(&mut self, average: &Adapters, images: u64, stage: &Stage) -> Result<()> {
+        let [trained, tested] = [&self.trained, &self.tested].map(|data| self.fixed_loss(average, data, 48));
+        let row = Evaluation { images, trained: trained?, tested: tested? };
+        let path = self.folder.join("evaluation.jsonl");
+        Log::resume(&path, |old: &Evaluation| old.images < images)?.push(&row)?;
+        let Evaluation { trained, tested, .. } = row;
+        stage
+            .note(&format!("style: loss {trained:.3} on pictures it learns from, {tested:.3} on the others"));
+        Ok(())
+    }
+
+    fn name(&self, number: u64) -> String {
+        format!("{:?}", self.names[self.order.batch(number, 1)[0]])
+    }
+}

@@ -35,7 +35,9 @@ impl Discriminant {
             apart.dot(&self.within.solve(&apart))
         };
         let distances: Vec<f64> = self.means.iter().map(distance).collect();
-        (0..distances.len()).min_by(|&a, &b| distances[a].total_cmp(&distances[b])).expect("at least one kind")
+        (0..distances.len())
+            .min_by(|&a, &b| distances[a].total_cmp(&distances[b]))
+            .expect("at least one kind")
     }
 }
 
@@ -47,7 +49,8 @@ mod tests {
     #[test]
     fn spread_is_taken_into_account() {
         let row = |x: f64, y: f64| DVector::from_vec(vec![x, y]);
-        let kind = |at: f64| (-5..=5).map(|n| row(f64::from(n) * 10.0, at + f64::from(n % 2) * 0.1)).collect();
+        let kind =
+            |at: f64| (-5..=5).map(|n| row(f64::from(n) * 10.0, at + f64::from(n % 2) * 0.1)).collect();
         let found = Discriminant::new(&[kind(0.0), kind(1.0), kind(2.0)]);
         assert_eq!([0.1, 0.9, 2.3].map(|y| found.kind(&row(70.0, y))), [0, 1, 2]);
     }

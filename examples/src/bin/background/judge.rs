@@ -31,7 +31,8 @@ impl Judge {
 fn statistics(picture: &RgbImage, mask: &GrayImage) -> DVector<f64> {
     let value = |x: u32, y: u32| picture.get_pixel(x, y).0.map(|byte| f64::from(byte) / 255.0);
     let seen = |x: u32, y: u32| mask.get_pixel(x, y).0[0] > 127;
-    let (mut sums, mut squares, mut colours, mut steps, mut count) = ([0.0; 3], [0.0; 3], [0.0; 8], [0.0; 2], 0.0);
+    let (mut sums, mut squares, mut colours, mut steps, mut count) =
+        ([0.0; 3], [0.0; 3], [0.0; 8], [0.0; 2], 0.0);
     for (x, y) in (1..picture.width()).flat_map(|x| (1..picture.height()).map(move |y| (x, y))) {
         if !(seen(x, y) && seen(x - 1, y) && seen(x, y - 1)) {
             continue;

@@ -9,13 +9,12 @@ mod page;
 mod scenes;
 mod task;
 
-use anyhow::{Context, Result, bail};
-use burn::module::Module;
+use anyhow::{Result, bail};
 use burn::prelude::*;
 use canvas_core::memo::{Remembering, Tagged};
 use canvas_core::{
-    Autoencoder, Channels, Concatenated, Condition, Denoiser, Noise, Process, Run, Seeded, Text, TextEncoder, params,
-    picture, seed_for, weights,
+    Autoencoder, Channels, Concatenated, Condition, Denoiser, Noise, Process, Run, Seeded, Text, TextEncoder,
+    params, picture, seed_for, weights,
 };
 use canvas_examples::config::{RunConfig, StageConfig};
 use canvas_examples::denoiser::draw_options;
@@ -81,7 +80,8 @@ fn main() -> Result<()> {
     let args = Args::parse();
     let device = device::open(&args.device)?;
     let stock = Stock::read(&args.things, &args.places, &args.skip)?;
-    let mut config = if args.smoke { RunConfig::smoke("background") } else { RunConfig::standard("background") };
+    let mut config =
+        if args.smoke { RunConfig::smoke("background") } else { RunConfig::standard("background") };
     config.set_backbone("unet");
     config.set = format!("{} scenes", args.scenes);
     eprintln!(
@@ -119,7 +119,13 @@ impl Program<'_> {
         let seen: Vec<Scene> = (0..args.scenes).map(|n| stock.scene((0, n), config.side, None)).collect();
         let tested = self.tested_scenes();
         let set = as_set(config.side, &seen, &tested);
-        let base = run::train(folder, config, &set, |sizes, device| Ok(backbones::unet(sizes).init(device)), device)?;
+        let base = run::train(
+            folder,
+            config,
+            &set,
+            |sizes, device| Ok(backbones::unet(sizes).init(device)),
+            device,
+        )?;
 
         let tokenizer = denoiser::tokenizer(&set)?;
         let (process, levels) = process(&config.prediction)?;
@@ -164,7 +170,8 @@ impl Program<'_> {
         let Self { args, config, device, .. } = self;
         let autodiff = (*device).clone().autodiff();
         let latent = run::latent_shape(config, device);
-        let sizes = canvas_examples::model::BackboneSizes { latent, text: config.text_width, smoke: config.smoke };
+        let sizes =
+            canvas_examples::model::BackboneSizes { latent, text: config.text_width, smoke: config.smoke };
         let mut wide = backbones::unet(sizes).with_out_channels(Some(latent[0]));
         wide.in_channels = 2 * latent[0] + 1;
         let wide = params::realise(wide.init(&autodiff));

@@ -114,7 +114,8 @@ fn grid(measured: &Measured) -> Result<RgbImage> {
     let scenes = measured.scenes.iter().zip(&measured.drawn.around);
     let given: Vec<RgbImage> = measured.scenes.iter().map(|scene| laid(scene, None)).collect();
     let pasted: Vec<RgbImage> = scenes.map(|(scene, made)| laid(scene, Some(made))).collect();
-    let shown = (0..measured.scenes.len()).filter(|row| measured.scenes[*row].thing < 4 * SHOWN && measured.scenes[*row].thing % 4 == 0);
+    let shown = (0..measured.scenes.len())
+        .filter(|row| measured.scenes[*row].thing < 4 * SHOWN && measured.scenes[*row].thing % 4 == 0);
     let cells: Vec<Cell> = shown
         .flat_map(|row| {
             let scene = &measured.scenes[row];
@@ -132,7 +133,8 @@ fn grid(measured: &Measured) -> Result<RgbImage> {
 fn laid(scene: &Scene, below: Option<&RgbImage>) -> RgbImage {
     RgbImage::from_fn(scene.picture.width(), scene.picture.height(), |x, y| {
         let share = f64::from(scene.mask.get_pixel(x, y).0[0]) / 255.0;
-        let (real, below) = (scene.picture.get_pixel(x, y), below.map_or(Rgb([128; 3]), |made| *made.get_pixel(x, y)));
+        let (real, below) =
+            (scene.picture.get_pixel(x, y), below.map_or(Rgb([128; 3]), |made| *made.get_pixel(x, y)));
         let mixed = |c: usize| f64::from(real.0[c]) * (1.0 - share) + f64::from(below.0[c]) * share;
         Rgb([0, 1, 2].map(|c| mixed(c).round() as u8))
     })

@@ -77,7 +77,12 @@ impl Stock {
             found.extend(cut_out(&picture).map(|picture| Thing { name, picture }));
         }
         if found.len() < 2 * TESTED {
-            bail!("{}: {} cut-outs with a name and a mask, at least {} are needed", things.display(), found.len(), 2 * TESTED);
+            bail!(
+                "{}: {} cut-outs with a name and a mask, at least {} are needed",
+                things.display(),
+                found.len(),
+                2 * TESTED
+            );
         }
         let places = read_places(places)?;
         let (mut trained, mut tested) = (Vec::new(), Vec::new());
@@ -90,7 +95,8 @@ impl Stock {
     /// Scene `number` of a seed: a thing and a place by chance, or those that are asked for.
     pub fn scene(&self, key: (u64, u64), side: u32, chosen: Option<(&Thing, usize, usize)>) -> Scene {
         let mut random = generator(seed_for(key.0, "scenes"), key.1, 0);
-        let by_chance = (random.random_range(0..self.things.len()), random.random_range(0..self.places.len()));
+        let by_chance =
+            (random.random_range(0..self.things.len()), random.random_range(0..self.places.len()));
         let (thing, number, place) = chosen.unwrap_or((&self.things[by_chance.0], by_chance.0, by_chance.1));
         let photograph = &self.places[place];
 
@@ -110,7 +116,9 @@ impl Stock {
         for (x, y, pixel) in small.enumerate_pixels() {
             let [r, g, b, alpha] = pixel.0;
             let (below, share) = (picture.get_pixel_mut(left + x, top + y), f64::from(alpha) / 255.0);
-            let mixed = |above: u8, below: u8| (f64::from(above) * share + f64::from(below) * (1.0 - share)).round() as u8;
+            let mixed = |above: u8, below: u8| {
+                (f64::from(above) * share + f64::from(below) * (1.0 - share)).round() as u8
+            };
             *below = Rgb([mixed(r, below.0[0]), mixed(g, below.0[1]), mixed(b, below.0[2])]);
             mask.put_pixel(left + x, top + y, Luma([255 - alpha]));
         }
@@ -156,4 +164,74 @@ fn spoken(key: &str) -> String {
         false => vec![letter],
     };
     normalise_caption(&name.chars().enumerate().flat_map(spaced).collect::<String>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use image::Rgba;
+
+    /// Sixteen discs in a folder, and two plain photographs in another.
+    fn folders() -> [tempfile::TempDir; 2] {
+        let [things, places] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+        for n in 0..16u8 {
+            let disc = RgbaImage::from_fn(64, 50, |x, y| {
+                let far = (f64::from(x) - 32.0).hypot(f64::from(y) - 25.0);
+                Rgba([200, 10 * n, 30, if far < 24.0 { 255 } else { 0 }])
+            });
+            disc.save(things.path().join(format!("disc{n:02}.png"))).unwrap();
+            std::fs::write(
+                things.path().join(format!("disc{n:02}.txt")),
+                format!("Disc {n}.\nde.utf8=Scheibe\n"),
+            )
+            .unwrap();
+        }
+        RgbImage::new(64, 64).save(things.path().join("photograph.png")).unwrap();
+        std::fs::write(things.path().join("photograph.txt"), "No cut-out.").unwrap();
+        for (name, colour) in [("GreenMeadow.png", [20, 180, 40]), ("Sea.png", [20, 40, 180])] {
+            RgbImage::from_pixel(300, 200, Rgb(colour)).save(places.path().join(name)).unwrap();
+        }
+        [things, places]
+    }
+
+    #[test]
+    fn scenes_are_functions_of_their_number() {
+        let [things, places] = folders();
+        let stock = Stock::read(things.path(), places.path(), &["disc07".into()]).unwrap();
+        assert_eq!((stock.things.len(), stock.tested.len(), stock.places.len()), (13, 2, 2));
+        let names: Vec<&str> = stock.places.iter().map(|place| place.name.as_str()).collect();
+        assert_eq!(names, ["green meadow", "sea"]);
+        for number in 0..40 {
+            let scene = stock.scene((0, number), 32, None);
+            assert_eq!(scene.picture, stock.scene((0, number), 32, None).picture);
+            let words = format!("{} on {}", stock.things[scene.thing].name, names[scene.place]);
+            assert_eq!(scene.caption, words);
+            // Where only the place is, it is the place; where only the thing is, the thing.
+            let place = [[20, 180, 40], [20, 40, 180]][scene.place];
+            let thing = stock.things[scene.thing].picture.get_pixel(32, 25).0;
+            for (x, y, pixel) in scene.picture.enumerate_pixels() {
+                match scene.mask.get_pixel(x, y).0[0] {
+                    255 => assert_eq!(pixel.0, place),
+                    0 => assert_eq!(pixel.0, thing[..3]),
+                    _ => {}
+                }
+            }
+            let bytes = scene.mask.as_raw();
+            assert!(bytes.contains(&0) && bytes.contains(&255), "number {number}");
+        }
+        let chosen = stock.scene((1, 0), 32, Some((&stock.tested[1], 1, 0)));
+        assert_eq!((chosen.thing, chosen.place, chosen.caption.as_str()), (1, 0, "disc 9 on green meadow"));
+    }
+
+    #[test]
+    fn folders_with_too_little_are_errors() {
+        let [things, places] = folders();
+        let error = |things: &Path, skip: &str| {
+            format!("{:#}", Stock::read(things, places.path(), &[skip.into()]).err().unwrap())
+        };
+        assert!(error(things.path(), "disc").contains("0 cut-outs"));
+        assert!(error(Path::new("no/such/folder"), "x").contains("no/such/folder"));
+        std::fs::write(places.path().join("Broken.jpg"), "not a picture").unwrap();
+        assert!(error(things.path(), "x").contains("Broken.jpg"));
+    }
 }

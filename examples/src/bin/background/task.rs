@@ -5,8 +5,8 @@ use anyhow::Result;
 use burn::module::Module;
 use burn::prelude::*;
 use canvas_core::{
-    Autoencoder, Channels, Concatenated, Condition, LatentScale, Noise, Process, Seeded, Text, generator, picture,
-    seed_for,
+    Autoencoder, Channels, Concatenated, Condition, LatentScale, Noise, Process, Seeded, Text, generator,
+    picture, seed_for,
 };
 use canvas_examples::denoiser::fixed_levels;
 use canvas_examples::progress::Stage;
@@ -71,7 +71,8 @@ impl Scenes {
     /// Some of them.
     pub fn rows(&self, rows: &[usize]) -> Self {
         let index: Vec<i64> = rows.iter().map(|&row| row as i64).collect();
-        let index = Tensor::<1, Int>::from_data(TensorData::new(index, [rows.len()]), &self.pictures.device());
+        let index =
+            Tensor::<1, Int>::from_data(TensorData::new(index, [rows.len()]), &self.pictures.device());
         let [pictures, masks] = [&self.pictures, &self.masks].map(|all| all.clone().select(0, index.clone()));
         Self { pictures, masks, text: self.text.select(rows) }
     }
@@ -184,7 +185,9 @@ impl Task<Unet> for Painting<'_> {
         let path = self.folder.join("evaluation.jsonl");
         Log::resume(&path, |old: &Evaluation| old.images < images)?.push(&row)?;
         let Evaluation { trained, tested, .. } = row;
-        stage.note(&format!("painting: loss {trained:.3} around things it has seen, {tested:.3} around others"));
+        stage.note(&format!(
+            "painting: loss {trained:.3} around things it has seen, {tested:.3} around others"
+        ));
         Ok(())
     }
 

@@ -141,7 +141,7 @@ pub fn new_autoencoder(config: &RunConfig, device: &Device) -> AutoencoderTiny {
 ///
 /// # Errors
 /// If a file cannot be written.
-fn watching(folder: &Folder, config: &RunConfig, device: &Device) -> Result<Watching> {
+pub fn watching(folder: &Folder, config: &RunConfig, device: &Device) -> Result<Watching> {
     Log::resume(&folder.0.join("processes.jsonl"), |_: &Process| true)?.push(&Process::here(device))?;
     let cpu = device::is_cpu(device);
     // Anything but a CPU does its products of matrices in numbers that are not known here.

@@ -19,13 +19,14 @@ use canvas_core::{
 use canvas_examples::config::{RunConfig, StageConfig};
 use canvas_examples::denoiser::draw_options;
 use canvas_examples::emoji_set::{Emoji, EmojiSet};
-use canvas_examples::model::process;
+use canvas_examples::interrupt::Interrupt;
+use canvas_examples::model::{BackboneSizes, process};
 use canvas_examples::run::{self, Folder, Trained};
 use canvas_examples::train_loop::TrainLoop;
 use canvas_examples::{backbones, denoiser, device};
 use canvas_sched::Cfg;
 use canvas_text::WordTokenizer;
-use canvas_train::{Objective, Order};
+use canvas_train::{ConditionDropout, Objective, Order};
 use canvas_unet::Unet;
 use clap::Parser;
 use image::RgbImage;
@@ -101,7 +102,9 @@ fn main() -> Result<()> {
         bail!("{}: a run of {}{}", args.out.display(), known.set, if known.smoke { ", --smoke" } else { "" });
     }
     let _lock = folder.lock()?;
-    let program = Program { args: &args, config: &config, stock: &stock, folder: &folder, device: &device };
+    let interrupt = Interrupt::listen()?;
+    let program =
+        Program { args: &args, config: &config, stock: &stock, folder: &folder, device: &device, interrupt };
     program.run()
 }
 
@@ -111,11 +114,12 @@ struct Program<'a> {
     stock: &'a Stock,
     folder: &'a Folder,
     device: &'a Device,
+    interrupt: Interrupt,
 }
 
 impl Program<'_> {
     fn run(&self) -> Result<()> {
-        let Self { args, config, stock, folder, device } = self;
+        let Self { args, config, stock, folder, device, interrupt } = self;
         let seen: Vec<Scene> = (0..args.scenes).map(|n| stock.scene((0, n), config.side, None)).collect();
         let tested = self.tested_scenes();
         let set = as_set(config.side, &seen, &tested);
@@ -124,7 +128,7 @@ impl Program<'_> {
             config,
             &set,
             |sizes, device| Ok(backbones::unet(sizes).init(device)),
-            device,
+            (device, interrupt),
         )?;
 
         let tokenizer = denoiser::tokenizer(&set)?;
@@ -140,8 +144,9 @@ impl Program<'_> {
             objective: Objective { levels, ..Objective::default() },
             order: Order::new(seed_for(config.seed, "painting"), seen.len()),
             folder: folder.0.join("painting"),
-            dropout: config.caption_dropout,
+            dropout: ConditionDropout::new().with("captions", config.caption_dropout),
             seed: config.seed,
+            device: (*device).clone().autodiff(),
         };
         let painter = self.learn(&base, &mut task)?;
         weights::save(&painter, &folder.0.join("painter.safetensors"), &BTreeMap::new())?;
@@ -170,10 +175,8 @@ impl Program<'_> {
         let Self { args, config, device, .. } = self;
         let autodiff = (*device).clone().autodiff();
         let latent = run::latent_shape(config, device);
-        let sizes =
-            canvas_examples::model::BackboneSizes { latent, text: config.text_width, smoke: config.smoke };
-        let mut wide = backbones::unet(sizes).with_out_channels(Some(latent[0]));
-        wide.in_channels = 2 * latent[0] + 1;
+        let sizes = BackboneSizes { latent, text: config.text_width, smoke: config.smoke };
+        let wide = backbones::unet(sizes).with_in_channels(2 * latent[0] + 1);
         let wide = params::realise(wide.init(&autodiff));
         let network = params::widened(wide, &base.model.backbone)?;
         let stage = StageConfig {
@@ -183,7 +186,9 @@ impl Program<'_> {
             evaluations: 8,
             ..config.second.clone()
         };
-        let training = TrainLoop { name: "painting", folder: task.folder.clone(), config: &stage };
+        let watch = &run::watching(self.folder, config, device)?;
+        let (folder, interrupt) = (task.folder.clone(), &self.interrupt);
+        let training = TrainLoop { name: "painting", folder, config: &stage, watch, interrupt };
         Ok(training.run(network, task)?.0.average)
     }
 

@@ -5,18 +5,20 @@ use anyhow::Result;
 use burn::module::Module;
 use burn::prelude::*;
 use canvas_core::{
-    Autoencoder, Channels, Concatenated, Condition, LatentScale, Noise, Process, Seeded, Text, generator,
-    picture, seed_for,
+    Autoencoder, Channels, Concatenated, Condition, LatentScale, Level, Noise, Process, Seeded, Text,
+    generator, picture, seed_for,
 };
 use canvas_examples::denoiser::fixed_levels;
-use canvas_examples::progress::Stage;
+use canvas_examples::seeing::Seeing;
 use canvas_examples::train_loop::Task;
 use canvas_train::masks::{self, Mask};
-use canvas_train::{Draws, Log, Noised, Objective, Order};
+use canvas_train::seeing::HeldOut;
+use canvas_train::{ConditionDropout, Draws, Log, Noised, Objective, Order};
 use canvas_unet::Unet;
 use canvas_vae::AutoencoderTiny;
 use rand::RngExt as _;
 use serde::{Deserialize, Serialize};
+use std::ops::Range;
 use std::path::PathBuf;
 
 /// How often the thing is what is given; else strokes, boxes or borders are painted.
@@ -98,10 +100,12 @@ pub struct Painting<'a> {
     pub order: Order,
     /// Of the log.
     pub folder: PathBuf,
-    /// Share of captions that are left out.
-    pub dropout: f64,
+    /// How often the caption is left out.
+    pub dropout: ConditionDropout,
     /// Of everything.
     pub seed: u64,
+    /// What is trained on, with gradients.
+    pub device: Device,
 }
 
 /// A row of `evaluation.jsonl`: the mean loss at fixed levels with fixed noise, where the thing is given.
@@ -133,59 +137,63 @@ impl Painting<'_> {
         drawn.mask_where(chosen, things)
     }
 
-    fn fixed_loss(&self, network: &Unet, scenes: &Scenes, some: usize) -> Result<f64> {
-        let rows: Vec<usize> = (0..scenes.text.batch().min(some)).collect();
-        let numbers: Vec<u64> = rows.iter().map(|&row| row as u64).collect();
+    fn fixed_loss(&self, network: &Unet, scenes: &Scenes) -> Result<f64> {
+        let rows: Vec<usize> = (0..scenes.text.batch().min(48)).collect();
         let Scenes { pictures, masks, text } = scenes.rows(&rows);
         let x0 = self.latents.of(pictures.clone());
         let cond = (text, self.latents.given(pictures, masks));
-        let levels = fixed_levels(self.process)?;
+        let (levels, seed) = (fixed_levels(self.process)?, seed_for(self.seed, "evaluation"));
+        let held_out = HeldOut { levels, seed, objective: self.objective, at_once: 48 };
         let network = Concatenated { backbone: network };
-        let loss = |&level| {
-            let eps = Seeded::new(seed_for(self.seed, "evaluation"), numbers.clone()).normal_like(&x0);
-            let noised = Noised::new(x0.clone(), eps, vec![level; rows.len()]);
-            let losses = self.objective.losses(self.process.denoiser(&network), &noised, &cond);
-            losses.mean().into_scalar::<f64>()
-        };
-        Ok(levels.iter().map(loss).sum::<f64>() / levels.len() as f64)
+        let losses = held_out.losses(self.process.denoiser(&network), &x0, &cond);
+        Ok(losses.iter().sum::<f64>() / losses.len() as f64)
     }
 }
 
 impl Task<Unet> for Painting<'_> {
-    fn losses(&self, model: &Unet, start: u64, batch: usize) -> Tensor<1> {
-        let numbers: Vec<u64> = (start..start + batch as u64).collect();
-        let [levels, captions] = ["levels", "captions"].map(|purpose| seed_for(self.seed, purpose));
+    /// Noised latents, and what is said and given of them.
+    type Batch = (Noised<4>, (Text, Channels<4>));
+
+    fn batch(&self, images: Range<u64>) -> Self::Batch {
+        let (start, numbers) = (images.start, images.collect::<Vec<u64>>());
+        let levels = seed_for(self.seed, "levels");
         let level = |&n: &u64| self.objective.level(&*self.process.schedule, Draws::Stratified.at(levels, n));
         let at = numbers.iter().map(level).collect();
-        let dropped: Vec<bool> =
-            numbers.iter().map(|&n| generator(captions, n, 0).random::<f64>() < self.dropout).collect();
+        let dropped = self.dropout.dropped("captions", self.seed, &numbers);
 
-        let Scenes { pictures, masks, text } = self.trained.rows(&self.order.batch(start, batch));
+        let Scenes { pictures, masks, text } = self.trained.rows(&self.order.batch(start, numbers.len()));
         let masks = self.masks(&numbers, masks);
         let x0 = self.latents.of(pictures.clone()); // [B, C, s, s]
         let given = self.latents.given(pictures, masks);
         let eps = Seeded::new(seed_for(self.seed, "noise"), numbers).normal_like(&x0);
         let text = text.drop_rows(&dropped, &self.null);
-
-        let device = model.devices().remove(0);
-        let on = |x: Tensor<4>| x.to_device(&device);
+        let on = |x: Tensor<4>| x.to_device(&self.device);
         let text = Text {
-            tokens: text.tokens.to_device(&device),
-            mask: text.mask.to_device(&device),
-            pooled: text.pooled.to_device(&device),
+            tokens: text.tokens.to_device(&self.device),
+            mask: text.mask.to_device(&self.device),
+            pooled: text.pooled.to_device(&self.device),
         };
-        let cond = (text, Channels { values: on(given.values) });
-        let network = Concatenated { backbone: model };
-        self.objective.losses(self.process.denoiser(&network), &Noised::new(on(x0), on(eps), at), &cond)
+        (Noised::new(on(x0), on(eps), at), (text, Channels { values: on(given.values) }))
     }
 
-    fn evaluate(&mut self, average: &Unet, images: u64, stage: &Stage) -> Result<()> {
-        let [trained, tested] = [&self.trained, &self.tested].map(|set| self.fixed_loss(average, set, 48));
+    fn losses(&self, model: &Unet, (noised, cond): &Self::Batch) -> Tensor<1> {
+        let network = Concatenated { backbone: model };
+        self.objective.losses(self.process.denoiser(&network), noised, cond)
+    }
+
+    fn levels<'b>(&self, (noised, _): &'b Self::Batch) -> &'b [Level] {
+        &noised.at
+    }
+
+    fn evaluate(&mut self, average: &Unet, images: u64, seeing: &mut Seeing) -> Result<()> {
+        let [trained, tested] = [&self.trained, &self.tested].map(|set| self.fixed_loss(average, set));
         let row = Evaluation { images, trained: trained?, tested: tested? };
         let path = self.folder.join("evaluation.jsonl");
         Log::resume(&path, |old: &Evaluation| old.images < images)?.push(&row)?;
         let Evaluation { trained, tested, .. } = row;
-        stage.note(&format!(
+        let values = [("held out/trained", trained), ("held out/tested", tested)];
+        seeing.scalars(images, values.map(|(name, value)| (name.to_owned(), value)))?;
+        seeing.note(&format!(
             "painting: loss {trained:.3} around things it has seen, {tested:.3} around others"
         ));
         Ok(())

@@ -17,11 +17,13 @@ use canvas_examples::config::{RunConfig, StageConfig, unknown};
 use canvas_examples::denoiser::draw_options;
 use canvas_examples::draw::Opened;
 use canvas_examples::emoji_set::EmojiSet;
+use canvas_examples::interrupt::Interrupt;
 use canvas_examples::model::{Painter, TextToImage, process};
-use canvas_examples::run::{Folder, latent_shape};
-use canvas_examples::{autoencoder, device, train_loop};
-use canvas_train::Objective;
+use canvas_examples::run::{self, Folder, latent_shape};
+use canvas_examples::train_loop::TrainLoop;
+use canvas_examples::{autoencoder, device};
 use canvas_train::adapters::{AdapterConfig, Adapters, Kind};
+use canvas_train::{ConditionDropout, Objective};
 use clap::Parser;
 use image::RgbImage;
 use page::{Drawn, Measured};
@@ -131,7 +133,8 @@ impl<'a> Given<'a> {
         let (process, levels) = process(&config.prediction)?;
         let objective = Objective { levels, ..Objective::default() };
         let split = [self.pictures.trained.as_slice(), &self.pictures.tested];
-        let keys = (config.caption_dropout, args.seed);
+        let keys = (ConditionDropout::new().with("captions", config.caption_dropout), args.seed);
+        std::fs::create_dir_all(&args.out).with_context(|| args.out.display().to_string())?;
         let place = (args.out.clone(), self.device);
         let mut task = task::Style::new(self.run, split, (&process, objective), keys, place)?;
         let stage = StageConfig {
@@ -142,7 +145,9 @@ impl<'a> Given<'a> {
             evaluations: 8,
             ..config.second.clone()
         };
-        let training = train_loop::TrainLoop { name: "style", folder: args.out.clone(), config: &stage };
+        let watch = &run::watching(&Folder(args.out.clone()), config, self.device)?;
+        let (folder, interrupt) = (args.out.clone(), &Interrupt::listen()?);
+        let training = TrainLoop { name: "style", folder, config: &stage, watch, interrupt };
         Ok(training.run(adapters, &mut task)?.0.average)
     }
 

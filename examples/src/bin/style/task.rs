@@ -4,17 +4,18 @@ use crate::pictures::Both;
 use anyhow::Result;
 use burn::module::Module;
 use burn::prelude::*;
-use canvas_core::{Condition, Noise, Process, Seeded, Text, TextEncoder, generator, seed_for};
+use canvas_core::{Condition, Level, Noise, Process, Seeded, Text, TextEncoder, seed_for};
 use canvas_examples::autoencoder::latents;
 use canvas_examples::backbones::AnyBackbone;
 use canvas_examples::denoiser::fixed_levels;
 use canvas_examples::draw::Opened;
-use canvas_examples::progress::Stage;
+use canvas_examples::seeing::Seeing;
 use canvas_examples::train_loop::Task;
 use canvas_train::adapters::Adapters;
-use canvas_train::{Draws, Log, Noised, Objective, Order};
-use rand::RngExt as _;
+use canvas_train::seeing::HeldOut;
+use canvas_train::{ConditionDropout, Draws, Log, Noised, Objective, Order};
 use serde::{Deserialize, Serialize};
+use std::ops::Range;
 use std::path::PathBuf;
 
 /// Pictures of captions, as a network sees them.
@@ -35,7 +36,7 @@ pub struct Style<'a> {
     objective: Objective,
     order: Order,
     folder: PathBuf,
-    dropout: f64,
+    dropout: ConditionDropout,
     seed: u64,
 }
 
@@ -74,7 +75,7 @@ impl<'a> Style<'a> {
         run: &Opened<AnyBackbone>,
         [trained, tested]: [&'a [Both]; 2],
         (process, objective): (&'a Process, Objective),
-        (dropout, seed): (f64, u64),
+        (dropout, seed): (ConditionDropout, u64),
         (folder, device): (PathBuf, &Device),
     ) -> Result<Self> {
         let null = run.model.text.encode(&run.tokenizer.tokenize(&[""])?.tokens);
@@ -96,20 +97,14 @@ impl<'a> Style<'a> {
     }
 
     /// The mean over fixed levels, with fixed noise.
-    fn fixed_loss(&self, adapters: &Adapters, data: &Data, some: usize) -> Result<f64> {
+    fn fixed_loss(&self, adapters: &Adapters, data: &Data) -> Result<f64> {
         let network = adapters.apply(&self.average_base);
-        let rows: Vec<usize> = (0..data.text.batch().min(some)).collect();
+        let rows: Vec<usize> = (0..data.text.batch().min(48)).collect();
         let (x0, text) = data.rows(&rows);
-        let numbers: Vec<u64> = rows.iter().map(|&row| row as u64).collect();
-        let levels = fixed_levels(self.process)?;
-        let loss = |level| {
-            let eps = Seeded::new(seed_for(self.seed, "evaluation"), numbers.clone()).normal_like(&x0);
-            let noised = Noised::new(x0.clone(), eps, vec![level; rows.len()]);
-            let losses = self.objective.losses(self.process.denoiser(&network), &noised, &text);
-            losses.mean().into_scalar::<f64>()
-        };
-        let count = levels.len() as f64;
-        Ok(levels.into_iter().map(loss).sum::<f64>() / count)
+        let (levels, seed) = (fixed_levels(self.process)?, seed_for(self.seed, "evaluation"));
+        let held_out = HeldOut { levels, seed, objective: self.objective, at_once: 48 };
+        let losses = held_out.losses(self.process.denoiser(&network), &x0, &text);
+        Ok(losses.iter().sum::<f64>() / losses.len() as f64)
     }
 }
 
@@ -119,30 +114,41 @@ fn on(text: &Text, device: &Device) -> Text {
 }
 
 impl Task<Adapters> for Style<'_> {
-    fn losses(&self, model: &Adapters, start: u64, batch: usize) -> Tensor<1> {
-        let numbers: Vec<u64> = (start..start + batch as u64).collect();
-        let [levels, captions] = ["levels", "captions"].map(|purpose| seed_for(self.seed, purpose));
+    /// Noised latents of new pictures, and what they are said to be.
+    type Batch = (Noised<4>, Text);
+
+    fn batch(&self, images: Range<u64>) -> Self::Batch {
+        let (start, numbers) = (images.start, images.collect::<Vec<u64>>());
+        let levels = seed_for(self.seed, "levels");
         let level = |&n: &u64| self.objective.level(&*self.process.schedule, Draws::Stratified.at(levels, n));
         let at = numbers.iter().map(level).collect();
-        let dropped: Vec<bool> =
-            numbers.iter().map(|&n| generator(captions, n, 0).random::<f64>() < self.dropout).collect();
+        let dropped = self.dropout.dropped("captions", self.seed, &numbers);
 
-        let (x0, text) = self.trained.rows(&self.order.batch(start, batch)); // [B, C, h, w]
+        let (x0, text) = self.trained.rows(&self.order.batch(start, numbers.len())); // [B, C, h, w]
         let eps = Seeded::new(seed_for(self.seed, "noise"), numbers).normal_like(&x0);
         let device = self.base.devices().remove(0);
-        let noised = Noised::new(x0.to_device(&device), eps.to_device(&device), at);
         let text = on(&text.drop_rows(&dropped, &self.null), &device);
-        let network = model.apply(&self.base);
-        self.objective.losses(self.process.denoiser(&network), &noised, &text)
+        (Noised::new(x0.to_device(&device), eps.to_device(&device), at), text)
     }
 
-    fn evaluate(&mut self, average: &Adapters, images: u64, stage: &Stage) -> Result<()> {
-        let [trained, tested] = [&self.trained, &self.tested].map(|data| self.fixed_loss(average, data, 48));
+    fn losses(&self, model: &Adapters, (noised, text): &Self::Batch) -> Tensor<1> {
+        let network = model.apply(&self.base);
+        self.objective.losses(self.process.denoiser(&network), noised, text)
+    }
+
+    fn levels<'b>(&self, (noised, _): &'b Self::Batch) -> &'b [Level] {
+        &noised.at
+    }
+
+    fn evaluate(&mut self, average: &Adapters, images: u64, seeing: &mut Seeing) -> Result<()> {
+        let [trained, tested] = [&self.trained, &self.tested].map(|data| self.fixed_loss(average, data));
         let row = Evaluation { images, trained: trained?, tested: tested? };
         let path = self.folder.join("evaluation.jsonl");
         Log::resume(&path, |old: &Evaluation| old.images < images)?.push(&row)?;
         let Evaluation { trained, tested, .. } = row;
-        stage
+        let values = [("held out/trained", trained), ("held out/tested", tested)];
+        seeing.scalars(images, values.map(|(name, value)| (name.to_owned(), value)))?;
+        seeing
             .note(&format!("style: loss {trained:.3} on pictures it learns from, {tested:.3} on the others"));
         Ok(())
     }

@@ -115,12 +115,12 @@ impl Labelled {
 /// # Errors
 /// If the file is missing, is not such a file, or holds fewer or more bytes than it says: names it.
 pub fn read(path: &Path) -> Result<Idx> {
-    let file = File::open(path).map_err(|error| missing(path, error))?;
+    let file = File::open(path).map_err(|error| missing(path, &error))?;
     let mut unpacked = GzDecoder::new(BufReader::new(file));
     parse(&mut unpacked).with_context(|| path.display().to_string())
 }
 
-fn missing(path: &Path, error: std::io::Error) -> anyhow::Error {
+fn missing(path: &Path, error: &std::io::Error) -> anyhow::Error {
     let hint = match error.kind() {
         ErrorKind::NotFound => {
             "; Debian has Fashion-MNIST: `apt-get install dataset-fashion-mnist`, then \
@@ -224,7 +224,7 @@ mod tests {
     fn files_that_do_not_fit_each_other_are_said() {
         let folder = tempfile::tempdir().unwrap();
         let put = |name: &str, content: Vec<u8>| {
-            std::fs::write(folder.path().join(name), packed(&content)).unwrap()
+            std::fs::write(folder.path().join(name), packed(&content)).unwrap();
         };
         let error = || format!("{:#}", Fashion::read(folder.path()).unwrap_err());
         let none = error();

@@ -1,4 +1,4 @@
-//! Damaged files: 256 cases for each property, or as many as `PROPTEST_CASES` says. 100,000 of each were run once (see docs/data.md).
+//! Damaged files: 256 cases for each property, or as many as `PROPTEST_CASES` says. 15,000 of each were run once (docs/data.md).
 
 use crate::make::{Column, all, files, images_table, png, samples, snappy, table, texts, zstd};
 use canvas_data::{Folder, OpenError, Options, Shards, Source, Table};

@@ -301,8 +301,8 @@ mod tests {
         assert_eq!((index.samples.len(), index.faults.len()), (102, 0));
         assert_eq!(
             bytes.1.into_inner(),
-            3,
-            "what the file is; all until the large member; what is behind it"
+            4,
+            "what the file is; all until the large member; what is behind it; its end"
         );
     }
 }

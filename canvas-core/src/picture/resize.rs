@@ -88,28 +88,55 @@ pub fn resize(bytes: &[u8], channels: usize, (tall, wide): (&Axis, &Axis), filte
     resample(&narrow, 1, (tall, filter), wide.keep.len() * channels)
 }
 
-/// Bits behind the point of Pillow's weights.
+/// Bits behind the point of Pillow's weights. Of the 32 of a sum 8 are a byte's, and two are left for its sign and for what sharpens.
 const BITS: u32 = 22;
 
 /// One axis of bytes `[outer, from, inner]`, to the kept `[outer, keep, inner]`.
 fn resample(bytes: &[u8], outer: usize, (axis, filter): (&Axis, Filter), inner: usize) -> Vec<u8> {
-    let taps: Vec<(usize, Vec<i64>)> = axis.keep.clone().map(|place| taps(place, axis, filter)).collect();
+    let taps: Vec<(usize, Vec<i32>)> = axis.keep.clone().map(|place| taps(place, axis, filter)).collect();
     let mut out = Vec::with_capacity(outer * taps.len() * inner);
+    let mut sums = vec![0; inner];
     for block in 0..outer {
         let block = &bytes[block * axis.from * inner..][..axis.from * inner];
         for (low, weights) in &taps {
-            for i in 0..inner {
-                let pixel = |k: usize| i64::from(block[(low + k) * inner + i]);
-                let sum: i64 = weights.iter().enumerate().map(|(k, weight)| pixel(k) * weight).sum();
-                out.push(((sum + (1 << (BITS - 1))) >> BITS).clamp(0, 255) as u8);
+            let window = &block[low * inner..][..weights.len() * inner];
+            // A pixel's sums stay in registers; those of a row are added to a weight at a time, in vectors.
+            match inner {
+                1 => out.extend(pixel::<1>(window, weights)),
+                3 => out.extend(pixel::<3>(window, weights)),
+                _ => {
+                    row(window, weights, &mut sums);
+                    out.extend(sums.iter().map(|&sum| rounded(sum)));
+                }
             }
         }
     }
     out
 }
 
+/// The weighted sum of neighbouring pixels of `N` channels.
+fn pixel<const N: usize>(window: &[u8], weights: &[i32]) -> [u8; N] {
+    let mut sums = [0; N];
+    for (pixel, weight) in window.as_chunks::<N>().0.iter().zip(weights) {
+        sums.iter_mut().zip(pixel).for_each(|(sum, &value)| *sum += i32::from(value) * weight);
+    }
+    sums.map(rounded)
+}
+
+/// The weighted sum of neighbouring rows.
+fn row(window: &[u8], weights: &[i32], sums: &mut [i32]) {
+    sums.fill(0);
+    for (pixels, weight) in window.chunks_exact(sums.len()).zip(weights) {
+        sums.iter_mut().zip(pixels).for_each(|(sum, &value)| *sum += i32::from(value) * weight);
+    }
+}
+
+fn rounded(sum: i32) -> u8 {
+    ((sum + (1 << (BITS - 1))) >> BITS).clamp(0, 255) as u8
+}
+
 /// Where the pixels begin that one pixel of the result reads, and their weights times `2^22`.
-fn taps(place: usize, axis: &Axis, filter: Filter) -> (usize, Vec<i64>) {
+fn taps(place: usize, axis: &Axis, filter: Filter) -> (usize, Vec<i32>) {
     let scale = axis.from as f64 / axis.to as f64;
     let stretch = scale.max(1.0); // smaller pictures read more pixels: no aliasing
     let (centre, support) = ((place as f64 + 0.5) * scale, filter.support() * stretch);
@@ -119,6 +146,6 @@ fn taps(place: usize, axis: &Axis, filter: Filter) -> (usize, Vec<i64>) {
     let weights: Vec<f64> =
         (low..high).map(|pixel| filter.weight((pixel as f64 - centre + 0.5) * shrink)).collect();
     let sum: f64 = weights.iter().sum();
-    let fixed = |weight: &f64| (weight / sum * f64::from(1 << BITS)).round() as i64;
+    let fixed = |weight: &f64| (weight / sum * f64::from(1 << BITS)).round() as i32;
     (low, weights.iter().map(fixed).collect())
 }

@@ -1,7 +1,7 @@
 //! A whole run in one folder: data, two stages, drawings, measurements, report.
 
 use crate::autoencoder::AutoencoderTask;
-use crate::config::RunConfig;
+use crate::config::{RunConfig, WatchConfig};
 use crate::denoiser::{self, DenoiserTask, LatentSet};
 use crate::device;
 use crate::emoji_set::EmojiSet;
@@ -137,22 +137,27 @@ pub fn new_autoencoder(config: &RunConfig, device: &Device) -> AutoencoderTiny {
     params::realise(config.autoencoder.init(device))
 }
 
-/// What is watched of a run on a device; writes down that this process works on it.
+/// What is watched of a run on a device; writes down that this process works on it. `about` is what TensorBoard shows of the run.
 ///
 /// # Errors
 /// If a file cannot be written.
-pub fn watching(folder: &Folder, config: &RunConfig, device: &Device) -> Result<Watching> {
+pub fn watching(
+    folder: &Folder,
+    config: &WatchConfig,
+    about: &impl Serialize,
+    device: &Device,
+) -> Result<Watching> {
     Log::resume(&folder.0.join("processes.jsonl"), |_: &Process| true)?.push(&Process::here(device))?;
     let cpu = device::is_cpu(device);
     // Anything but a CPU does its products of matrices in numbers that are not known here.
-    let peak = match config.watch.peak {
+    let peak = match config.peak {
         Some(peak) => Some(peak * 1e12),
         None if cpu => Some(machine::roof(&folder.0, device)?),
         None => None,
     };
     let queues = (!cpu).then(|| device.clone());
-    let about = format!("```\n{}\n```", serde_json::to_string_pretty(config)?);
-    Ok(Watching { config: config.watch.clone(), peak, queues, about })
+    let about = format!("```\n{}\n```", serde_json::to_string_pretty(about)?);
+    Ok(Watching { config: config.clone(), peak, queues, about })
 }
 
 /// Trains both stages on a device from wherever the folder says they are, and returns the trained model; stops when asked.
@@ -166,7 +171,7 @@ pub fn train<B: Network>(
     make: impl Fn(BackboneSizes, &Device) -> Result<B>,
     (device, interrupt): (&Device, &Interrupt),
 ) -> Result<Trained<B>> {
-    let watch = &watching(folder, config, device)?;
+    let watch = &watching(folder, &config.watch, config, device)?;
     let autodiff = device.clone().autodiff();
     let tokenizer = denoiser::tokenizer(set)?;
     tokenizer.save(&folder.0.join("tokenizer.json"))?;

@@ -186,7 +186,7 @@ impl Program<'_> {
             evaluations: 8,
             ..config.second.clone()
         };
-        let watch = &run::watching(self.folder, config, device)?;
+        let watch = &run::watching(self.folder, &config.watch, config, device)?;
         let (folder, interrupt) = (task.folder.clone(), &self.interrupt);
         let training = TrainLoop { name: "painting", folder, config: &stage, watch, interrupt };
         Ok(training.run(network, task)?.0.average)

@@ -114,8 +114,9 @@ fn grid(measured: &Measured) -> Result<RgbImage> {
     let scenes = measured.scenes.iter().zip(&measured.drawn.around);
     let given: Vec<RgbImage> = measured.scenes.iter().map(|scene| laid(scene, None)).collect();
     let pasted: Vec<RgbImage> = scenes.map(|(scene, made)| laid(scene, Some(made))).collect();
-    let shown = (0..measured.scenes.len())
-        .filter(|row| measured.scenes[*row].thing < 4 * SHOWN && measured.scenes[*row].thing % 4 == 0);
+    let shown = (0..measured.scenes.len()).filter(|row| {
+        measured.scenes[*row].thing < 4 * SHOWN && measured.scenes[*row].thing.is_multiple_of(4)
+    });
     let cells: Vec<Cell> = shown
         .flat_map(|row| {
             let scene = &measured.scenes[row];

@@ -2,7 +2,6 @@
 
 use crate::scenes::Scene;
 use anyhow::Result;
-use burn::module::Module;
 use burn::prelude::*;
 use canvas_core::{
     Autoencoder, Channels, Concatenated, Condition, LatentScale, Level, Noise, Process, Seeded, Text,

@@ -7,9 +7,10 @@ use burn::prelude::*;
 use burn::tensor::activation::{log_softmax, relu};
 use canvas_core::nn::{conv2d, linear};
 use canvas_examples::idx::{Labelled, NAMES};
-use canvas_examples::progress::Stage;
+use canvas_examples::seeing::Seeing;
 use canvas_examples::train_loop::Task;
 use canvas_train::Order;
+use std::ops::Range;
 
 /// Numbers of the layer before the last.
 pub const FEATURES: usize = 128;
@@ -98,18 +99,26 @@ impl ClassifierTask {
 }
 
 impl Task<Classifier> for ClassifierTask {
-    fn losses(&self, model: &Classifier, start: u64, batch: usize) -> Tensor<1> {
-        let rows = self.order.batch(start, batch);
+    /// Pictures, and what they are.
+    type Batch = (Tensor<4>, Tensor<2, Int>);
+
+    fn batch(&self, images: Range<u64>) -> Self::Batch {
+        let batch = (images.end - images.start) as usize;
+        let rows = self.order.batch(images.start, batch);
         let x = crate::picked(&self.train, &rows).to_device(&self.device);
         let wanted: Vec<i64> = rows.iter().map(|&row| self.labels[row] as i64).collect();
-        let wanted = Tensor::<2, Int>::from_data(TensorData::new(wanted, [batch, 1]), &self.device);
-        let logits = model.decide(model.features(x)); // [B, 10]
-        log_softmax(logits, 1).gather(1, wanted).neg().squeeze_dim(1)
+        (x, Tensor::from_data(TensorData::new(wanted, [batch, 1]), &self.device))
     }
 
-    fn evaluate(&mut self, average: &Classifier, _images: u64, stage: &Stage) -> Result<()> {
+    fn losses(&self, model: &Classifier, (x, wanted): &Self::Batch) -> Tensor<1> {
+        let logits = model.decide(model.features(x.clone())); // [B, 10]
+        log_softmax(logits, 1).gather(1, wanted.clone()).neg().squeeze_dim(1)
+    }
+
+    fn evaluate(&mut self, average: &Classifier, images: u64, seeing: &mut Seeing) -> Result<()> {
         let right = accuracy(&average.look(&self.test.0).1, &self.test.1);
-        stage.note(&format!("classifier: {:.2} % of the test pictures", 100.0 * right));
+        seeing.scalars(images, [("test pictures/right".to_owned(), right)])?;
+        seeing.note(&format!("classifier: {:.2} % of the test pictures", 100.0 * right));
         Ok(())
     }
 

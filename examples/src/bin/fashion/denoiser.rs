@@ -6,7 +6,7 @@ use burn::prelude::*;
 use canvas_core::{Backbone, Class, Denoiser, Level, Noise, Process, Run, Seeded, generator, seed_for};
 use canvas_dit::{Dit, DitConfig};
 use canvas_examples::idx::{Labelled, NAMES, SIDE};
-use canvas_examples::progress::Stage;
+use canvas_examples::seeing::Seeing;
 use canvas_examples::train_loop::Task;
 use canvas_sched::{Cfg, DpmPp, Timesteps, predict, schedule};
 use canvas_train::{Draws, LevelDistribution, Noised, Objective, Order};
@@ -14,6 +14,7 @@ use canvas_unet::{Adm, AdmConfig, DdpmConfig};
 use clap::ValueEnum;
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
+use std::ops::Range;
 
 /// The label of no class.
 const NONE: usize = NAMES.len();
@@ -113,19 +114,29 @@ impl DenoiserTask {
 }
 
 impl Task<Network> for DenoiserTask {
-    fn losses(&self, model: &Network, start: u64, batch: usize) -> Tensor<1> {
-        let numbers: Vec<u64> = (start..start + batch as u64).collect();
-        let rows = self.order.batch(start, batch);
+    /// Noised pictures, and what they are.
+    type Batch = (Noised<4>, Class);
+
+    fn batch(&self, images: Range<u64>) -> Self::Batch {
+        let (start, numbers) = (images.start, images.collect::<Vec<u64>>());
+        let rows = self.order.batch(start, numbers.len());
         let drawn = numbers.iter().zip(&rows).map(|(&number, &row)| self.drawn(number, row));
         let (at, labels): (Vec<Level>, Vec<usize>) = drawn.unzip();
         let x0 = crate::picked(&self.pictures, &rows);
         let eps = Seeded::new(seed_for(self.seed, "noise"), numbers).normal_like(&x0);
         let noised = Noised::new(x0.to_device(&self.device), eps.to_device(&self.device), at);
-        let cond = Class::new(&labels, &self.device);
-        self.objective.losses(self.process.denoiser(model), &noised, &cond)
+        (noised, Class::new(&labels, &self.device))
     }
 
-    fn evaluate(&mut self, _average: &Network, _images: u64, _stage: &Stage) -> Result<()> {
+    fn losses(&self, model: &Network, (noised, cond): &Self::Batch) -> Tensor<1> {
+        self.objective.losses(self.process.denoiser(model), noised, cond)
+    }
+
+    fn levels<'b>(&self, (noised, _): &'b Self::Batch) -> &'b [Level] {
+        &noised.at
+    }
+
+    fn evaluate(&mut self, _average: &Network, _images: u64, _seeing: &mut Seeing) -> Result<()> {
         Ok(())
     }
 

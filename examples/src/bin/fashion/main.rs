@@ -12,10 +12,12 @@ use anyhow::{Context, Result, bail};
 use burn::prelude::*;
 use canvas_core::weights::write_atomically;
 use canvas_core::{params, seed_for};
-use canvas_examples::config::StageConfig;
+use canvas_examples::config::{StageConfig, WatchConfig};
 use canvas_examples::device;
 use canvas_examples::idx::Fashion;
-use canvas_examples::run::Folder;
+use canvas_examples::interrupt::Interrupt;
+use canvas_examples::run::{self, Folder};
+use canvas_examples::seeing::Watching;
 use canvas_examples::train_loop::TrainLoop;
 use clap::Parser;
 use classifier::{Classifier, ClassifierTask};
@@ -91,6 +93,10 @@ impl Settings {
             weight_decay: 0.01,
             checkpoints: 10,
             evaluations: 3,
+            at_once: None,
+            recompute: None,
+            averages: Vec::new(),
+            decay: "cosine".into(),
         };
         let classifier = stage(if args.smoke { 128 } else { 240_000 }, 64);
         let denoiser = StageConfig { peak_rate: 2e-3, ema: 0.998, ..stage(images, 32) };
@@ -131,9 +137,17 @@ fn main() -> Result<()> {
     settings.claim(&folder)?;
 
     let autodiff = device.clone().autodiff();
-    let classifier = train_classifier(&folder, &settings, &data, &autodiff)?;
+    let watch = run::watching(&Folder(folder.clone()), &WatchConfig::default(), &settings, &device)?;
+    let training = Training {
+        folder: &folder,
+        settings: &settings,
+        data: &data,
+        watch,
+        interrupt: Interrupt::listen()?,
+    };
+    let classifier = training.classifier(&autodiff)?;
     let begun = Instant::now();
-    let (network, speed) = train_network(&folder, &settings, &data, &autodiff)?;
+    let (network, speed) = training.network(&autodiff)?;
     let parameters = network.num_params();
     eprintln!("{name}: {parameters} parameters, {speed:.0} images/s, {:.0} s", begun.elapsed().as_secs_f64());
 
@@ -147,33 +161,38 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-fn train_classifier(
-    folder: &Path,
-    settings: &Settings,
-    data: &Fashion,
-    device: &Device,
-) -> Result<Classifier> {
-    device.seed(seed_for(settings.seed, "classifier"));
-    let model = params::realise(Classifier::new(device));
-    let mut task = ClassifierTask::new(settings.seed, &data.train, &data.test, device);
-    let stage =
-        TrainLoop { name: "classifier", folder: folder.join("classifier"), config: &settings.classifier };
-    Ok(stage.run(model, &mut task)?.0.average)
+/// What both stages need.
+struct Training<'a> {
+    folder: &'a Path,
+    settings: &'a Settings,
+    data: &'a Fashion,
+    watch: Watching,
+    interrupt: Interrupt,
 }
 
-/// The averaged network, and images per second.
-fn train_network(
-    folder: &Path,
-    settings: &Settings,
-    data: &Fashion,
-    device: &Device,
-) -> Result<(Network, f64)> {
-    device.seed(seed_for(settings.seed, "network"));
-    let model = params::realise(Network::new(settings.backbone, settings.smoke, device));
-    let mut task = DenoiserTask::new(settings.seed, &data.train, device);
-    let stage = TrainLoop { name: "denoiser", folder: folder.join("denoiser"), config: &settings.denoiser };
-    let (state, speed) = stage.run(model, &mut task)?;
-    Ok((state.average, speed))
+impl Training<'_> {
+    fn stage<'b>(&'b self, name: &'b str, config: &'b StageConfig) -> TrainLoop<'b> {
+        let (watch, interrupt) = (&self.watch, &self.interrupt);
+        TrainLoop { name, folder: self.folder.join(name), config, watch, interrupt }
+    }
+
+    fn classifier(&self, device: &Device) -> Result<Classifier> {
+        let Self { settings, data, .. } = self;
+        device.seed(seed_for(settings.seed, "classifier"));
+        let model = params::realise(Classifier::new(device));
+        let mut task = ClassifierTask::new(settings.seed, &data.train, &data.test, device);
+        Ok(self.stage("classifier", &settings.classifier).run(model, &mut task)?.0.average)
+    }
+
+    /// The averaged network, and images per second.
+    fn network(&self, device: &Device) -> Result<(Network, f64)> {
+        let Self { settings, data, .. } = self;
+        device.seed(seed_for(settings.seed, "network"));
+        let model = params::realise(Network::new(settings.backbone, settings.smoke, device));
+        let mut task = DenoiserTask::new(settings.seed, &data.train, device);
+        let (state, speed) = self.stage("denoiser", &settings.denoiser).run(model, &mut task)?;
+        Ok((state.average, speed))
+    }
 }
 
 /// These rows of a tensor.

@@ -145,7 +145,7 @@ impl<'a> Given<'a> {
             evaluations: 8,
             ..config.second.clone()
         };
-        let watch = &run::watching(&Folder(args.out.clone()), config, self.device)?;
+        let watch = &run::watching(&Folder(args.out.clone()), &config.watch, &stage, self.device)?;
         let (folder, interrupt) = (args.out.clone(), &Interrupt::listen()?);
         let training = TrainLoop { name: "style", folder, config: &stage, watch, interrupt };
         Ok(training.run(adapters, &mut task)?.0.average)

@@ -87,7 +87,7 @@ fn picture(path: &Path, drawn: &[Drawn]) -> Result<()> {
 }
 
 /// Pixels of a panel's side, and what of the plane it shows; as published.
-const SIDE: u32 = 480;
+const SIDE: u32 = 400;
 const CENTRE: Point = [0.30, 0.30];
 const HALF: f64 = 1.2;
 /// The published outline: where the log-density is so much below its greatest value.

@@ -160,7 +160,7 @@ impl<'a> Given<'a> {
         // Through the autoencoder, as drawings are: its traces tell nothing then.
         let judge = judge::Judge::new(&self.rebuilt(trained, false), &self.rebuilt(trained, true));
         let real = [false, true].map(|new| self.rebuilt(tested, new));
-        Ok(Measured::new(&judge, self.pictures, real, drawn))
+        Ok(Measured::new(&judge, self.pictures, &real, drawn))
     }
 
     /// Draws the tested captions.

@@ -52,7 +52,7 @@ struct Style {
 
 impl<'a> Measured<'a> {
     /// From drawings, and from real old and new pictures of the tested captions that went through the autoencoder.
-    pub fn new(judge: &Judge, pictures: &'a Pictures, rebuilt: [Vec<RgbImage>; 2], drawn: Drawn) -> Self {
+    pub fn new(judge: &Judge, pictures: &'a Pictures, rebuilt: &[Vec<RgbImage>; 2], drawn: Drawn) -> Self {
         let tested = &pictures.tested;
         let mean_psnr = |rebuilt: &[RgbImage], real: fn(&Both) -> &RgbImage| {
             let sum: f64 = rebuilt.iter().zip(tested).map(|(made, both)| psnr(made, real(both))).sum();

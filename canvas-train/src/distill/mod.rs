@@ -33,18 +33,20 @@
 //! use canvas_train::{AdamW, Draws, Ema, Noised, StepOptions, TrainState};
 //!
 //! #[derive(Module, Debug)]
-//! struct Network(Linear);
+//! struct Network {
+//!     layer: Linear,
+//! }
 //! impl Backbone<2> for Network {
 //!     type Cond = Class;
 //!     fn forward(&self, x: Tensor<2>, time: Tensor<1>, _: &Class) -> Tensor<2> {
-//!         self.0.forward(Tensor::cat(vec![x, time.unsqueeze_dim(1)], 1))
+//!         self.layer.forward(Tensor::cat(vec![x, time.unsqueeze_dim(1)], 1))
 //!     }
 //! }
 //!
 //! let device = Device::flex().autodiff();
 //! let process =
 //!     Process { schedule: Box::new(schedule::Edm::default()), prediction: Box::new(predict::Consistency::default()) };
-//! let mut student = TrainState::new(Network(LinearConfig::new(3, 2).init(&device)), AdamW::default());
+//! let mut student = TrainState::new(Network { layer: LinearConfig::new(3, 2).init(&device) }, AdamW::default());
 //! let plain = process.denoiser(&student.average); // in truth a network trained before, with a prediction of its own
 //! let teacher = Cfg::new(plain, Class::new(&[10], &device), 3.0);
 //! let ladder = Ladder::new(Timesteps::edm().ending(Final::Nothing).levels(&*process.schedule, 18)?)?;

@@ -34,7 +34,7 @@ pub struct StageConfig {
     /// Moving averages that are kept beside the one that is drawn with.
     #[serde(default)]
     pub averages: Vec<Ema>,
-    /// How the learning rate falls, as in [`schedule::decay`](crate::schedule::decay).
+    /// How the learning rate falls, as in [`schedule::decay`].
     #[serde(default = "cosine")]
     pub decay: String,
 }

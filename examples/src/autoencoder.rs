@@ -21,7 +21,7 @@ pub struct AutoencoderTask<'a> {
     config: &'a RunConfig,
     trained: Vec<&'a Emoji>,
     held_out: Vec<&'a RgbImage>,
-    pixels: Tensor<4>,
+    device: Device,
     order: Order,
     folder: PathBuf,
 }
@@ -41,10 +41,9 @@ impl<'a> AutoencoderTask<'a> {
     /// On the trained pictures of a set; `device` tracks gradients.
     pub fn new(config: &'a RunConfig, set: &'a EmojiSet, folder: &Path, device: &Device) -> Self {
         let trained: Vec<&Emoji> = set.trained().collect();
-        let pixels = picture::to_tensor(trained.iter().map(|emoji| &emoji.picture), device);
         let order = Order::new(seed_for(config.seed, "autoencoder"), trained.len());
         let held_out = set.held_out().map(|emoji| &emoji.picture).collect();
-        Self { config, trained, held_out, pixels, order, folder: folder.to_owned() }
+        Self { config, trained, held_out, device: device.clone(), order, folder: folder.to_owned() }
     }
 }
 
@@ -53,11 +52,9 @@ impl Task<AutoencoderTiny> for AutoencoderTask<'_> {
     type Batch = (Tensor<4>, Vec<u64>);
 
     fn batch(&self, images: Range<u64>) -> Self::Batch {
-        let batch = (images.end - images.start) as usize;
-        let rows =
-            self.order.batch(images.start, batch).into_iter().map(|row| row as i64).collect::<Vec<_>>();
-        let rows = Tensor::from_data(TensorData::new(rows, [batch]), &self.pixels.device());
-        (self.pixels.clone().select(0, rows), images.collect())
+        let rows = self.order.batch(images.start, (images.end - images.start) as usize);
+        let pictures = rows.into_iter().map(|row| &self.trained[row].picture);
+        (picture::to_tensor(pictures, &self.device), images.collect())
     }
 
     /// Mean absolute error of the reconstruction, plus a light pull of the latents to the origin.

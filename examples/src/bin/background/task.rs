@@ -62,7 +62,10 @@ impl Scenes {
     /// On a device, with the text of their captions.
     pub fn new(scenes: &[Scene], text: Text, device: &Device) -> Self {
         let pictures = picture::to_tensor(scenes.iter().map(|scene| &scene.picture), device);
-        let [count, _, high, wide] = pictures.dims();
+        let [count, channels, high, wide] = pictures.dims();
+        // Laid out as they are read: rows of a turned tensor would turn all of it each time.
+        let pictures =
+            pictures.reshape([count, channels * high * wide]).reshape([count, channels, high, wide]);
         let bytes = scenes.iter().flat_map(|scene| scene.mask.as_raw());
         let shares: Vec<f32> = bytes.map(|&byte| f32::from(byte) / 255.0).collect();
         let masks = Tensor::from_data(TensorData::new(shares, [count, 1, high, wide]), device);

@@ -51,6 +51,8 @@ pub struct Stock {
     pub places: Vec<Place>,
 }
 
+/// Words of a thing's name that are kept: with its place it has to fit the text encoder's context.
+const WORDS: usize = 8;
 /// Of this many cut-outs, one is never trained on.
 const TESTED: usize = 8;
 
@@ -74,6 +76,7 @@ impl Stock {
             let Ok(record) = source.read(index) else { continue };
             let Ok(picture) = image::load_from_memory(&record.image) else { continue };
             let name = normalise_caption(&record.captions[0].text);
+            let name = name.split(' ').take(WORDS).collect::<Vec<_>>().join(" ");
             found.extend(cut_out(&picture).map(|picture| Thing { name, picture }));
         }
         if found.len() < 2 * TESTED {

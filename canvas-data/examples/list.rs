@@ -7,9 +7,9 @@
 
 mod arguments;
 
+use anyhow::{Context, Error, Result};
 use canvas_data::{Fault, Record, open};
 use serde_json::{Value, json};
-use std::error::Error;
 use std::io::{BufWriter, Write};
 
 /// FNV-1a of 64 bits: tells images apart.
@@ -30,10 +30,10 @@ fn fault_line(fault: &Fault) -> Value {
     json!({"fault": fault.key, "reason": fault.reason, "detail": fault.detail})
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
-    let path = arguments.next().ok_or("expected a path")?;
-    let source = open(path, &arguments::options(arguments)?)?;
+    let path = arguments.next().context("expected a path")?;
+    let source = open(path, &arguments::options(arguments).map_err(Error::msg)?)?;
     let mut out = BufWriter::new(std::io::stdout().lock());
     let mut faults = 0;
     for index in 0..source.len() {

@@ -6,12 +6,12 @@
 
 mod arguments;
 
+use anyhow::{Context, Error, Result};
 use canvas_data::{ShardError, ShardLimits, ShardWriter, open};
-use std::error::Error;
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
-    let (path, folder) = arguments.next().zip(arguments.next()).ok_or("expected a path and a folder")?;
+    let (path, folder) = arguments.next().zip(arguments.next()).context("expected a path and a folder")?;
     let (mut limits, mut rest) = (ShardLimits::default(), Vec::new());
     for argument in arguments {
         match argument.split_once('=') {
@@ -20,7 +20,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             _ => rest.push(argument),
         }
     }
-    let source = open(path, &arguments::options(rest.into_iter())?)?;
+    let source = open(path, &arguments::options(rest.into_iter()).map_err(Error::msg)?)?;
     source.faults().iter().for_each(|fault| eprintln!("{fault}"));
     let mut writer = ShardWriter::create(folder, limits)?;
     // The last record written is one of the source: what comes behind it is not written yet.
@@ -28,7 +28,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let done = last.map_or(Some(0), |last| {
         (0..source.len()).find(|&index| source.key(index) == last).map(|index| index + 1)
     });
-    let done = done.ok_or("the folder holds shards of another source")?;
+    let done = done.context("the folder holds shards of another source")?;
     for index in done..source.len() {
         match source.read(index) {
             Ok(record) => match writer.write(&record) {

@@ -2,6 +2,7 @@
 
 mod bucket;
 mod cache;
+mod cache_damage;
 mod cache_kill;
 mod caption;
 mod curate;

@@ -11,6 +11,7 @@ pub mod discriminant;
 pub mod draw;
 pub mod emoji_report;
 pub mod emoji_set;
+pub mod fine_tune;
 pub mod finish;
 pub mod frechet;
 pub mod generate;

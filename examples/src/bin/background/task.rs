@@ -8,15 +8,15 @@ use canvas_core::{
     generator, picture, seed_for,
 };
 use canvas_examples::denoiser::fixed_levels;
+use canvas_examples::fine_tune::{Evaluation, on};
 use canvas_examples::seeing::Seeing;
 use canvas_examples::train_loop::Task;
 use canvas_train::masks::{self, Mask};
 use canvas_train::seeing::HeldOut;
-use canvas_train::{ConditionDropout, Draws, Log, Noised, Objective, Order};
+use canvas_train::{ConditionDropout, Draws, Noised, Objective, Order};
 use canvas_unet::Unet;
 use canvas_vae::AutoencoderTiny;
 use rand::RngExt as _;
-use serde::{Deserialize, Serialize};
 use std::ops::Range;
 use std::path::PathBuf;
 
@@ -110,17 +110,6 @@ pub struct Painting<'a> {
     pub device: Device,
 }
 
-/// A row of `evaluation.jsonl`: the mean loss at fixed levels with fixed noise, where the thing is given.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub struct Evaluation {
-    /// Images trained on.
-    pub images: u64,
-    /// Of scenes that are trained on.
-    pub trained: f64,
-    /// Of others.
-    pub tested: f64,
-}
-
 impl Painting<'_> {
     /// What is to be painted of images of the run: around the thing, or whatever a mask says.
     fn masks(&self, numbers: &[u64], things: Tensor<4>) -> Tensor<4> {
@@ -169,13 +158,9 @@ impl Task<Unet> for Painting<'_> {
         let given = self.latents.given(pictures, masks);
         let eps = Seeded::new(seed_for(self.seed, "noise"), numbers).normal_like(&x0);
         let text = text.drop_rows(&dropped, &self.null);
-        let on = |x: Tensor<4>| x.to_device(&self.device);
-        let text = Text {
-            tokens: text.tokens.to_device(&self.device),
-            mask: text.mask.to_device(&self.device),
-            pooled: text.pooled.to_device(&self.device),
-        };
-        (Noised::new(on(x0), on(eps), at), (text, Channels { values: on(given.values) }))
+        let here = |x: Tensor<4>| x.to_device(&self.device);
+        let cond = (on(&text, &self.device), Channels { values: here(given.values) });
+        (Noised::new(here(x0), here(eps), at), cond)
     }
 
     fn losses(&self, model: &Unet, (noised, cond): &Self::Batch) -> Tensor<1> {
@@ -190,15 +175,7 @@ impl Task<Unet> for Painting<'_> {
     fn evaluate(&mut self, average: &Unet, images: u64, seeing: &mut Seeing) -> Result<()> {
         let [trained, tested] = [&self.trained, &self.tested].map(|set| self.fixed_loss(average, set));
         let row = Evaluation { images, trained: trained?, tested: tested? };
-        let path = self.folder.join("evaluation.jsonl");
-        Log::resume(&path, |old: &Evaluation| old.images < images)?.push(&row)?;
-        let Evaluation { trained, tested, .. } = row;
-        let values = [("held out/trained", trained), ("held out/tested", tested)];
-        seeing.scalars(images, values.map(|(name, value)| (name.to_owned(), value)))?;
-        seeing.note(&format!(
-            "painting: loss {trained:.3} around things it has seen, {tested:.3} around others"
-        ));
-        Ok(())
+        row.record("painting", &self.folder, seeing)
     }
 
     fn name(&self, number: u64) -> String {

@@ -9,12 +9,12 @@ use canvas_examples::autoencoder::latents;
 use canvas_examples::backbones::AnyBackbone;
 use canvas_examples::denoiser::fixed_levels;
 use canvas_examples::draw::Opened;
+use canvas_examples::fine_tune::{Evaluation, on};
 use canvas_examples::seeing::Seeing;
 use canvas_examples::train_loop::Task;
 use canvas_train::adapters::Adapters;
 use canvas_train::seeing::HeldOut;
-use canvas_train::{ConditionDropout, Draws, Log, Noised, Objective, Order};
-use serde::{Deserialize, Serialize};
+use canvas_train::{ConditionDropout, Draws, Noised, Objective, Order};
 use std::ops::Range;
 use std::path::PathBuf;
 
@@ -38,17 +38,6 @@ pub struct Style<'a> {
     folder: PathBuf,
     dropout: ConditionDropout,
     seed: u64,
-}
-
-/// A row of `evaluation.jsonl`: mean losses at fixed levels with fixed noise.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub struct Evaluation {
-    /// Images trained on.
-    pub images: u64,
-    /// Over the first new pictures that were trained on.
-    pub trained: f64,
-    /// Over those that were not.
-    pub tested: f64,
 }
 
 impl Data {
@@ -108,11 +97,6 @@ impl<'a> Style<'a> {
     }
 }
 
-fn on(text: &Text, device: &Device) -> Text {
-    let Text { tokens, mask, pooled } = text.clone();
-    Text { tokens: tokens.to_device(device), mask: mask.to_device(device), pooled: pooled.to_device(device) }
-}
-
 impl Task<Adapters> for Style<'_> {
     /// Noised latents of new pictures, and what they are said to be.
     type Batch = (Noised<4>, Text);
@@ -143,14 +127,7 @@ impl Task<Adapters> for Style<'_> {
     fn evaluate(&mut self, average: &Adapters, images: u64, seeing: &mut Seeing) -> Result<()> {
         let [trained, tested] = [&self.trained, &self.tested].map(|data| self.fixed_loss(average, data));
         let row = Evaluation { images, trained: trained?, tested: tested? };
-        let path = self.folder.join("evaluation.jsonl");
-        Log::resume(&path, |old: &Evaluation| old.images < images)?.push(&row)?;
-        let Evaluation { trained, tested, .. } = row;
-        let values = [("held out/trained", trained), ("held out/tested", tested)];
-        seeing.scalars(images, values.map(|(name, value)| (name.to_owned(), value)))?;
-        seeing
-            .note(&format!("style: loss {trained:.3} on pictures it learns from, {tested:.3} on the others"));
-        Ok(())
+        row.record("style", &self.folder, seeing)
     }
 
     fn name(&self, number: u64) -> String {

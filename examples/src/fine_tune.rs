@@ -1,0 +1,41 @@
+//! What programs share that train a finished network further.
+
+use crate::seeing::Seeing;
+use anyhow::Result;
+use burn::prelude::*;
+use canvas_core::Text;
+use canvas_train::Log;
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+
+/// A row of `evaluation.jsonl`: mean losses at fixed levels with fixed noise.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Evaluation {
+    /// Images trained on.
+    pub images: u64,
+    /// Over some that are trained on.
+    pub trained: f64,
+    /// Over others.
+    pub tested: f64,
+}
+
+impl Evaluation {
+    /// Writes it down, and says it of a stage.
+    ///
+    /// # Errors
+    /// Names the file.
+    pub fn record(&self, stage: &str, folder: &Path, seeing: &mut Seeing) -> Result<()> {
+        let Self { images, trained, tested } = *self;
+        Log::resume(&folder.join("evaluation.jsonl"), |old: &Self| old.images < images)?.push(self)?;
+        let values = [("held out/trained", trained), ("held out/tested", tested)];
+        seeing.scalars(images, values.map(|(name, value)| (name.to_owned(), value)))?;
+        seeing.note(&format!("{stage}: loss {trained:.3} on what it learns from, {tested:.3} on the rest"));
+        Ok(())
+    }
+}
+
+/// The same text on a device.
+pub fn on(text: &Text, device: &Device) -> Text {
+    let Text { tokens, mask, pooled } = text.clone();
+    Text { tokens: tokens.to_device(device), mask: mask.to_device(device), pooled: pooled.to_device(device) }
+}

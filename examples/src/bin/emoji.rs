@@ -85,7 +85,8 @@ struct Args {
     #[arg(long, value_name = "LIST")]
     averages: Option<String>,
 
-    /// How the learning rate falls (denoiser): cosine[:FLOOR], linear[:FLOOR], none, tail[:IMAGES] or inverse-root[:IMAGES]
+    /// How the learning rate falls (denoiser): none, or cosine, linear (both take a floor, as in cosine:0.1), tail or
+    /// inverse-root (both take images, as in tail:8000)
     #[arg(long, default_value = "cosine")]
     decay: String,
 

@@ -16,6 +16,7 @@ use canvas_core::{Backbone, Class, Text};
 use canvas_dit::DitConfig;
 use canvas_train::{AdamW, Ema, PeakAlloc, StepOptions, TrainState};
 use canvas_unet::UnetConfig;
+use std::convert::Infallible;
 use std::error::Error;
 use std::time::Instant;
 
@@ -100,7 +101,8 @@ fn measured<M: Module>(
 ) -> Result<()> {
     let mut state = TrainState::new(model, AdamW::default());
     let options = StepOptions { rate: 1e-4, clip: 1.0, ema: Ema::WarmUp { limit: 0.999 } };
-    let estimate = state.estimate_memory(&losses, batch, blocks).ok_or("the allocator counts")?;
+    let Ok(estimate) = state.estimate_memory(Ok::<_, Infallible>, |m, &n| losses(m, n), batch, blocks);
+    let estimate = estimate.ok_or("the allocator counts")?;
     println!("estimate {} MiB: {estimate}", estimate.total() >> 20);
     PeakAlloc.reset_peak_usage();
     for step in 0..3 {

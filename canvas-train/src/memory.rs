@@ -46,8 +46,8 @@ struct Seen {
 
 impl<M: Module, O: Optimizer> TrainState<M, O> {
     /// What training with so many images a step will take, by computing gradients of fewer, which changes nothing but
-    /// [`PeakAlloc`]'s peak. `losses` computes those `[B]` of so many images; `blocks` says that training will
-    /// [recompute](Self::step_recomputed) so many blocks at a time.
+    /// [`PeakAlloc`]'s peak. `data` gives a batch of so many images, and `losses` computes theirs `[B]`; `blocks` says that training
+    /// will [recompute](Self::step_recomputed) so many blocks at a time.
     ///
     /// A backward pass frees activations while gradients come to be, so its highest moment is the end with few images, when
     /// all gradients are there, and the beginning with many, when all activations are. From where activations
@@ -58,6 +58,9 @@ impl<M: Module, O: Optimizer> TrainState<M, O> {
     ///
     /// It counts what the process allocates, so it is of the CPU. `None` on other devices, and in a program whose allocator
     /// does not count.
+    ///
+    /// # Errors
+    /// Those of `data`.
     ///
     /// # Panics
     /// If `batch` or `blocks` is 0.
@@ -73,29 +76,31 @@ impl<M: Module, O: Optimizer> TrainState<M, O> {
     ///
     /// let device = Device::flex().autodiff();
     /// let state = TrainState::new(LinearConfig::new(256, 256).init(&device), AdamW::default());
-    /// let losses = |layer: &Linear, images| {
-    ///     let output = layer.forward(Tensor::<2>::ones([images, 256], &device));
-    ///     output.square().mean_dim(1).reshape([images])
+    /// let data = |images| std::io::Result::Ok(Tensor::<2>::ones([images, 256], &device));
+    /// let losses = |layer: &Linear, images: &Tensor<2>| {
+    ///     layer.forward(images.clone()).square().mean_dim(1).squeeze_dim::<1>(1)
     /// };
-    /// let memory = state.estimate_memory(losses, 64, None).unwrap();
+    /// let memory = state.estimate_memory(data, losses, 64, None)?.unwrap();
     /// let weights = 4 * 256 * 256;
     /// assert!(memory.held > 4 * weights); // themselves, their average, and two moments
     /// assert!(memory.step > weights); // their gradients
     /// println!("training takes {memory}");
+    /// # Ok::<(), std::io::Error>(())
     /// ```
-    pub fn estimate_memory(
+    pub fn estimate_memory<T, E>(
         &self,
-        losses: impl Fn(&M, usize) -> Tensor<1>,
+        data: impl Fn(usize) -> Result<T, E>,
+        losses: impl Fn(&M, &T) -> Tensor<1>,
         batch: usize,
         blocks: Option<usize>,
-    ) -> Option<TrainMemory> {
+    ) -> Result<Option<TrainMemory>, E> {
         assert!(batch > 0, "a step has images");
-        let see = |images: usize| self.see(|model| losses(model, images), blocks);
+        let see = |images: usize| self.see(|| data(images), &losses, blocks);
         // Memory that threads keep for their work is held from now on.
-        if see(1).gradients < trained(&self.model) {
-            return None; // less than a byte for a number: nothing counts, or they are not the process's
+        if see(1)?.gradients < trained(&self.model) {
+            return Ok(None); // less than a byte for a number: nothing counts, or they are not the process's
         }
-        let [one, two] = [1, 2.min(batch)].map(see);
+        let (one, two) = (see(1)?, see(2.min(batch))?);
         // Before the first step the averages are the model itself.
         let averages = if self.steps == 0 { one.gradients * (1 + self.others().count() as u64) } else { 0 };
         let held = alive() + averages + self.moments_to_come();
@@ -103,17 +108,24 @@ impl<M: Module, O: Optimizer> TrainState<M, O> {
         let further = two.activations.saturating_sub(one.activations).max(1);
         let few = 1 + one.gradients.saturating_sub(one.activations).div_ceil(further) as usize;
         let step = if batch <= 2 * few {
-            see(batch).peak
+            see(batch)?.peak
         } else {
-            let [few_peak, more_peak] = [few, 2 * few].map(|images| see(images).peak);
+            let (few_peak, more_peak) = (see(few)?.peak, see(2 * few)?.peak);
             more_peak + more_peak.saturating_sub(few_peak) * (batch - 2 * few) as u64 / few as u64
         };
-        Some(TrainMemory { held, step })
+        Ok(Some(TrainMemory { held, step }))
     }
 
-    fn see(&self, losses: impl Fn(&M) -> Tensor<1>, blocks: Option<usize>) -> Seen {
+    fn see<T, E>(
+        &self,
+        data: impl Fn() -> Result<T, E>,
+        losses: impl Fn(&M, &T) -> Tensor<1>,
+        blocks: Option<usize>,
+    ) -> Result<Seen, E> {
         let before = alive();
         PeakAlloc.reset_peak_usage();
+        let batch = data()?;
+        let losses = |model: &M| losses(model, &batch);
         let (activations, gradients) = match blocks {
             None => {
                 let loss = losses(&self.model).mean();
@@ -127,7 +139,7 @@ impl<M: Module, O: Optimizer> TrainState<M, O> {
         let bytes = [activations, alive(), PeakAlloc.peak_usage() as u64];
         drop(gradients);
         let [activations, gradients, peak] = bytes.map(|bytes| bytes.saturating_sub(before));
-        Seen { activations, gradients, peak }
+        Ok(Seen { activations, gradients, peak })
     }
 }
 

@@ -51,10 +51,10 @@ impl Task<AutoencoderTiny> for AutoencoderTask<'_> {
     /// The pictures `[B, 3, S, S]`, and their numbers.
     type Batch = (Tensor<4>, Vec<u64>);
 
-    fn batch(&self, images: Range<u64>) -> Self::Batch {
+    fn batch(&self, images: Range<u64>) -> Result<Self::Batch> {
         let rows = self.order.batch(images.start, (images.end - images.start) as usize);
         let pictures = rows.into_iter().map(|row| &self.trained[row].picture);
-        (picture::to_tensor(pictures, &self.device), images.collect())
+        Ok((picture::to_tensor(pictures, &self.device), images.collect()))
     }
 
     /// Mean absolute error of the reconstruction, plus a light pull of the latents to the origin.

@@ -183,7 +183,7 @@ impl<B: Network> Task<TextToImage<B>> for DenoiserTask<'_> {
     /// Noised latents, and their captions.
     type Batch = (Noised<4>, Tokens);
 
-    fn batch(&self, images: Range<u64>) -> Self::Batch {
+    fn batch(&self, images: Range<u64>) -> Result<Self::Batch> {
         let (start, batch) = (images.start, (images.end - images.start) as usize);
         let numbers: Vec<u64> = images.collect();
         let rows = self.order.batch(start, batch);
@@ -194,7 +194,7 @@ impl<B: Network> Task<TextToImage<B>> for DenoiserTask<'_> {
         let x0 = self.data.trained.clone().select(0, index); // [B, C, h, w]
         let eps = Seeded::new(seed_for(self.config.seed, "noise"), numbers).normal_like(&x0);
         let tokens = self.data.trained_tokens.select(&rows).drop_rows(&dropped, &self.data.null);
-        (Noised::new(x0.to_device(&self.device), eps.to_device(&self.device), at), tokens)
+        Ok((Noised::new(x0.to_device(&self.device), eps.to_device(&self.device), at), tokens))
     }
 
     fn losses(&self, model: &TextToImage<B>, (noised, tokens): &Self::Batch) -> Tensor<1> {

@@ -120,7 +120,8 @@ impl Seeing {
         let watching = stage.watch;
         let events =
             watching.config.tensorboard.then(|| EventWriter::resume(&stage.folder, done)).transpose()?;
-        let macs = macs::count(|| drop(task.losses(model, &task.batch(done..done + 1)))).1;
+        let one = task.batch(done..done + 1)?;
+        let macs = macs::count(|| drop(task.losses(model, &one))).1;
         let mut seeing = Self {
             clock: Rc::new(Clock::start(watching.queues.clone())),
             config: watching.config.clone(),

@@ -14,7 +14,6 @@ use canvas_train::{
     AdamW, Checkpoints, Ema, Gradients, Log, ModuleOptimizer, NonFinite, StepOptions, TrainState,
 };
 use serde::{Deserialize, Serialize};
-use std::cell::RefCell;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -42,7 +41,10 @@ pub trait Task<M: Module> {
     type Batch;
 
     /// Data, levels and noise of these images of the run: a function of their numbers.
-    fn batch(&self, images: Range<u64>) -> Self::Batch;
+    ///
+    /// # Errors
+    /// If they cannot be had: a file was deleted, a disk is full. Stops the run.
+    fn batch(&self, images: Range<u64>) -> Result<Self::Batch>;
 
     /// Per-sample losses `[B]`: the same each time.
     fn losses(&self, model: &M, batch: &Self::Batch) -> Tensor<1>;
@@ -66,6 +68,9 @@ pub trait Task<M: Module> {
     /// Which image, in words, is number `number` of the run.
     fn name(&self, number: u64) -> String;
 }
+
+/// How many images, and their data.
+type Part<B> = (usize, B);
 
 /// A stage's folder and settings.
 pub struct TrainLoop<'a> {
@@ -104,7 +109,7 @@ impl TrainLoop<'_> {
         if state.images >= config.images {
             return Ok((state, f64::NAN));
         }
-        self.announce(&state, task);
+        self.announce(&state, task)?;
         let mut seeing = Seeing::resume(self, found.as_ref(), &state.model, task)?;
         let rate = config.rate()?;
 
@@ -114,9 +119,13 @@ impl TrainLoop<'_> {
             seeing.begin(state.steps);
 
             // A step is its gradients, and the update they make. Whoever looks at it stands between the two.
-            let (gradients, levels) = self
-                .gradients(&state, task, images.clone(), &seeing)
-                .map_err(|error| self.explain(&error, &state.model, task, images.clone(), &checkpoints))?;
+            let parts = seeing.clock.within(Phase::Data, || self.parts(task, images.clone()))?;
+            let explain = |error: NonFinite, state: &TrainState<M, AdamW>, task: &T| {
+                self.explain(&error, &state.model, (task, &parts), start, &checkpoints)
+            };
+            let gradients =
+                self.gradients(&state, (task, &parts), &seeing).map_err(|e| explain(e, &state, task))?;
+            let levels: Vec<Level> = parts.iter().flat_map(|(_, part)| task.levels(part)).copied().collect();
             let losses = gradients.losses.clone();
             let watch = seeing.watch(&state, &gradients);
             let options =
@@ -124,7 +133,7 @@ impl TrainLoop<'_> {
             let report = seeing
                 .clock
                 .within(Phase::Optimizer, || state.update(gradients, &options))
-                .map_err(|error| self.explain(&error, &state.model, task, images.clone(), &checkpoints))?;
+                .map_err(|error| explain(error, &state, task))?;
             let norms = watch.map(|watch| watch.after(&state.model));
             let row = Row {
                 images: state.images,
@@ -151,46 +160,43 @@ impl TrainLoop<'_> {
         Ok((state, seeing.finish()))
     }
 
-    /// Gradients of a batch in the way that is configured (whole, a few images at a time, or with blocks run again), and
-    /// the levels of its images.
+    /// The images of a step, as many together as their gradients are computed of at once.
+    fn parts<M: Module, T: Task<M>>(&self, task: &T, images: Range<u64>) -> Result<Vec<Part<T::Batch>>> {
+        let at_once = self.config.at_once.unwrap_or(self.config.batch);
+        let starts = images.clone().step_by(at_once);
+        let ranges = starts.map(|start| start..images.end.min(start + at_once as u64));
+        ranges.map(|range| Ok(((range.end - range.start) as usize, task.batch(range)?))).collect()
+    }
+
+    /// Their gradients in the way that is configured: at once, part by part, or with blocks run again.
     fn gradients<M: Module, T: Task<M>>(
         &self,
         state: &TrainState<M, AdamW>,
-        task: &T,
-        images: Range<u64>,
+        (task, parts): (&T, &[Part<T::Batch>]),
         seeing: &Seeing,
-    ) -> Result<(Gradients, Vec<Level>), NonFinite> {
-        let (clock, levels) = (&seeing.clock, RefCell::new(Vec::new()));
-        let batch = |images: Range<u64>| {
-            let batch = clock.within(Phase::Data, || task.batch(images));
-            levels.borrow_mut().extend_from_slice(task.levels(&batch));
-            batch
-        };
+    ) -> Result<Gradients, NonFinite> {
+        let clock = &seeing.clock;
         let losses = |model: &M, batch: &T::Batch| clock.within(Phase::Forward, || task.losses(model, batch));
-        let (first, count) = (images.start, (images.end - images.start) as usize);
-        let of_part = |model: &M, part: Range<usize>| {
-            losses(model, &batch(first + part.start as u64..first + part.end as u64))
-        };
-        let gradients =
-            clock.within(Phase::Backward, || match (self.config.at_once, self.config.recompute) {
-                (Some(at_once), _) => state.gradients_accumulated(of_part, count, at_once),
-                (None, Some(blocks)) => {
-                    let batch = batch(images);
-                    state.gradients_recomputed(|model| losses(model, &batch), blocks)
-                }
-                (None, None) => state.gradients(losses(&state.model, &batch(images))),
-            })?;
-        Ok((gradients, levels.into_inner()))
+        clock.within(Phase::Backward, || match (parts, self.config.recompute) {
+            ([(_, batch)], Some(blocks)) => state.gradients_recomputed(|model| losses(model, batch), blocks),
+            ([(_, batch)], None) => state.gradients(losses(&state.model, batch)),
+            (parts, _) => {
+                let (at_once, count) = (parts[0].0, parts.iter().map(|(images, _)| images).sum());
+                let of_part = |model: &M, part: Range<usize>| losses(model, &parts[part.start / at_once].1);
+                state.gradients_accumulated(of_part, count, at_once)
+            }
+        })
     }
 
     /// Says beforehand what memory it will take.
-    fn announce<M: Module, T: Task<M>>(&self, state: &TrainState<M, AdamW>, task: &T) {
-        let losses =
-            |model: &M, count| task.losses(model, &task.batch(state.images..state.images + count as u64));
+    fn announce<M: Module, T: Task<M>>(&self, state: &TrainState<M, AdamW>, task: &T) -> Result<()> {
+        let data = |count| task.batch(state.images..state.images + count as u64);
         let at_once = self.config.at_once.unwrap_or(self.config.batch);
-        if let Some(memory) = state.estimate_memory(losses, at_once, self.config.recompute) {
+        let losses = |model: &M, batch: &T::Batch| task.losses(model, batch);
+        if let Some(memory) = state.estimate_memory(data, losses, at_once, self.config.recompute)? {
             eprintln!("{}: {memory} of memory", self.name);
         }
+        Ok(())
     }
 
     /// Says at which image and in which layer a number stopped being finite, by repeating the step.
@@ -198,16 +204,15 @@ impl TrainLoop<'_> {
         &self,
         error: &NonFinite,
         model: &M,
-        task: &T,
-        images: Range<u64>,
+        (task, parts): (&T, &[Part<T::Batch>]),
+        start: u64,
         checkpoints: &Checkpoints,
     ) -> anyhow::Error {
-        let start = images.start;
         let named: Vec<String> = error.rows.iter().map(|&row| task.name(start + row as u64)).collect();
         let at = if named.is_empty() { "the whole batch".to_owned() } else { named.join(", ") };
         let parameter = params::first_non_finite(model).map(|name| format!("parameter {name}"));
         let layer = parameter.or_else(|| {
-            let again = || drop(task.losses(model, &task.batch(images)));
+            let again = || parts.iter().for_each(|(_, part)| drop(task.losses(model, part)));
             canvas_core::trace::first_non_finite(again).map(|name| format!("the output of {name}"))
         });
         let layer = layer.unwrap_or_else(|| "the loss itself (every layer's output is finite)".into());
@@ -227,7 +232,7 @@ impl TrainLoop<'_> {
 /// Images per second of a stage's steps, by a few of them on a model that is then thrown away.
 ///
 /// # Errors
-/// If a loss is not finite.
+/// If a loss is not finite, or a batch cannot be had.
 pub fn speed<M: Module, T: Task<M>>(model: M, task: &T, config: &StageConfig) -> Result<f64> {
     const STEPS: u64 = 8;
     let mut state = TrainState::with_groups(model, task.optimizer(config));
@@ -236,7 +241,7 @@ pub fn speed<M: Module, T: Task<M>>(model: M, task: &T, config: &StageConfig) ->
     for step in 0..STEPS {
         let begun = Instant::now();
         let start = step * config.batch as u64;
-        let losses = task.losses(&state.model, &task.batch(start..start + config.batch as u64));
+        let losses = task.losses(&state.model, &task.batch(start..start + config.batch as u64)?);
         state.step(losses, &options)?;
         fastest = fastest.min(begun.elapsed().as_secs_f64());
     }

@@ -145,7 +145,7 @@ impl Task<Unet> for Painting<'_> {
     /// Noised latents, and what is said and given of them.
     type Batch = (Noised<4>, (Text, Channels<4>));
 
-    fn batch(&self, images: Range<u64>) -> Self::Batch {
+    fn batch(&self, images: Range<u64>) -> Result<Self::Batch> {
         let (start, numbers) = (images.start, images.collect::<Vec<u64>>());
         let levels = seed_for(self.seed, "levels");
         let level = |&n: &u64| self.objective.level(&*self.process.schedule, Draws::Stratified.at(levels, n));
@@ -160,7 +160,7 @@ impl Task<Unet> for Painting<'_> {
         let text = text.drop_rows(&dropped, &self.null);
         let here = |x: Tensor<4>| x.to_device(&self.device);
         let cond = (on(&text, &self.device), Channels { values: here(given.values) });
-        (Noised::new(here(x0), here(eps), at), cond)
+        Ok((Noised::new(here(x0), here(eps), at), cond))
     }
 
     fn losses(&self, model: &Unet, (noised, cond): &Self::Batch) -> Tensor<1> {

@@ -102,12 +102,12 @@ impl Task<Classifier> for ClassifierTask {
     /// Pictures, and what they are.
     type Batch = (Tensor<4>, Tensor<2, Int>);
 
-    fn batch(&self, images: Range<u64>) -> Self::Batch {
+    fn batch(&self, images: Range<u64>) -> Result<Self::Batch> {
         let batch = (images.end - images.start) as usize;
         let rows = self.order.batch(images.start, batch);
         let x = crate::picked(&self.train, &rows).to_device(&self.device);
         let wanted: Vec<i64> = rows.iter().map(|&row| self.labels[row] as i64).collect();
-        (x, Tensor::from_data(TensorData::new(wanted, [batch, 1]), &self.device))
+        Ok((x, Tensor::from_data(TensorData::new(wanted, [batch, 1]), &self.device)))
     }
 
     fn losses(&self, model: &Classifier, (x, wanted): &Self::Batch) -> Tensor<1> {

@@ -117,7 +117,7 @@ impl Task<Network> for DenoiserTask {
     /// Noised pictures, and what they are.
     type Batch = (Noised<4>, Class);
 
-    fn batch(&self, images: Range<u64>) -> Self::Batch {
+    fn batch(&self, images: Range<u64>) -> Result<Self::Batch> {
         let (start, numbers) = (images.start, images.collect::<Vec<u64>>());
         let rows = self.order.batch(start, numbers.len());
         let drawn = numbers.iter().zip(&rows).map(|(&number, &row)| self.drawn(number, row));
@@ -125,7 +125,7 @@ impl Task<Network> for DenoiserTask {
         let x0 = crate::picked(&self.pictures, &rows);
         let eps = Seeded::new(seed_for(self.seed, "noise"), numbers).normal_like(&x0);
         let noised = Noised::new(x0.to_device(&self.device), eps.to_device(&self.device), at);
-        (noised, Class::new(&labels, &self.device))
+        Ok((noised, Class::new(&labels, &self.device)))
     }
 
     fn losses(&self, model: &Network, (noised, cond): &Self::Batch) -> Tensor<1> {

@@ -7,6 +7,7 @@ use burn::tensor::Distribution;
 use canvas_core::{Backbone, Class};
 use canvas_dit::{Dit, DitConfig};
 use canvas_train::{AdamW, Ema, PeakAlloc, StepOptions, TrainState};
+use std::convert::Infallible;
 use std::fmt::Write;
 use std::path::Path;
 use std::time::Instant;
@@ -61,7 +62,8 @@ fn step(device: &Device, depth: usize, batch: usize, blocks: Option<usize>) -> (
     let config = DitConfig { depth, ..DitConfig::small(32) };
     let mut state = TrainState::new(config.init(device), AdamW::default());
     let options = StepOptions { rate: 1e-4, clip: 1.0, ema: Ema::WarmUp { limit: 0.999 } };
-    let expected = state.estimate_memory(losses, batch, blocks).expect("this program counts");
+    let Ok(expected) = state.estimate_memory(Ok::<_, Infallible>, |dit, &n| losses(dit, n), batch, blocks);
+    let expected = expected.expect("this program counts");
     PeakAlloc.reset_peak_usage();
     let mut seconds = [0.0; 4];
     for seconds in &mut seconds {

@@ -101,7 +101,7 @@ impl Task<Adapters> for Style<'_> {
     /// Noised latents of new pictures, and what they are said to be.
     type Batch = (Noised<4>, Text);
 
-    fn batch(&self, images: Range<u64>) -> Self::Batch {
+    fn batch(&self, images: Range<u64>) -> Result<Self::Batch> {
         let (start, numbers) = (images.start, images.collect::<Vec<u64>>());
         let levels = seed_for(self.seed, "levels");
         let level = |&n: &u64| self.objective.level(&*self.process.schedule, Draws::Stratified.at(levels, n));
@@ -112,7 +112,7 @@ impl Task<Adapters> for Style<'_> {
         let eps = Seeded::new(seed_for(self.seed, "noise"), numbers).normal_like(&x0);
         let device = self.base.devices().remove(0);
         let text = on(&text.drop_rows(&dropped, &self.null), &device);
-        (Noised::new(x0.to_device(&device), eps.to_device(&device), at), text)
+        Ok((Noised::new(x0.to_device(&device), eps.to_device(&device), at), text))
     }
 
     fn losses(&self, model: &Adapters, (noised, text): &Self::Batch) -> Tensor<1> {

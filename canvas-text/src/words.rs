@@ -14,7 +14,8 @@ use tokenizers::normalizers::{Lowercase, NFC, Sequence};
 use tokenizers::pre_tokenizers::whitespace::Whitespace;
 use tokenizers::processors::template::TemplateProcessing;
 use tokenizers::{
-    NormalizedString, Normalizer, OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer, Tokenizer,
+    Encoding, NormalizedString, Normalizer, OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer,
+    Tokenizer,
 };
 
 /// Ids of the special tokens, the first four of every vocabulary.
@@ -68,6 +69,23 @@ impl WordTokenizer {
     /// # Errors
     /// If `context` is below 3, or no caption holds a word.
     pub fn from_captions<S: AsRef<str>>(captions: &[S], context: usize) -> Result<Self, TokenizerError> {
+        Self::most_frequent(captions, context, usize::MAX)
+    }
+
+    /// The same of so many words, those that the captions hold most often: the others are read as `[unk]`.
+    ///
+    /// # Errors
+    /// If `context` is below 3, or no caption holds a word.
+    ///
+    /// # Panics
+    /// If `words` is 0.
+    pub fn most_frequent<S: AsRef<str>>(
+        captions: &[S],
+        context: usize,
+        words: usize,
+    ) -> Result<Self, TokenizerError> {
+        assert!(words > 0, "a vocabulary of no words");
+        let most = words;
         if context < 3 {
             return Err(TokenizerError::Context { context });
         }
@@ -82,7 +100,7 @@ impl WordTokenizer {
         }
         let mut words: Vec<(String, usize)> = counts.into_iter().collect();
         words.sort_by_key(|(_, count)| Reverse(*count)); // stable: equals stay in the order of the alphabet
-        let words: Vec<String> = words.into_iter().map(|(word, _)| word).collect();
+        let words: Vec<String> = words.into_iter().take(most).map(|(word, _)| word).collect();
         Ok(Self { tokenizer: assemble(&words), context, words })
     }
 
@@ -172,22 +190,55 @@ impl WordTokenizer {
             rows.push(row);
             warnings.extend(unknown);
         }
-        let length = rows.iter().map(Vec::len).max().unwrap_or(0);
-        let (mut ids, mut mask) = (Vec::with_capacity(rows.len() * length), Vec::new());
-        for row in rows {
-            let padding = length - row.len();
-            mask.extend(row.iter().map(|_| true).chain((0..padding).map(|_| false)));
-            ids.extend(row.into_iter().chain((0..padding).map(|_| special::PAD)));
-        }
-        Ok(Encoded { tokens: Tokens { ids, mask, length }, warnings })
+        Ok(Encoded { tokens: padded(rows), warnings })
+    }
+
+    /// Tokenizes captions of data, which nobody is there to write anew: what does not fit the context is cut at its end, and
+    /// unknown words are `[unk]`. [`length`](Self::length) says whether one fits.
+    ///
+    /// # Errors
+    /// Of the first that the library fails at.
+    ///
+    /// # Example
+    /// ```
+    /// use canvas_text::{WordTokenizer, special};
+    /// let captions = ["a red heart", "a blue heart on a red square"];
+    /// let tokenizer = WordTokenizer::most_frequent(&captions, 6, 3)?;
+    /// assert_eq!(tokenizer.words(), ["a", "heart", "red"]);
+    /// assert_eq!(tokenizer.length(captions[1])?, 9);
+    /// let tokens = tokenizer.tokenize_cut(&captions[1..])?;
+    /// assert_eq!(tokens.ids, [special::START, 4, special::UNKNOWN, 5, special::UNKNOWN, special::END]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn tokenize_cut<S: AsRef<str>>(&self, captions: &[S]) -> Result<Tokens, PromptError> {
+        let cut = |caption: &S| {
+            let mut ids = self.encode(caption.as_ref())?.get_ids().to_vec();
+            if ids.len() > self.context {
+                ids.truncate(self.context - 1);
+                ids.push(special::END);
+            }
+            Ok(ids)
+        };
+        Ok(padded(captions.iter().map(cut).collect::<Result<_, _>>()?))
+    }
+
+    /// How many tokens a caption is, `[start]` and `[end]` included.
+    ///
+    /// # Errors
+    /// If the library fails at it.
+    pub fn length(&self, caption: &str) -> Result<usize, PromptError> {
+        Ok(self.encode(caption)?.len())
+    }
+
+    fn encode(&self, prompt: &str) -> Result<Encoding, PromptError> {
+        self.tokenizer
+            .encode(prompt, true)
+            .map_err(|error| PromptError::Failed { prompt: prompt.to_owned(), message: error.to_string() })
     }
 
     /// The ids of one prompt and its unknown words.
     fn row(&self, prompt: &str) -> Result<(Vec<u32>, Vec<UnknownWord>), PromptError> {
-        let encoding = self
-            .tokenizer
-            .encode(prompt, true)
-            .map_err(|error| PromptError::Failed { prompt: prompt.to_owned(), message: error.to_string() })?;
+        let encoding = self.encode(prompt)?;
         let (ids, offsets) = (encoding.get_ids().to_vec(), encoding.get_offsets());
         if ids.len() > self.context {
             // [start] and context - 2 words fit; the next word is the first that does not.
@@ -219,6 +270,18 @@ impl WordTokenizer {
         let (score, best) = scored.max_by(|a, b| a.0.total_cmp(&b.0))?;
         (score > 0.8).then(|| best.clone())
     }
+}
+
+/// Rows of ids, padded to the longest.
+fn padded(rows: Vec<Vec<u32>>) -> Tokens {
+    let length = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let (mut ids, mut mask) = (Vec::with_capacity(rows.len() * length), Vec::new());
+    for row in rows {
+        let padding = length - row.len();
+        mask.extend(row.iter().map(|_| true).chain((0..padding).map(|_| false)));
+        ids.extend(row.into_iter().chain((0..padding).map(|_| special::PAD)));
+    }
+    Tokens { ids, mask, length }
 }
 
 fn normalizer() -> Sequence {

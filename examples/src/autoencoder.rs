@@ -1,7 +1,7 @@
 //! The first stage of a latent diffusion model: pictures to latents and back.
 
 use crate::config::RunConfig;
-use crate::emoji_set::{Emoji, EmojiSet};
+use crate::emoji_set::EmojiSet;
 use crate::measure::psnr;
 use crate::seeing::Seeing;
 use crate::train_loop::Task;
@@ -15,14 +15,27 @@ use image::RgbImage;
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Pictures of a run by number, each a function of its own.
+pub trait Pictures {
+    /// Those of some images of the run, all of one size.
+    ///
+    /// # Errors
+    /// If one cannot be read.
+    fn pictures(&self, images: Range<u64>) -> Result<Vec<Arc<RgbImage>>>;
+
+    /// Which picture, in words, is number `number` of the run.
+    fn name(&self, number: u64) -> String;
+}
 
 /// First stage: pictures to latents and back.
-pub struct AutoencoderTask<'a> {
+pub struct AutoencoderTask<'a, P> {
     config: &'a RunConfig,
-    trained: Vec<&'a Emoji>,
-    held_out: Vec<&'a RgbImage>,
+    pictures: P,
+    trained: Vec<Arc<RgbImage>>,
+    held_out: Vec<Arc<RgbImage>>,
     device: Device,
-    order: Order,
     folder: PathBuf,
 }
 
@@ -37,24 +50,55 @@ pub struct AutoencoderRow {
     pub held_out_psnr: f64,
 }
 
-impl<'a> AutoencoderTask<'a> {
-    /// On the trained pictures of a set; `device` tracks gradients.
-    pub fn new(config: &'a RunConfig, set: &'a EmojiSet, folder: &Path, device: &Device) -> Self {
-        let trained: Vec<&Emoji> = set.trained().collect();
-        let order = Order::new(seed_for(config.seed, "autoencoder"), trained.len());
-        let held_out = set.held_out().map(|emoji| &emoji.picture).collect();
-        Self { config, trained, held_out, device: device.clone(), order, folder: folder.to_owned() }
+impl<'a, P: Pictures> AutoencoderTask<'a, P> {
+    /// On pictures. Quality is measured on some that are trained on and on those that are held out, equal sizes side by side.
+    /// `device` tracks gradients.
+    pub fn new(
+        config: &'a RunConfig,
+        pictures: P,
+        [trained, held_out]: [Vec<Arc<RgbImage>>; 2],
+        folder: &Path,
+        device: &Device,
+    ) -> Self {
+        Self { config, pictures, trained, held_out, device: device.clone(), folder: folder.to_owned() }
     }
 }
 
-impl Task<AutoencoderTiny> for AutoencoderTask<'_> {
-    /// The pictures `[B, 3, S, S]`, and their numbers.
+/// The trained pictures of a set, in an order of their own each time they are gone through.
+pub struct EmojiPictures {
+    captioned: Vec<(String, Arc<RgbImage>)>,
+    order: Order,
+}
+
+impl EmojiPictures {
+    /// Of a run.
+    pub fn new(config: &RunConfig, set: &EmojiSet) -> Self {
+        let trained = set.trained();
+        let captioned: Vec<_> =
+            trained.map(|emoji| (emoji.caption.clone(), Arc::new(emoji.picture.clone()))).collect();
+        let order = Order::new(seed_for(config.seed, "autoencoder"), captioned.len());
+        Self { captioned, order }
+    }
+}
+
+impl Pictures for EmojiPictures {
+    fn pictures(&self, images: Range<u64>) -> Result<Vec<Arc<RgbImage>>> {
+        let rows = self.order.batch(images.start, (images.end - images.start) as usize);
+        Ok(rows.into_iter().map(|row| Arc::clone(&self.captioned[row].1)).collect())
+    }
+
+    fn name(&self, number: u64) -> String {
+        format!("{:?}", self.captioned[self.order.batch(number, 1)[0]].0)
+    }
+}
+
+impl<P: Pictures> Task<AutoencoderTiny> for AutoencoderTask<'_, P> {
+    /// The pictures `[B, 3, H, W]`, and their numbers.
     type Batch = (Tensor<4>, Vec<u64>);
 
     fn batch(&self, images: Range<u64>) -> Result<Self::Batch> {
-        let rows = self.order.batch(images.start, (images.end - images.start) as usize);
-        let pictures = rows.into_iter().map(|row| &self.trained[row].picture);
-        Ok((picture::to_tensor(pictures, &self.device), images.collect()))
+        let pictures = self.pictures.pictures(images.clone())?;
+        Ok((picture::to_tensor(pictures.iter().map(|picture| &**picture), &self.device), images.collect()))
     }
 
     /// Mean absolute error of the reconstruction, plus a light pull of the latents to the origin.
@@ -73,10 +117,9 @@ impl Task<AutoencoderTiny> for AutoencoderTask<'_> {
     }
 
     fn evaluate(&mut self, average: &AutoencoderTiny, images: u64, seeing: &mut Seeing) -> Result<()> {
-        let trained: Vec<&RgbImage> = self.trained.iter().take(64).map(|emoji| &emoji.picture).collect();
         let row = AutoencoderRow {
             images,
-            trained_psnr: mean_psnr(average, &trained),
+            trained_psnr: mean_psnr(average, &self.trained),
             held_out_psnr: mean_psnr(average, &self.held_out),
         };
         let path = self.folder.join("evaluation.jsonl");
@@ -94,7 +137,7 @@ impl Task<AutoencoderTiny> for AutoencoderTask<'_> {
     }
 
     fn name(&self, number: u64) -> String {
-        format!("{:?}", self.trained[self.order.batch(number, 1)[0]].caption)
+        self.pictures.name(number)
     }
 }
 
@@ -107,11 +150,15 @@ pub fn reconstruct(autoencoder: &AutoencoderTiny, pictures: &[&RgbImage], device
     pictures.chunks(64).flat_map(through).collect()
 }
 
-fn mean_psnr(autoencoder: &AutoencoderTiny, pictures: &[&RgbImage]) -> f64 {
+fn mean_psnr(autoencoder: &AutoencoderTiny, pictures: &[Arc<RgbImage>]) -> f64 {
     let device = autoencoder.devices().first().cloned().expect("a module with parameters");
-    let drawn = reconstruct(autoencoder, pictures, &device);
-    let sum: f64 = drawn.iter().zip(pictures).map(|(drawn, real)| psnr(drawn, real)).sum();
-    sum / pictures.len().max(1) as f64
+    let of_one_size = |some: &[Arc<RgbImage>]| {
+        let real: Vec<&RgbImage> = some.iter().map(|picture| &**picture).collect();
+        let drawn = reconstruct(autoencoder, &real, &device);
+        drawn.iter().zip(real).map(|(drawn, real)| psnr(drawn, real)).sum::<f64>()
+    };
+    let sizes = pictures.chunk_by(|a, b| a.dimensions() == b.dimensions());
+    sizes.map(of_one_size).sum::<f64>() / pictures.len().max(1) as f64
 }
 
 /// Latents of a set of pictures, in the model's units once scaled: `[N, C, h, w]`.

@@ -1,6 +1,5 @@
 //! The networks that the programs train: every one on the same latents, conditioned on the same text.
 
-use crate::config::CONTEXT;
 use crate::model::BackboneSizes;
 use anyhow::Result;
 use burn::nn::Linear;
@@ -35,13 +34,16 @@ pub enum AnyBackbone {
 /// Names that [`AnyBackbone::new`] knows.
 pub const BACKBONES: [&str; 6] = ["dit", "unet", "adaln", "u-vit", "lightning", "mmdit"];
 
+/// Those of them that take pictures of any proportions.
+pub const OF_ANY_SIZE: [&str; 2] = ["unet", "mmdit"];
+
 impl AnyBackbone {
     /// A new backbone of this name: about four million parameters, two of the UNet more.
     ///
     /// # Errors
     /// For an unknown name.
     pub fn new(name: &str, sizes: BackboneSizes, device: &Device) -> Result<Self> {
-        let BackboneSizes { latent: [channels, height, width], text, smoke } = sizes;
+        let BackboneSizes { latent: [channels, height, width], text, context, smoke } = sizes;
         let side = [height, width];
         let (model, heads) = if smoke { (32, 2) } else { (192, 4) };
         let depth = |blocks: usize| if smoke { 2 } else { blocks };
@@ -56,7 +58,7 @@ impl AnyBackbone {
             "u-vit" => {
                 let blocks = if smoke { 2 } else { 8 };
                 let config = UVitConfig::new(side, model, blocks, heads).with_channels(channels);
-                Self::UVit(config.init_with(xavier_linear(text, model, device), CONTEXT, device))
+                Self::UVit(config.init_with(xavier_linear(text, model, device), context, device))
             }
             "lightning" => {
                 let config = LightningDitConfig::new(side, model, depth(6), heads).with_channels(channels);

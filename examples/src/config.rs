@@ -3,6 +3,7 @@
 use crate::emoji_set::Which;
 use crate::schedule;
 use anyhow::{Context, Result, anyhow, bail};
+use canvas_data::Buckets;
 use canvas_train::{Ema, LearningRate};
 use canvas_vae::AutoencoderTinyConfig;
 use serde::{Deserialize, Serialize};
@@ -90,6 +91,9 @@ pub struct RunConfig {
     pub set: String,
     /// Side of the pictures in pixels.
     pub side: u32,
+    /// How many times longer than narrow pictures may be, with about as many pixels as a square one; without it all are square.
+    #[serde(default)]
+    pub aspect: Option<f64>,
     /// `dit`, `unet`, or the name of a researcher's own.
     pub backbone: String,
     /// `flow`, `epsilon`, `velocity`, `sample` or `edm`.
@@ -126,6 +130,7 @@ impl RunConfig {
             seed: 0,
             set: Which::Simple.to_string(),
             side: 64,
+            aspect: None,
             backbone: "dit".into(),
             prediction: "flow".into(),
             caption_dropout: 0.1,
@@ -194,6 +199,43 @@ impl RunConfig {
         config
     }
 
+    /// Sets the images of both stages to those that `minutes` are enough for, at so many images per second; a first stage that has
+    /// no speed is not trained.
+    ///
+    /// Up to 60,000 images, two fifths of the time go to the autoencoder, which then has little to learn.
+    pub fn fit(&mut self, minutes: f64, first: Option<f64>, second: f64) {
+        let seconds = minutes * 60.0;
+        let whole_batches = |images: f64, batch: usize| (images as u64).div_ceil(batch as u64) * batch as u64;
+        // Evaluations, checkpoints and the measurements at the end take about a tenth.
+        let mut rest = 0.9 * seconds;
+        if let Some(first) = first {
+            self.first.images = whole_batches((0.4 * seconds * first).min(60_000.0), self.first.batch);
+            rest -= self.first.images as f64 / first;
+        }
+        self.second.images = whole_batches(rest * second, self.second.batch);
+        let marks = (minutes as u64).clamp(4, 200);
+        (self.second.checkpoints, self.second.evaluations) = (marks, marks);
+    }
+
+    /// What the sides of pictures are multiples of: a patch of the network, or what it halves, in pixels.
+    pub fn step(&self) -> u32 {
+        const LATENTS: usize = 2;
+        (LATENTS * self.autoencoder.downsampling()) as u32
+    }
+
+    /// The sizes of pictures: one, or those of about as many pixels that are not too long.
+    ///
+    /// # Errors
+    /// If the side, or what pictures may be longer, is none.
+    pub fn buckets(&self) -> Result<Buckets> {
+        let (side, step) = (self.side, self.step());
+        let Some(aspect) = self.aspect else { return Ok(Buckets::square(side)?) };
+        let root = aspect.sqrt() * f64::from(side);
+        let (least, most) = (f64::from(side).powi(2) / root, root);
+        let sides = (least.round() as u32)..=(most.round() as u32);
+        Ok(Buckets::largest(u64::from(side).pow(2), step, sides)?)
+    }
+
     /// The parsed data set.
     ///
     /// # Errors
@@ -223,15 +265,15 @@ impl RunConfig {
             .with_context(|| format!("{}: not the folder of a run", path.display()))?;
         serde_json::from_str(&text).with_context(|| format!("{}: not a run's configuration", path.display()))
     }
+}
 
-    /// Writes `run.json` into a run's folder.
-    ///
-    /// # Errors
-    /// Names the file.
-    pub fn write(&self, folder: &Path) -> Result<()> {
-        let text = serde_json::to_vec_pretty(self)?;
-        Ok(canvas_core::weights::write_atomically(&folder.join("run.json"), &text)?)
-    }
+/// Writes what determines a run into `run.json` of its folder: a [`RunConfig`], with what else a program needs.
+///
+/// # Errors
+/// Names the file.
+pub fn write(folder: &Path, config: &impl Serialize) -> Result<()> {
+    let text = serde_json::to_vec_pretty(config)?;
+    Ok(canvas_core::weights::write_atomically(&folder.join("run.json"), &text)?)
 }
 
 /// The error for a value that is not among those that exist.

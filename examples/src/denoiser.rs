@@ -38,19 +38,37 @@ pub struct DenoiserRow {
     pub trained: Vec<f64>,
     /// Mean loss at each over held-out pictures.
     pub held_out: Vec<f64>,
-    /// Retrieval by quick drawings of the measured prompts: top-1 and top-5, in `[0, 1]`.
-    pub retrieval: [f64; 2],
+    /// Retrieval by quick drawings of the measured prompts, if it was measured: top-1 and top-5, in `[0, 1]`.
+    pub retrieval: Option<[f64; 2]>,
 }
 
 impl DenoiserRow {
+    /// Writes it down, and says it.
+    ///
+    /// # Errors
+    /// Names the file.
+    pub fn record(&self, folder: &Path, seeing: &mut Seeing) -> Result<()> {
+        let path = folder.join("evaluation.jsonl");
+        Log::resume(&path, |old: &Self| old.images < self.images)?.push(self)?;
+        seeing.scalars(self.images, self.scalars())?;
+        let found = self.retrieval.map(|[top1, _]| format!("; retrieval top-1 {:.1}%", 100.0 * top1));
+        seeing.note(&format!(
+            "denoiser: loss {:.3} on trained pictures, {:.3} on held-out ones{}",
+            mean(&self.trained),
+            mean(&self.held_out),
+            found.unwrap_or_default()
+        ));
+        Ok(())
+    }
+
     /// For TensorBoard: losses by level, their means, retrieval.
     fn scalars(&self) -> Vec<(String, f64)> {
         let mut values = vec![
             ("held out/mean".to_owned(), mean(&self.held_out)),
             ("trained, fixed levels/mean".to_owned(), mean(&self.trained)),
-            ("retrieval/top-1".to_owned(), self.retrieval[0]),
-            ("retrieval/top-5".to_owned(), self.retrieval[1]),
         ];
+        let found = self.retrieval.iter().flatten().zip(["top-1", "top-5"]);
+        values.extend(found.map(|(share, name)| (format!("retrieval/{name}"), *share)));
         for (time, (held_out, trained)) in self.times.iter().zip(self.held_out.iter().zip(&self.trained)) {
             values.push((format!("held out/{time:.3}"), *held_out));
             values.push((format!("trained, fixed levels/{time:.3}"), *trained));
@@ -220,17 +238,9 @@ impl<B: Network> Task<TextToImage<B>> for DenoiserTask<'_> {
             times: held_out.levels.iter().map(|level| level.time).collect(),
             trained: losses(&trained, &self.data.trained_tokens.select(&first)),
             held_out: losses(&self.data.held_out, &self.data.held_out_tokens),
-            retrieval: [found.top1, found.top5],
+            retrieval: Some([found.top1, found.top5]),
         };
-        let path = self.folder.join("evaluation.jsonl");
-        Log::resume(&path, |old: &DenoiserRow| old.images < images)?.push(&row)?;
-        seeing.scalars(images, row.scalars())?;
-        seeing.note(&format!(
-            "denoiser: loss {:.3} on trained pictures, {:.3} on held-out ones; retrieval top-1 {:.1}%",
-            mean(&row.trained),
-            mean(&row.held_out),
-            100.0 * found.top1
-        ));
+        row.record(&self.folder, seeing)?;
         let sheet = self.preview(&drawn, images)?;
         seeing.picture(images, "samples", &sheet)
     }

@@ -1,13 +1,12 @@
 //! Drawing with a trained run, long after it ended or while it goes on.
 
 use crate::config::RunConfig;
-use crate::emoji_set::normalise_caption;
 use crate::model::{BackboneSizes, DrawOptions, Network, Painter, TextToImage, process};
-use crate::run::{Folder, latent_shape, new_autoencoder, new_model};
+use crate::run::{Folder, new_autoencoder, new_model};
 use crate::sheet::{Cell, save_png, sheet};
 use anyhow::{Context, Result, bail};
 use burn::prelude::*;
-use canvas_core::{LatentScale, weights};
+use canvas_core::{Autoencoder, LatentScale, weights};
 use canvas_text::WordTokenizer;
 use canvas_train::Checkpoints;
 use canvas_vae::AutoencoderTiny;
@@ -21,6 +20,8 @@ pub struct Request {
     pub scheduler: String,
     /// Scheduler, steps (at least 1), guidance and seed.
     pub options: DrawOptions,
+    /// Width and height; those of a square picture of the run's if none are given.
+    pub size: Option<[u32; 2]>,
     /// File to write.
     pub picture: PathBuf,
 }
@@ -28,7 +29,7 @@ pub struct Request {
 /// Draws the prompts into one sheet.
 ///
 /// # Errors
-/// For an empty prompt or one longer than the context, no steps, a run that has no model
+/// For an empty prompt or one longer than the context, no steps, a size that the run has no pictures of, a run that has no model
 /// yet or another architecture, and files that cannot be read or written.
 pub fn draw<B: Network>(
     folder: &Folder,
@@ -44,17 +45,21 @@ pub fn draw<B: Network>(
     if !options.guidance.is_finite() {
         bail!("--guidance {}: not a number", options.guidance);
     }
+    let [width, height] = request.size.unwrap_or([config.side; 2]);
+    if !config.buckets()?.sizes().contains(&[width, height]) {
+        let sizes: Vec<String> = config.buckets()?.sizes().iter().map(|[w, h]| format!("{w}x{h}")).collect();
+        bail!("--size {width}x{height}: the run has pictures of {}", sizes.join(", "));
+    }
     let (process, _) = process(&config.prediction)?;
     options
         .scheduler
         .levels(&process, options.steps)
         .with_context(|| format!("--scheduler {}", request.scheduler))?;
     let run = Opened::new(folder, config, make, device)?;
-    let prompts: Vec<String> = request.prompts.iter().map(|prompt| normalise_caption(prompt)).collect();
-    if let Some(empty) = prompts.iter().position(|prompt| prompt.is_empty()) {
-        bail!("--prompt {:?}: the prompt holds no word", request.prompts[empty]);
+    if let Some(prompt) = request.prompts.iter().find(|prompt| prompt.trim().is_empty()) {
+        bail!("--prompt {prompt:?}: the prompt holds no word");
     }
-    let encoded = run.tokenizer.tokenize(&prompts).context("--prompt")?;
+    let encoded = run.tokenizer.tokenize(&request.prompts).context("--prompt")?;
     encoded.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
 
     let painter = Painter {
@@ -62,10 +67,10 @@ pub fn draw<B: Network>(
         autoencoder: &run.autoencoder,
         scale: &run.scale,
         process: &process,
-        latent: latent_shape(config, device),
+        latent: run.autoencoder.latent_shape(height as usize, width as usize),
     };
     let null = run.tokenizer.tokenize(&[""])?.tokens;
-    let numbers: Vec<u64> = (0..prompts.len() as u64).collect();
+    let numbers: Vec<u64> = (0..request.prompts.len() as u64).collect();
     let drawn = painter.draw(&encoded.tokens, &null, &numbers, options)?;
 
     let cells: Vec<Cell> =
@@ -74,7 +79,7 @@ pub fn draw<B: Network>(
         "{}, {} steps, guidance {}, seed {}",
         request.scheduler, options.steps, options.guidance, options.seed
     );
-    save_png(&request.picture, &sheet(&title, &cells, 8, (256 / config.side).max(1))?)?;
+    save_png(&request.picture, &sheet(&title, &cells, 8, (256 / width.max(height)).max(1))?)?;
     println!("{}", request.picture.display());
     Ok(())
 }

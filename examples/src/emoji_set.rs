@@ -14,7 +14,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::str::FromStr;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use image::imageops::{self, FilterType};
 use image::{Rgb, RgbImage};
 use twemoji_assets::png::PngTwemojiAsset;
@@ -265,6 +265,18 @@ pub fn normalise_caption(text: &str) -> String {
         }
     }
     plain.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// Prompts as captions are written.
+///
+/// # Errors
+/// Names one that holds no word.
+pub fn normalise_prompts(prompts: &[String]) -> Result<Vec<String>> {
+    let plain = |prompt: &String| match normalise_caption(prompt) {
+        empty if empty.is_empty() => Err(anyhow!("--prompt {prompt:?}: the prompt holds no word")),
+        caption => Ok(caption),
+    };
+    prompts.iter().map(plain).collect()
 }
 
 /// A lower-case letter of Latin-1 without its accent; a space for what is no letter or digit.

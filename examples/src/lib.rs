@@ -1,5 +1,6 @@
 //! What the example programs share: the emoji data set, the two training stages, drawing, measuring, reports.
 
+pub mod args;
 pub mod assignment;
 pub mod autoencoder;
 pub mod backbones;

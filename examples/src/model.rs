@@ -31,10 +31,12 @@ pub struct TextToImage<B: Module> {
 /// Sizes a backbone must fit.
 #[derive(Clone, Copy, Debug)]
 pub struct BackboneSizes {
-    /// Latent channels, height and width.
+    /// Latent channels, and the greatest height and width.
     pub latent: [usize; 3],
     /// Width of the text tokens and of the pooled prompt.
     pub text: usize,
+    /// The most tokens of a prompt.
+    pub context: usize,
     /// Small enough for a test of a few seconds.
     pub smoke: bool,
 }

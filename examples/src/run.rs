@@ -1,10 +1,10 @@
 //! A whole run in one folder: data, two stages, drawings, measurements, report.
 
-use crate::autoencoder::AutoencoderTask;
-use crate::config::{RunConfig, WatchConfig};
+use crate::autoencoder::{AutoencoderTask, EmojiPictures};
+use crate::config::{self, RunConfig, WatchConfig};
 use crate::denoiser::{self, DenoiserTask, LatentSet};
 use crate::device;
-use crate::emoji_set::EmojiSet;
+use crate::emoji_set::{Emoji, EmojiSet};
 use crate::finish;
 use crate::interrupt::Interrupt;
 use crate::machine::{self, Process};
@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Where a run's files lie.
 #[derive(Clone, Debug)]
@@ -31,7 +32,7 @@ impl Folder {
     ///
     /// # Errors
     /// If it holds another run, or cannot be made.
-    pub fn create(path: &Path, config: &RunConfig) -> Result<Self> {
+    pub fn create(path: &Path, config: &impl Serialize) -> Result<Self> {
         if path.join("run.json").exists() {
             bail!(
                 "{} holds a run already: go on with it by --resume {}, or choose another folder by --out",
@@ -44,7 +45,7 @@ impl Folder {
             bail!("{} holds other files: choose an empty or a new folder by --out", path.display());
         }
         fs::create_dir_all(path).with_context(|| path.display().to_string())?;
-        config.write(path)?;
+        config::write(path, config)?;
         Ok(Self(path.to_owned()))
     }
 
@@ -109,6 +110,16 @@ pub fn latent_shape(config: &RunConfig, device: &Device) -> [usize; 3] {
     config.autoencoder.init(device).latent_shape(side, side)
 }
 
+/// The same, as high and as wide as the highest and the widest of the run's sizes.
+///
+/// # Errors
+/// If there are no such sizes.
+pub fn largest_latent(config: &RunConfig, device: &Device) -> Result<[usize; 3]> {
+    let sizes = config.buckets()?;
+    let longest = |side: usize| sizes.sizes().iter().map(|size| size[side] as usize).max().unwrap_or(0);
+    Ok(config.autoencoder.init(device).latent_shape(longest(1), longest(0)))
+}
+
 /// An untrained model of a run: the same weights every time, and for every backbone the same text encoder.
 ///
 /// # Errors
@@ -126,8 +137,12 @@ pub fn new_model<B: Network>(
         .with_heads(4)
         .init(device);
     let text = params::realise(text);
-    let sizes =
-        BackboneSizes { latent: latent_shape(config, device), text: config.text_width, smoke: config.smoke };
+    let sizes = BackboneSizes {
+        latent: largest_latent(config, device)?,
+        text: config.text_width,
+        context: tokenizer.context(),
+        smoke: config.smoke,
+    };
     Ok(params::realise(TextToImage { text, backbone: make(sizes, device)? }))
 }
 
@@ -179,7 +194,7 @@ pub fn train<B: Network>(
     let place = folder.autoencoder();
     let first =
         TrainLoop { name: "autoencoder", folder: place.clone(), config: &config.first, watch, interrupt };
-    let mut task = AutoencoderTask::new(config, set, &place, &autodiff);
+    let mut task = autoencoder_task(config, set, &place, &autodiff);
     let (state, first_speed) = first.run(new_autoencoder(config, &autodiff), &mut task)?;
     let autoencoder = state.average;
 
@@ -198,8 +213,23 @@ pub fn train<B: Network>(
     Ok(Trained { model, autoencoder, data, speed })
 }
 
+/// The first stage on emoji.
+fn autoencoder_task<'a>(
+    config: &'a RunConfig,
+    set: &EmojiSet,
+    folder: &Path,
+    autodiff: &Device,
+) -> AutoencoderTask<'a, EmojiPictures> {
+    let shared = |emoji: &Emoji| Arc::new(emoji.picture.clone());
+    let measured = [set.trained().take(64).map(shared).collect(), set.held_out().map(shared).collect()];
+    AutoencoderTask::new(config, EmojiPictures::new(config, set), measured, folder, autodiff)
+}
+
 /// Writes the averaged autoencoder and the latent scale: with a denoiser's checkpoint, all that drawing needs.
-fn save_autoencoder(folder: &Folder, autoencoder: &AutoencoderTiny, scale: &LatentScale) -> Result<()> {
+///
+/// # Errors
+/// Names the file.
+pub fn save_autoencoder(folder: &Folder, autoencoder: &AutoencoderTiny, scale: &LatentScale) -> Result<()> {
     weights::save(autoencoder, &folder.0.join("autoencoder.safetensors"), &BTreeMap::new())?;
     let scale = serde_json::to_vec_pretty(scale)?;
     Ok(weights::write_atomically(&folder.0.join("latent_scale.json"), &scale)?)
@@ -223,14 +253,7 @@ pub fn fit_to_minutes<B: Network>(
     }
     let set = EmojiSet::build(config.which()?, config.side)?;
     let (first, second) = measure_speeds(config, &set, make, device)?;
-    let seconds = minutes * 60.0;
-    let whole_batches = |images: f64, batch: usize| (images as u64).div_ceil(batch as u64) * batch as u64;
-    config.first.images = whole_batches((0.4 * seconds * first).min(60_000.0), config.first.batch);
-    // Evaluations, checkpoints and the measurements at the end take about a tenth.
-    let rest = 0.9 * seconds - config.first.images as f64 / first;
-    config.second.images = whole_batches(rest * second, config.second.batch);
-    let marks = (minutes as u64).clamp(4, 200);
-    (config.second.checkpoints, config.second.evaluations) = (marks, marks);
+    config.fit(minutes, Some(first), second);
     eprintln!(
         "{minutes} minutes at {first:.0} and {second:.0} images/s: {} images for the autoencoder, {} for the denoiser",
         config.first.images, config.second.images
@@ -248,7 +271,7 @@ fn measure_speeds<B: Network>(
     let autodiff = device.clone().autodiff();
     let nowhere = PathBuf::new();
     let tokenizer = denoiser::tokenizer(set)?;
-    let task = AutoencoderTask::new(config, set, &nowhere, &autodiff);
+    let task = autoencoder_task(config, set, &nowhere, &autodiff);
     let first = train_loop::speed(new_autoencoder(config, &autodiff), &task, &config.first)?;
     let data = LatentSet::new(set, &new_autoencoder(config, device), &tokenizer, device)?;
     let autoencoder = new_autoencoder(config, device);

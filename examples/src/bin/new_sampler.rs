@@ -22,6 +22,7 @@ use canvas_examples::backbones::AnyBackbone;
 use canvas_examples::bumps;
 use canvas_examples::config::RunConfig;
 use canvas_examples::draw::{Request, draw};
+use canvas_examples::emoji_set::normalise_prompts;
 use canvas_examples::model::DrawOptions;
 use canvas_examples::run::Folder;
 use canvas_examples::scheduler::Scheduler;
@@ -126,7 +127,8 @@ fn draw_with(args: &Args, folder: &Path) -> Result<()> {
     let config = RunConfig::read(folder)?;
     config.expect_program("emoji", folder)?;
     let request = Request {
-        prompts: args.prompt.clone(),
+        prompts: normalise_prompts(&args.prompt)?,
+        size: None,
         scheduler: "bashforth".into(),
         options: DrawOptions {
             scheduler: Scheduler::of(Bashforth),

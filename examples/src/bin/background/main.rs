@@ -16,7 +16,7 @@ use canvas_core::{
     Autoencoder, Channels, Concatenated, Condition, Denoiser, Noise, Process, Run, Seeded, Text, TextEncoder,
     params, picture, seed_for, weights,
 };
-use canvas_examples::config::{RunConfig, StageConfig};
+use canvas_examples::config::{CONTEXT, RunConfig, StageConfig};
 use canvas_examples::denoiser::draw_options;
 use canvas_examples::emoji_set::{Emoji, EmojiSet};
 use canvas_examples::interrupt::Interrupt;
@@ -175,7 +175,8 @@ impl Program<'_> {
         let Self { args, config, device, .. } = self;
         let autodiff = (*device).clone().autodiff();
         let latent = run::latent_shape(config, device);
-        let sizes = BackboneSizes { latent, text: config.text_width, smoke: config.smoke };
+        let (text, context, smoke) = (config.text_width, CONTEXT, config.smoke);
+        let sizes = BackboneSizes { latent, text, context, smoke };
         let wide = backbones::unet(sizes).with_in_channels(2 * latent[0] + 1);
         let wide = params::realise(wide.init(&autodiff));
         let network = params::widened(wide, &base.model.backbone)?;

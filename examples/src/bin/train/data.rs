@@ -1,7 +1,7 @@
 //! Where a run's images are, and how they are read: a part of its `run.json`.
 
 use anyhow::{Context, Result, bail};
-use canvas_data::{Format, Options, TextRule};
+use canvas_data::{Format, Options, Source, TextRule};
 use canvas_examples::config::unknown;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -69,6 +69,14 @@ impl Data {
         Ok(self)
     }
 
+    /// Opens it.
+    ///
+    /// # Errors
+    /// If there is nothing, or nothing of use.
+    pub fn open(&self) -> Result<Box<dyn Source>> {
+        Ok(canvas_data::open(self.path(), &self.options()?)?)
+    }
+
     /// Where it is.
     pub fn path(&self) -> &Path {
         self.path.as_deref().unwrap_or(Path::new(""))
@@ -78,7 +86,7 @@ impl Data {
     ///
     /// # Errors
     /// Names what exists.
-    pub fn options(&self) -> Result<Options> {
+    fn options(&self) -> Result<Options> {
         let format = self.format.as_deref().map(|name| named("--format", name, FORMATS)).transpose()?;
         let text = named("--text", &self.text, TEXTS)?;
         let (split, image, captions) = (self.split.clone(), self.image.clone(), self.captions.clone());

@@ -35,13 +35,17 @@ pub struct Images {
 }
 
 impl Images {
-    /// Opens a source and looks at each image once, whole, so that a run does not stop at a damaged one; `manifest.jsonl` in `folder`
-    /// says what became of each. A run that has one goes on with it; without a folder nothing is written.
+    /// Looks at each image of a source once, whole, so that a run does not stop at a damaged one; `manifest.jsonl` in `folder` says
+    /// what became of each. A run that has one goes on with it; without a folder nothing is written.
     ///
     /// # Errors
-    /// If the source cannot be read, has too few images, or is not the one that the run began with.
-    pub fn open(data: &Data, buckets: Buckets, folder: Option<&Path>, seed: u64) -> Result<Self> {
-        let source = canvas_data::open(data.path(), &data.options()?)?;
+    /// If the source has too few images, or is not the one that the run began with.
+    pub fn new(
+        (source, data): (Box<dyn Source>, &Data),
+        buckets: Buckets,
+        folder: Option<&Path>,
+        seed: u64,
+    ) -> Result<Self> {
         let written = folder.map(|folder| folder.join("manifest.jsonl")).filter(|path| path.exists());
         let manifest = match written {
             Some(path) => {

@@ -13,7 +13,7 @@ mod words;
 use anyhow::{Context, Result, anyhow, bail};
 use burn::prelude::*;
 use canvas_core::weights;
-use canvas_data::{Crop, Fault, Prepare};
+use canvas_data::{Crop, Fault, Prepare, Source};
 use canvas_examples::args::{Drawing, RECIPE, Recipe};
 use canvas_examples::autoencoder::AutoencoderTask;
 use canvas_examples::backbones::{AnyBackbone, OF_ANY_SIZE};
@@ -81,9 +81,9 @@ struct Args {
     #[arg(conflicts_with_all = NEW, conflicts_with_all = RECIPE, conflicts_with_all = DATA)]
     report: Option<PathBuf>,
 
-    /// Side of square pictures in pixels
-    #[arg(long, value_name = "PIXELS", default_value_t = 64)]
-    side: u32,
+    /// Side of square pictures in pixels [default: 64]
+    #[arg(long, value_name = "PIXELS")]
+    side: Option<u32>,
 
     /// Train on pictures up to so many times longer than narrow, with about as many pixels as a square one, instead of on
     /// squares (unet, mmdit)
@@ -174,19 +174,24 @@ fn main() -> Result<()> {
     if args.survey {
         return survey(&Config::new(&args)?);
     }
-    let (folder, config) = match &args.resume {
+    let (folder, config, source) = match &args.resume {
         Some(path) => {
             let config = Config::read(path)?;
+            let source = config.data.open()?;
             if args.seed.is_some_and(|seed| seed != config.run.seed) {
                 bail!("--seed: the run in {} has seed {}", path.display(), config.run.seed);
             }
-            (Folder(path.clone()), config)
+            (Folder(path.clone()), config, source)
         }
-        None => create(&args)?,
+        None => {
+            let config = Config::new(&args)?;
+            let source = config.data.open()?;
+            (create(&args, &config)?, config, source)
+        }
     };
     let _lock = folder.lock()?;
     let again = format!("go on with --resume {}", folder.0.display());
-    match train(&folder, config, &device) {
+    match train(&folder, config, source, &device) {
         Err(error) if error.is::<Interrupted>() => {
             eprintln!("{error}; {again}");
             std::process::exit(INTERRUPTED)
@@ -208,9 +213,7 @@ impl Config {
             run.autoencoder = RunConfig::read(other).context("--autoencoder")?.autoencoder;
             run.first.images = 0;
         }
-        if !run.smoke {
-            run.side = args.side;
-        }
+        run.side = args.side.unwrap_or(run.side);
         let step = run.step();
         if run.side == 0 || !run.side.is_multiple_of(step) {
             bail!("--side {}: a multiple of {step} is needed", run.side);
@@ -265,24 +268,24 @@ fn size(text: &str) -> Result<[u32; 2]> {
 }
 
 /// The folder of a new run; with the autoencoder, if another run's is taken.
-fn create(args: &Args) -> Result<(Folder, Config)> {
-    let config = Config::new(args)?;
+fn create(args: &Args, config: &Config) -> Result<Folder> {
     let given = args.autoencoder.as_ref().map(|other| other.join("autoencoder.safetensors"));
     if let Some(path) = given.as_ref().filter(|path| !path.exists()) {
         bail!("--autoencoder: {}: the run has not finished its autoencoder", path.display());
     }
     let path = args.out.clone().unwrap_or_else(|| Folder::fresh("runs/train".as_ref()));
-    let folder = Folder::create(&path, &config)?;
+    let folder = Folder::create(&path, config)?;
     if let Some(given) = given {
         let copy = path.join("autoencoder.safetensors");
         std::fs::copy(&given, &copy).with_context(|| format!("{} to {}", given.display(), copy.display()))?;
     }
-    Ok((folder, config))
+    Ok(folder)
 }
 
 /// Says what would become of the images and captions.
 fn survey(config: &Config) -> Result<()> {
-    let images = Images::open(&config.data, config.run.buckets()?, None, config.run.seed)?;
+    let source = (config.data.open()?, &config.data);
+    let images = Images::new(source, config.run.buckets()?, None, config.run.seed)?;
     words::tokenizer(&images, config.vocabulary(), None)?;
     for (_, fault) in images.manifest.dropped().take(20) {
         eprintln!("dropped {fault}");
@@ -292,9 +295,10 @@ fn survey(config: &Config) -> Result<()> {
 }
 
 /// A whole run, from wherever its folder says it is.
-fn train(folder: &Folder, mut config: Config, device: &Device) -> Result<()> {
-    let images =
-        Arc::new(Images::open(&config.data, config.run.buckets()?, Some(&folder.0), config.run.seed)?);
+fn train(folder: &Folder, mut config: Config, source: Box<dyn Source>, device: &Device) -> Result<()> {
+    let buckets = config.run.buckets()?;
+    let images = Images::new((source, &config.data), buckets, Some(&folder.0), config.run.seed)?;
+    let images = Arc::new(images);
     let tokenizer = words::tokenizer(&images, config.vocabulary(), Some(&folder.0))?;
     eprintln!(
         "{}: {} images to train on, {} held out",

@@ -1,167 +1,33 @@
 //! The program `emoji` from the outside: exact resume after kills, and what it says to bad input.
 
+use crate::common::{Program, assert_same, images, text};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+const EMOJI: Program = Program(env!("CARGO_BIN_EXE_emoji"));
 
 fn emoji() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_emoji"));
-    command.stdout(Stdio::null()).stderr(Stdio::null());
-    command
+    EMOJI.command()
 }
 
 fn run(arguments: &[&str]) -> Output {
-    emoji().args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).output().unwrap()
+    EMOJI.run(arguments)
 }
 
-/// Standard error of a run that must fail.
 fn complaint(arguments: &[&str]) -> String {
-    let output = run(arguments);
-    let text = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(!output.status.success(), "{arguments:?} should fail: {text}");
-    assert!(!text.contains("panicked"), "{arguments:?} panicked: {text}");
-    text
+    EMOJI.complaint(arguments)
 }
 
-/// Standard output of a run that must succeed.
 fn succeed(arguments: &[&str]) -> String {
-    let output = run(arguments);
-    let text = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{arguments:?} failed: {text}");
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
-}
-
-/// What two runs of one configuration must share, byte for byte.
-const EXACT: [&str; 11] = [
-    "autoencoder/log.jsonl",
-    "autoencoder/layers.jsonl",
-    "autoencoder/levels.jsonl",
-    "autoencoder/evaluation.jsonl",
-    "denoiser/log.jsonl",
-    "denoiser/layers.jsonl",
-    "denoiser/levels.jsonl",
-    "denoiser/evaluation.jsonl",
-    "autoencoder.safetensors",
-    "model.safetensors",
-    "samples.png",
-];
-
-fn assert_same(expected: &Path, found: &Path) {
-    for name in EXACT {
-        let same = fs::read(expected.join(name)).unwrap() == fs::read(found.join(name)).unwrap();
-        assert!(same, "{name} of {} differs from the uninterrupted run", found.display());
-    }
-    for stage in ["autoencoder", "denoiser"] {
-        let [expected, found] = [expected, found].map(|folder| folder.join(stage));
-        // Times differ, but not at which images they are measured.
-        assert_eq!(images(&found.join("speed.jsonl")), images(&expected.join("speed.jsonl")));
-        let shown = shown_events(&found);
-        assert_eq!(shown.len(), images(&found.join("log.jsonl")).len());
-        assert_eq!(shown, shown_events(&expected), "events of {}", found.display());
-    }
-}
-
-/// The images of each row of a log.
-fn images(path: &Path) -> Vec<u64> {
-    let images =
-        |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["images"].as_u64().unwrap();
-    fs::read_to_string(path).unwrap().lines().map(images).collect()
-}
-
-/// Steps and bytes of the losses that TensorBoard shows of a stage: of its event files in the order of their names, without what
-/// a later process has declared void, and without what was cut off.
-fn shown_events(stage: &Path) -> Vec<(u64, Vec<u8>)> {
-    let mut files: Vec<PathBuf> = fs::read_dir(stage).unwrap().map(|entry| entry.unwrap().path()).collect();
-    files.retain(|path| path.to_str().unwrap().contains("events.out.tfevents."));
-    files.sort();
-    let mut shown: Vec<(u64, Vec<u8>)> = Vec::new();
-    for bytes in files.iter().map(|file| fs::read(file).unwrap()) {
-        let mut rest = &bytes[..];
-        while let Some(length) = rest.first_chunk().map(|length| u64::from_le_bytes(*length) as usize) {
-            let Some(message) = rest.get(12..12 + length) else { break };
-            rest = rest.get(16 + length..).unwrap_or_default();
-            // The time, then the step, then what it is: field 5 holds values, field 7 says that a process begins.
-            let mut after = &message[9..];
-            let step = if after[0] == 0x10 { varint(&mut after) } else { 0 };
-            if after[0] == 0x3a {
-                shown.retain(|(old, _)| *old < step);
-            } else if after.windows(10).any(|window| window == b"train/loss") {
-                shown.push((step, after.to_vec()));
-            }
-        }
-    }
-    shown
-}
-
-/// A number behind its tag.
-fn varint(bytes: &mut &[u8]) -> u64 {
-    let mut value = 0;
-    for place in 0.. {
-        let byte = bytes[1 + place];
-        value |= u64::from(byte & 0x7f) << (7 * place);
-        if byte < 0x80 {
-            *bytes = &bytes[2 + place..];
-            return value;
-        }
-    }
-    unreachable!("a number ends")
-}
-
-/// Moments that are random enough, from a fixed seed: xorshift.
-struct Moments(u64);
-
-impl Moments {
-    fn next(&mut self, below: Duration) -> Duration {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        below.mul_f64((self.0 >> 11) as f64 / (1u64 << 53) as f64)
-    }
+    EMOJI.succeed(arguments)
 }
 
 #[test]
 fn a_run_killed_at_twenty_moments_ends_as_if_it_had_not_been() {
     let home = tempfile::tempdir().unwrap();
-    let whole = home.path().join("whole");
-    let begun = Instant::now();
-    succeed(&["--smoke", "--tensorboard", "--out", text(&whole)]);
-    let time = begun.elapsed();
-
-    let (mut moments, mut kills, mut runs) = (Moments(0x9e37_79b9_7f4a_7c15), 0, 0);
-    while kills < 20 {
-        runs += 1;
-        let folder = home.path().join(format!("killed-{runs}"));
-        loop {
-            // Killed before it wrote its configuration, a run is not there yet and starts anew.
-            let begin = ["--smoke", "--tensorboard", "--out", text(&folder)];
-            let resume = ["--resume", text(&folder)];
-            let arguments = if folder.join("run.json").exists() { &resume[..] } else { &begin[..] };
-            let mut child = emoji().args(arguments).spawn().unwrap();
-            let deadline = Instant::now() + moments.next(time);
-            let ended = loop {
-                if let Some(status) = child.try_wait().unwrap() {
-                    break Some(status);
-                }
-                if Instant::now() >= deadline && kills < 20 {
-                    break None;
-                }
-                std::thread::sleep(Duration::from_millis(2));
-            };
-            if let Some(status) = ended {
-                assert!(status.success(), "a resumed run failed");
-                break;
-            }
-            child.kill().unwrap(); // SIGKILL
-            child.wait().unwrap();
-            kills += 1;
-        }
-        assert_same(&whole, &folder);
-    }
+    EMOJI.kill(20, home.path(), &["--smoke", "--tensorboard"], assert_same);
 }
 
 #[test]

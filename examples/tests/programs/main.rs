@@ -1,0 +1,5 @@
+//! The programs that train, from the outside.
+
+mod common;
+mod emoji;
+mod train;

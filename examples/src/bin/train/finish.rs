@@ -52,7 +52,7 @@ pub fn draw<B: Network>(
         let real = groups.iter().flat_map(|group| group.captions.iter().zip(&group.real));
         let rows: Vec<Pair> =
             real.zip(&drawn).map(|((label, real), drawn)| Pair { label, real, drawn }).collect();
-        let title = format!("through the autoencoder, and drawn in {STEPS} steps");
+        let title = format!("real; through the autoencoder; {DRAWINGS} drawings of {STEPS} steps");
         let zoom = (128 / trained.config.side).max(1);
         save_png(folder.0.join(name), &pairs(&title, &rows, zoom)?)?;
     }

@@ -128,7 +128,7 @@ impl<M: Module, O: Optimizer> Replicas<M, O> {
         &mut self,
         state: &TrainState<M, O>,
         batch: usize,
-        each: impl Fn(Replica<M>, Range<usize>) -> Result<Gradients, E> + Sync,
+        each: impl Fn(&Replica<M>, Range<usize>) -> Result<Gradients, E> + Sync,
     ) -> Result<Gradients, E> {
         let count = self.devices.len();
         assert!(batch > 0 && batch.is_multiple_of(count), "{batch} images among {count} devices");
@@ -140,7 +140,7 @@ impl<M: Module, O: Optimizer> Replicas<M, O> {
         let found = self.threads.broadcast(|thread| {
             let number = thread.index();
             let (model, start) = (models[number].lock().expect("taken once"), number * share);
-            each(Replica { model: &model, device: &devices[number], images, start }, start..start + share)
+            each(&Replica { model: &model, device: &devices[number], images, start }, start..start + share)
         });
         let (mut losses, mut grads) = (Vec::with_capacity(batch), Vec::with_capacity(count));
         for found in found {

@@ -207,8 +207,9 @@ impl TrainLoop<'_> {
         let Some(replicas) = replicas else {
             let losses =
                 |model: &M, batch: &T::Batch| clock.within(Phase::Forward, || task.losses(model, batch));
-            let (device, all) = (state.device(), |replica| of_parts(replica, parts, recompute, losses));
-            return Ok(clock.within(Phase::Backward, || all(state.replica(&device))));
+            let device = state.device();
+            let replica = state.replica(&device);
+            return Ok(clock.within(Phase::Backward, || of_parts(&replica, parts, recompute, losses)));
         };
         // To each device its share of the parts, from this thread.
         let shares = parts.chunks(parts.len() / replicas.devices().len()).zip(replicas.devices());
@@ -273,7 +274,7 @@ impl TrainLoop<'_> {
 
 /// Gradients in the way that is configured: at once, part by part, or with blocks run again.
 fn of_parts<M: Module, B>(
-    replica: Replica<M>,
+    replica: &Replica<M>,
     parts: &[Part<B>],
     recompute: Option<usize>,
     losses: impl Fn(&M, &B) -> Tensor<1>,

@@ -44,14 +44,14 @@ fn alone(state: &mut TrainState<Net, AdamW>) -> StepReport {
     state.step(losses, &OPTIONS).unwrap()
 }
 
-fn whole(replica: Replica<Net>, first: u64, share: Range<usize>) -> Result<Gradients, NonFinite> {
+fn whole(replica: &Replica<Net>, first: u64, share: Range<usize>) -> Result<Gradients, NonFinite> {
     replica.gradients(losses(replica.model, first, share))
 }
 
 fn together(
     state: &mut TrainState<Net, AdamW>,
     replicas: &mut Replicas<Net, AdamW>,
-    each: impl Fn(Replica<Net>, u64, Range<usize>) -> Result<Gradients, NonFinite> + Sync,
+    each: impl Fn(&Replica<Net>, u64, Range<usize>) -> Result<Gradients, NonFinite> + Sync,
 ) -> StepReport {
     let first = state.images;
     let gradients = replicas.gradients(state, BATCH, |replica, share| each(replica, first, share)).unwrap();
@@ -98,8 +98,10 @@ fn devices_make_the_steps_that_one_makes_of_the_whole_batch() {
 #[test]
 fn devices_accumulate_and_run_blocks_again() {
     let mut one = state();
-    (0..STEPS).for_each(|_| drop(alone(&mut one)));
-    type Each = fn(Replica<Net>, u64, Range<usize>) -> Result<Gradients, NonFinite>;
+    for _ in 0..STEPS {
+        alone(&mut one);
+    }
+    type Each = fn(&Replica<Net>, u64, Range<usize>) -> Result<Gradients, NonFinite>;
     let parts: Each = |replica, first, share| {
         let of = |model: &Net, part: Range<usize>| losses(model, first + share.start as u64, part);
         replica.gradients_accumulated(of, share.len(), 4)
@@ -111,7 +113,9 @@ fn devices_accumulate_and_run_blocks_again() {
     for each in [parts, again] {
         let mut many = state();
         let mut replicas = replicas(&many, 2);
-        (0..STEPS).for_each(|_| drop(together(&mut many, &mut replicas, each)));
+        for _ in 0..STEPS {
+            together(&mut many, &mut replicas, each);
+        }
         let off = off(&many.model, &one.model);
         assert!(off < 1e-6, "off by {off:e}");
     }
@@ -121,7 +125,9 @@ fn devices_accumulate_and_run_blocks_again() {
 fn devices_go_on_from_a_checkpoint() {
     let mut whole_run = state();
     let mut copies = replicas(&whole_run, 2);
-    (0..2).for_each(|_| drop(together(&mut whole_run, &mut copies, whole)));
+    for _ in 0..2 {
+        together(&mut whole_run, &mut copies, whole);
+    }
     let folder = tempfile::tempdir().unwrap();
     whole_run.save(folder.path()).unwrap();
     let mut resumed = state();
@@ -151,7 +157,7 @@ fn a_parameter_may_have_a_part_in_one_share_only() {
         Tensor::cat(images.map(|image| model.each[image].val().square()).collect(), 0)
     };
     let mut replicas = Replicas::new(&state, &[Device::flex()], Exchange::Copies).unwrap();
-    let each = |replica: Replica<OfImages>, images: Range<usize>| -> Result<_, NonFinite> {
+    let each = |replica: &Replica<OfImages>, images: Range<usize>| -> Result<_, NonFinite> {
         replica.gradients(squares(replica.model, images))
     };
     let gradients = replicas.gradients(&state, 4, each).unwrap();
@@ -169,7 +175,7 @@ fn a_loss_that_is_not_finite_is_named_by_its_place_in_the_batch() {
     let mut state = state();
     let mut replicas = replicas(&state, 3);
     let before = bits(&state.model);
-    let each = |replica: Replica<Net>, share: Range<usize>| {
+    let each = |replica: &Replica<Net>, share: Range<usize>| {
         let broken: Vec<f32> = share.clone().map(|row| if row == 6 { f32::NAN } else { 0.0 }).collect();
         let count = share.len();
         replica.gradients(losses(replica.model, 0, share) + tensor(broken, [count], &device()))
@@ -177,7 +183,7 @@ fn a_loss_that_is_not_finite_is_named_by_its_place_in_the_batch() {
     let error = replicas.gradients(&state, BATCH, each).err().unwrap();
     assert_eq!((error.rows, error.what, error.images), (vec![6], "loss", 0));
     // A gradient that is infinite is found by the update, which then changes nothing.
-    let each = |replica: Replica<Net>, share: Range<usize>| {
+    let each = |replica: &Replica<Net>, share: Range<usize>| {
         let id = replica.model.up.weight.id;
         let mut gradients = whole(replica, 0, share)?;
         let grad = gradients.grads.remove::<2>(id).unwrap();

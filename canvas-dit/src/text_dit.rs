@@ -10,6 +10,7 @@
 //!
 //! Shape letters: `B` batch, `C` channels, `H` and `S` height and width, `N` patches, `T` tokens, `W` width.
 
+use crate::patches;
 use burn::nn::Linear;
 use burn::prelude::*;
 use canvas_core::memo::{Constant, keep};
@@ -120,7 +121,8 @@ impl Backbone<4> for TextDit {
         let prompt =
             keep(|| "prompt".into(), Constant::Condition, || linear(&self.prompt, cond.pooled.clone()));
         let c = time + prompt; // [B, W]
-        let mut h = dense(&self.embed, patch::split(x, self.patch)) + self.position.clone(); // [B, N, W]
+        let h = dense(&self.embed, patch::split(x, self.patch));
+        let mut h = patches::placed(h, &self.position); // [B, N, W]
         for (i, block) in self.blocks.iter().enumerate() {
             h = trace::block(|| format!("blocks.{i}"), h, |h| block.forward(h, c.clone(), cond)); // [B, N, W]
         }

@@ -21,12 +21,22 @@ pub fn clip_global_norm<M: Module>(module: &M, grads: GradientsParams, limit: f6
     } else {
         Tensor::cat(squares, 0).into_data().iter::<f64>().sum::<f64>().sqrt()
     };
-    if total <= limit || !total.is_finite() {
-        return (grads, total);
+    (clip_from_norm(module, grads, total, limit), total)
+}
+
+/// Scales gradients whose joint norm is known.
+pub(crate) fn clip_from_norm<M: Module>(
+    module: &M,
+    grads: GradientsParams,
+    norm: f64,
+    limit: f64,
+) -> GradientsParams {
+    if norm <= limit || !norm.is_finite() {
+        return grads;
     }
-    let mut scale = Scale { grads, scaled: GradientsParams::new(), factor: limit / total };
+    let mut scale = Scale { grads, scaled: GradientsParams::new(), factor: limit / norm };
     module.visit(&mut scale);
-    (scale.scaled, total)
+    scale.scaled
 }
 
 struct Norm<'a> {

@@ -18,7 +18,9 @@ mod objective;
 mod optimizer;
 mod order;
 pub mod post_hoc;
+mod precision;
 mod rate;
+mod replicas;
 pub mod representation;
 pub mod seeing;
 pub mod self_conditioning;
@@ -30,7 +32,7 @@ pub use checkpoint::{Checkpoint, CheckpointError, Checkpoints};
 pub use clip::clip_global_norm;
 pub use dropout::ConditionDropout;
 pub use ema::{Ema, Moment, power_of_width};
-pub use gradients::Gradients;
+pub use gradients::{Gradients, Replica};
 pub use log::Log;
 pub use memory::TrainMemory;
 pub use objective::{
@@ -40,5 +42,7 @@ pub use objective::{
 pub use optimizer::{ModuleOptimizer, StateError};
 pub use order::Order;
 pub use peak_alloc::PeakAlloc;
+pub use precision::{InPrecision, Precision, PrecisionError};
 pub use rate::{Decay, LearningRate};
+pub use replicas::{Exchange, Replicas, ReplicasError};
 pub use state::{NonFinite, StepOptions, StepReport, TrainState};

@@ -23,7 +23,7 @@ pub struct TrainState<M, O> {
     pub images: u64,
     /// Optimizer steps taken.
     pub steps: u64,
-    optimizer: ModuleOptimizer<O>,
+    pub(crate) optimizer: ModuleOptimizer<O>,
     others: Vec<(Ema, M)>,
 }
 
@@ -153,6 +153,14 @@ impl<M: Module, O: Optimizer> TrainState<M, O> {
     ) -> Result<StepReport, NonFinite> {
         let gradients = self.gradients_accumulated(losses, batch, at_once)?;
         self.update(gradients, options)
+    }
+
+    /// Where the model is; tracks gradients.
+    ///
+    /// # Panics
+    /// If it has no parameters.
+    pub fn device(&self) -> Device {
+        self.model.devices().first().cloned().expect("a model with parameters")
     }
 
     /// Bytes that the optimizer will keep for parameters it has not seen yet.

@@ -2,10 +2,12 @@
 
 use crate::backbones::BACKBONES;
 use crate::config::{self, RunConfig};
+use crate::device::{self, Devices};
 use crate::model::{DrawOptions, PREDICTIONS};
 use crate::scheduler::Scheduler;
 use crate::{draw, schedule};
 use anyhow::{Context, Result, bail};
+use canvas_train::Precision;
 use std::path::{Path, PathBuf};
 
 /// What is trained, and how.
@@ -39,6 +41,10 @@ pub struct Recipe {
     #[arg(long, value_name = "N")]
     pub recompute: Option<usize>,
 
+    /// What the denoiser computes in while it trains: f32, or bf16 with parameters in f32
+    #[arg(long, default_value = "f32")]
+    pub precision: Precision,
+
     /// Moving averages to keep in the checkpoints beside the usual one, as in power:0.05,power:0.1 (denoiser); also
     /// half-life:IMAGES, warm-up:DECAY, constant:DECAY
     #[arg(long, value_name = "LIST")]
@@ -63,7 +69,7 @@ pub struct Recipe {
 }
 
 /// The names of a [`Recipe`]'s arguments, which are said of a new run only.
-pub const RECIPE: [&str; 12] = [
+pub const RECIPE: [&str; 13] = [
     "backbone",
     "prediction",
     "minutes",
@@ -71,6 +77,7 @@ pub const RECIPE: [&str; 12] = [
     "rate",
     "accumulate",
     "recompute",
+    "precision",
     "averages",
     "decay",
     "layers",
@@ -120,6 +127,7 @@ impl Recipe {
             bail!("--accumulate {at_once}: a step has {} images", stage.batch);
         }
         (stage.at_once, stage.recompute) = (self.accumulate, self.recompute);
+        stage.precision = self.precision;
         if let Some(averages) = &self.averages {
             stage.averages = schedule::averages(averages)?;
         }
@@ -132,6 +140,31 @@ impl Recipe {
         (watch.peak, watch.tensorboard) = (self.peak, self.tensorboard);
         watch.layers = self.layers.unwrap_or(watch.layers);
         Ok(())
+    }
+}
+
+/// Where it is trained.
+#[derive(clap::Args, Debug)]
+pub struct Place {
+    /// flex (the CPU), wgpu, cuda; a number chooses among several, as in cuda:1
+    #[arg(long, default_value = "flex")]
+    pub device: String,
+
+    /// Several devices of one kind, which share the steps of the denoiser, as in cuda:0,cuda:1; the rest is done on the first
+    #[arg(long, value_name = "LIST", conflicts_with_all = ["device", "sample", "minutes"])]
+    pub devices: Option<String>,
+}
+
+impl Place {
+    /// The devices.
+    ///
+    /// # Errors
+    /// As [`Devices::open`].
+    pub fn open(&self) -> Result<Devices> {
+        match &self.devices {
+            Some(names) => Devices::open(names),
+            None => Ok(device::open(&self.device)?.into()),
+        }
     }
 }
 

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Pictures of a run by number, each a function of its own.
-pub trait Pictures {
+pub trait Pictures: Sync {
     /// Those of some images of the run, all of one size.
     ///
     /// # Errors

@@ -4,7 +4,7 @@ use crate::emoji_set::Which;
 use crate::schedule;
 use anyhow::{Context, Result, anyhow, bail};
 use canvas_data::Buckets;
-use canvas_train::{Ema, LearningRate};
+use canvas_train::{Ema, LearningRate, Precision};
 use canvas_vae::AutoencoderTinyConfig;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -35,6 +35,9 @@ pub struct StageConfig {
     /// Moving averages that are kept beside the one that is drawn with.
     #[serde(default)]
     pub averages: Vec<Ema>,
+    /// What the networks compute in.
+    #[serde(default)]
+    pub precision: Precision,
     /// How the learning rate falls, as in [`schedule::decay`].
     #[serde(default = "cosine")]
     pub decay: String,
@@ -155,6 +158,7 @@ impl RunConfig {
                 at_once: None,
                 recompute: None,
                 averages: Vec::new(),
+                precision: Precision::F32,
                 decay: cosine(),
             },
             second: StageConfig {
@@ -168,6 +172,7 @@ impl RunConfig {
                 at_once: None,
                 recompute: None,
                 averages: Vec::new(),
+                precision: Precision::F32,
                 decay: cosine(),
             },
             watch: WatchConfig::default(),

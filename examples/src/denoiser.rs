@@ -216,8 +216,15 @@ impl<B: Network> Task<TextToImage<B>> for DenoiserTask<'_> {
     }
 
     fn losses(&self, model: &TextToImage<B>, (noised, tokens): &Self::Batch) -> Tensor<1> {
+        let precision = self.config.second.precision;
+        let model = precision.model(model);
         let cond = model.text.encode(tokens);
-        self.objective.losses(self.process.denoiser(&model.backbone), noised, &cond)
+        let network = precision.network(&model.backbone);
+        self.objective.losses(self.process.denoiser(&network), noised, &cond)
+    }
+
+    fn to_device(&self, (noised, tokens): &Self::Batch, device: &Device) -> Option<Self::Batch> {
+        Some((noised.clone().to_device(device), tokens.clone()))
     }
 
     fn levels<'b>(&self, (noised, _): &'b Self::Batch) -> &'b [Level] {

@@ -1,7 +1,92 @@
-//! Choosing a device by name, with errors that say what to build and what was found.
+//! Choosing devices by name, with errors that say what to build and what was found.
 
-use anyhow::{Result, bail};
+use crate::config::{RunConfig, StageConfig};
+use anyhow::{Context, Result, bail};
 use burn::prelude::*;
+use canvas_train::Exchange;
+
+/// Devices that share the steps of a stage, all of one kind.
+#[derive(Clone, Debug)]
+pub struct Devices {
+    /// Where the training state is, and all that is done between steps.
+    pub first: Device,
+    /// The others.
+    pub further: Vec<Device>,
+    /// How gradients meet: NCCL's way on CUDA devices.
+    pub exchange: Exchange,
+}
+
+impl From<Device> for Devices {
+    /// One alone.
+    fn from(first: Device) -> Self {
+        Self { first, further: Vec::new(), exchange: Exchange::Copies }
+    }
+}
+
+impl Devices {
+    /// Opens a list such as `cuda:0,cuda:1`. The CPU may be in it more than once, to try out what several devices do.
+    ///
+    /// # Errors
+    /// As [`open`]; and if a GPU is in it twice, or devices of two kinds are.
+    pub fn open(names: &str) -> Result<Self> {
+        // First what is wrong with the list on any machine.
+        let names_of = || names.split(',').map(str::trim);
+        let places: Vec<(&str, &str)> =
+            names_of().map(|name| name.split_once(':').unwrap_or((name, "0"))).collect();
+        let kind = places[0].0;
+        if let Some((other, _)) = places.iter().find(|(other, _)| *other != kind) {
+            bail!(
+                "--devices {names}: {kind:?} and {other:?} are not of one kind, and steps are shared by such"
+            );
+        }
+        let twice = |n: &usize| places[..*n].contains(&places[*n]);
+        if let Some(n) = (0..places.len()).find(twice).filter(|_| kind != "flex") {
+            bail!("--devices {names}: {kind}:{} is there twice", places[n].1);
+        }
+        let open = |name: &str| open(name).with_context(|| format!("--devices {names}"));
+        let mut opened = names_of().map(open).collect::<Result<Vec<_>>>()?;
+        let exchange = match kind {
+            "cuda" if opened.len() > 1 => Exchange::AllReduce,
+            _ => Exchange::Copies,
+        };
+        let first = opened.remove(0);
+        Ok(Self { first, further: opened, exchange })
+    }
+
+    /// How many they are.
+    pub fn count(&self) -> usize {
+        1 + self.further.len()
+    }
+
+    /// Whether a run's denoiser can be trained on them.
+    ///
+    /// # Errors
+    /// If not: says which argument is at fault.
+    pub fn fit(&self, config: &RunConfig) -> Result<()> {
+        config.second.precision.check(&self.first).context("--precision")?;
+        self.share("denoiser", &config.second).context("--devices")
+    }
+
+    /// Whether all steps of a stage can be shared out evenly.
+    ///
+    /// # Errors
+    /// If not: says of how many images.
+    pub fn share(&self, stage: &str, config: &StageConfig) -> Result<()> {
+        let count = self.count();
+        let last = config.images % config.batch as u64;
+        for (step, images) in [("a step", config.batch as u64), ("the last step", last)] {
+            if images > 0 && (count as u64) > images {
+                bail!("{stage}: {step} has {images} images, for {count} devices");
+            }
+            if !images.is_multiple_of(count as u64) {
+                bail!(
+                    "{stage}: the {images} images of {step} cannot be shared out evenly among {count} devices"
+                );
+            }
+        }
+        Ok(())
+    }
+}
 
 /// Opens `flex` (the CPU), `wgpu`, `wgpu:1`, `cuda` or `cuda:1`, without gradient tracking. The CPU's memory is
 /// [kept](canvas_core::memory::keep_pages).
@@ -98,7 +183,50 @@ fn not_built(kind: &str) -> Result<Device> {
 
 #[cfg(test)]
 mod tests {
-    use super::open;
+    use super::{Devices, open};
+    use crate::config::RunConfig;
+    use canvas_train::Exchange;
+
+    #[test]
+    fn a_list_of_devices_is_of_one_kind() {
+        let devices = Devices::open("flex,flex, flex").unwrap();
+        assert_eq!((devices.count(), devices.exchange), (3, Exchange::Copies));
+        assert_eq!(Devices::open("flex").unwrap().count(), 1);
+        let text = |names: &str| format!("{:#}", Devices::open(names).unwrap_err());
+        for mixed in ["flex,gpu", "cuda:0,flex", "wgpu,cuda", "flex,", "cuda:1,wgpu:0"] {
+            assert!(text(mixed).contains("are not of one kind"), "{}", text(mixed));
+        }
+        assert_eq!(text("cuda,cuda:1,cuda:0"), "--devices cuda,cuda:1,cuda:0: cuda:0 is there twice");
+        assert!(text("flex,flex:1").contains("there is one CPU device"));
+        assert!(text("gpu:0,gpu:1").contains("--devices gpu:0,gpu:1: --device gpu:0: unknown device"));
+    }
+
+    #[cfg(not(feature = "cuda"))]
+    #[test]
+    fn several_gpus_need_a_program_that_knows_them() {
+        let text = format!("{:#}", Devices::open("cuda:0,cuda:1").unwrap_err());
+        assert!(text.contains("built without cuda") && text.contains("--features cuda"), "{text}");
+    }
+
+    #[test]
+    fn steps_are_shared_out_evenly_or_not_at_all() {
+        let says = |count: usize, images, batch| {
+            let mut config = RunConfig::smoke("emoji").second;
+            (config.images, config.batch) = (images, batch);
+            let devices = Devices::open(&vec!["flex"; count].join(",")).unwrap();
+            devices.share("denoiser", &config).err().map(|error| error.to_string())
+        };
+        assert_eq!(says(1, 389, 16), None);
+        assert_eq!(says(4, 392, 16), None);
+        let text = says(3, 384, 16).unwrap();
+        assert_eq!(text, "denoiser: the 16 images of a step cannot be shared out evenly among 3 devices");
+        assert_eq!(says(3, 384, 2).unwrap(), "denoiser: a step has 2 images, for 3 devices");
+        let text = says(4, 390, 16).unwrap();
+        assert_eq!(
+            text,
+            "denoiser: the 6 images of the last step cannot be shared out evenly among 4 devices"
+        );
+    }
 
     #[test]
     fn a_wrong_name_says_what_there_is() {

@@ -3,7 +3,7 @@
 use crate::autoencoder::{AutoencoderTask, EmojiPictures};
 use crate::config::{self, RunConfig, WatchConfig};
 use crate::denoiser::{self, DenoiserTask, LatentSet};
-use crate::device;
+use crate::device::{self, Devices};
 use crate::emoji_set::{Emoji, EmojiSet};
 use crate::finish;
 use crate::interrupt::Interrupt;
@@ -175,7 +175,8 @@ pub fn watching(
     Ok(Watching { config: config.clone(), peak, queues, about })
 }
 
-/// Trains both stages on a device from wherever the folder says they are, and returns the trained model; stops when asked.
+/// Trains both stages from wherever the folder says they are, and returns the trained model; stops when asked. Several devices
+/// share the steps of the second stage; all else is done on the first.
 ///
 /// # Errors
 /// If files cannot be read or written, or training breaks down.
@@ -184,16 +185,23 @@ pub fn train<B: Network>(
     config: &RunConfig,
     set: &EmojiSet,
     make: impl Fn(BackboneSizes, &Device) -> Result<B>,
-    (device, interrupt): (&Device, &Interrupt),
+    (devices, interrupt): (&Devices, &Interrupt),
 ) -> Result<Trained<B>> {
+    let device = &devices.first;
     let watch = &watching(folder, &config.watch, config, device)?;
     let autodiff = device.clone().autodiff();
     let tokenizer = denoiser::tokenizer(set)?;
     tokenizer.save(&folder.0.join("tokenizer.json"))?;
 
     let place = folder.autoencoder();
-    let first =
-        TrainLoop { name: "autoencoder", folder: place.clone(), config: &config.first, watch, interrupt };
+    let first = TrainLoop {
+        name: "autoencoder",
+        folder: place.clone(),
+        config: &config.first,
+        watch,
+        interrupt,
+        devices: None,
+    };
     let mut task = autoencoder_task(config, set, &place, &autodiff);
     let (state, first_speed) = first.run(new_autoencoder(config, &autodiff), &mut task)?;
     let autoencoder = state.average;
@@ -201,8 +209,14 @@ pub fn train<B: Network>(
     let data = LatentSet::new(set, &autoencoder, &tokenizer, device)?;
     save_autoencoder(folder, &autoencoder, &data.scale)?;
     let place = folder.denoiser();
-    let second =
-        TrainLoop { name: "denoiser", folder: place.clone(), config: &config.second, watch, interrupt };
+    let second = TrainLoop {
+        name: "denoiser",
+        folder: place.clone(),
+        config: &config.second,
+        watch,
+        interrupt,
+        devices: Some(devices),
+    };
     let mut task = DenoiserTask::new(config, set, &data, &autoencoder, &place, &autodiff)?;
     let (state, second_speed) = second.run(new_model(config, &tokenizer, make, &autodiff)?, &mut task)?;
 
@@ -288,14 +302,14 @@ pub fn run<B: Network>(
     folder: &Folder,
     config: &RunConfig,
     make: impl Fn(BackboneSizes, &Device) -> Result<B>,
-    device: &Device,
+    devices: &Devices,
 ) -> Result<finish::Results> {
     let interrupt = Interrupt::listen()?;
     let set = EmojiSet::build(config.which()?, config.side)?;
     let (trained, held_out) = (set.trained().count(), set.held_out().count());
     eprintln!("{}: {trained} captioned pictures to train on, {held_out} held out", folder.0.display());
-    let trained = train(folder, config, &set, make, (device, &interrupt))?;
+    let trained = train(folder, config, &set, make, (devices, &interrupt))?;
     // Nothing is lost from here on: the next Ctrl-C ends the program at once.
     interrupt.ask();
-    finish::finish(folder, config, &set, &trained, device)
+    finish::finish(folder, config, &set, &trained, &devices.first)
 }

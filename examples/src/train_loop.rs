@@ -3,15 +3,17 @@
 //! What a step needs of a model is its [`Task`]; what is shown and written of it is [`Seeing`]'s.
 
 use crate::config::StageConfig;
+use crate::device::Devices;
 use crate::interrupt::{Interrupt, Interrupted};
 use crate::seeing::{Seeing, Step, Watching};
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use burn::module::Module;
 use burn::prelude::*;
 use canvas_core::{Level, params};
 use canvas_train::seeing::Phase;
 use canvas_train::{
-    AdamW, Checkpoints, Ema, Gradients, Log, ModuleOptimizer, NonFinite, StepOptions, TrainState,
+    AdamW, Checkpoints, Ema, Gradients, Log, ModuleOptimizer, NonFinite, Replica, Replicas, StepOptions,
+    TrainState,
 };
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
@@ -36,9 +38,9 @@ pub struct Row {
 }
 
 /// What a stage trains: where the losses come from, and what to do now and then.
-pub trait Task<M: Module> {
+pub trait Task<M: Module>: Sync {
     /// What the losses of some images are computed from.
-    type Batch;
+    type Batch: Send + Sync;
 
     /// Data, levels and noise of these images of the run: a function of their numbers.
     ///
@@ -48,6 +50,11 @@ pub trait Task<M: Module> {
 
     /// Per-sample losses `[B]`: the same each time.
     fn losses(&self, model: &M, batch: &Self::Batch) -> Tensor<1>;
+
+    /// A batch on another device, for a task that several devices share.
+    fn to_device(&self, _batch: &Self::Batch, _device: &Device) -> Option<Self::Batch> {
+        None
+    }
 
     /// The noise levels of a batch, one an image; none if it has no such thing.
     fn levels<'b>(&self, _batch: &'b Self::Batch) -> &'b [Level] {
@@ -84,6 +91,8 @@ pub struct TrainLoop<'a> {
     pub watch: &'a Watching,
     /// Whether the run is to stop.
     pub interrupt: &'a Interrupt,
+    /// Devices that share the steps, the model's first, if there are more.
+    pub devices: Option<&'a Devices>,
 }
 
 impl TrainLoop<'_> {
@@ -109,6 +118,8 @@ impl TrainLoop<'_> {
         if state.images >= config.images {
             return Ok((state, f64::NAN));
         }
+        // Copies of it on further devices, if there are any.
+        let mut replicas = self.replicas(&state)?;
         self.announce(&state, task)?;
         let mut seeing = Seeing::resume(self, found.as_ref(), &state.model, task)?;
         let rate = config.rate()?;
@@ -123,8 +134,9 @@ impl TrainLoop<'_> {
             let explain = |error: NonFinite, state: &TrainState<M, AdamW>, task: &T| {
                 self.explain(&error, &state.model, (task, &parts), start, &checkpoints)
             };
-            let gradients =
-                self.gradients(&state, (task, &parts), &seeing).map_err(|e| explain(e, &state, task))?;
+            let gradients = self
+                .gradients(&state, replicas.as_mut(), (task, &parts), &seeing)?
+                .map_err(|error| explain(error, &state, task))?;
             let levels: Vec<Level> = parts.iter().flat_map(|(_, part)| task.levels(part)).copied().collect();
             let losses = gradients.losses.clone();
             let watch = seeing.watch(&state, &gradients);
@@ -132,7 +144,10 @@ impl TrainLoop<'_> {
                 StepOptions { rate: rate.at(images.end), clip: CLIP, ema: Ema::WarmUp { limit: config.ema } };
             let report = seeing
                 .clock
-                .within(Phase::Optimizer, || state.update(gradients, &options))
+                .within(Phase::Optimizer, || match &mut replicas {
+                    None => state.update(gradients, &options),
+                    Some(replicas) => replicas.update(&mut state, gradients, &options),
+                })
                 .map_err(|error| explain(error, &state, task))?;
             let norms = watch.map(|watch| watch.after(&state.model));
             let row = Row {
@@ -160,38 +175,66 @@ impl TrainLoop<'_> {
         Ok((state, seeing.finish()))
     }
 
-    /// The images of a step, as many together as their gradients are computed of at once.
-    fn parts<M: Module, T: Task<M>>(&self, task: &T, images: Range<u64>) -> Result<Vec<Part<T::Batch>>> {
-        let at_once = self.config.at_once.unwrap_or(self.config.batch);
-        let starts = images.clone().step_by(at_once);
-        let ranges = starts.map(|start| start..images.end.min(start + at_once as u64));
-        ranges.map(|range| Ok(((range.end - range.start) as usize, task.batch(range)?))).collect()
+    /// The state's model and optimizer on the other devices that share the steps.
+    fn replicas<M: Module>(&self, state: &TrainState<M, AdamW>) -> Result<Option<Replicas<M, AdamW>>> {
+        let Some(devices) = self.devices.filter(|devices| !devices.further.is_empty()) else {
+            return Ok(None);
+        };
+        devices.share(self.name, self.config)?;
+        Ok(Some(Replicas::new(state, &devices.further, devices.exchange)?))
     }
 
-    /// Their gradients in the way that is configured: at once, part by part, or with blocks run again.
+    /// The images of a step, as many together as their gradients are computed of at once on a device.
+    fn parts<M: Module, T: Task<M>>(&self, task: &T, images: Range<u64>) -> Result<Vec<Part<T::Batch>>> {
+        let share = (images.end - images.start) as usize / self.devices.map_or(1, Devices::count);
+        let at_once = self.config.at_once.unwrap_or(share).min(share);
+        let starts = images.step_by(share).flat_map(|start| {
+            let end = start + share as u64;
+            (start..end).step_by(at_once).map(move |start| start..end.min(start + at_once as u64))
+        });
+        starts.map(|range| Ok(((range.end - range.start) as usize, task.batch(range)?))).collect()
+    }
+
+    /// Their gradients, on all devices.
     fn gradients<M: Module, T: Task<M>>(
         &self,
         state: &TrainState<M, AdamW>,
+        replicas: Option<&mut Replicas<M, AdamW>>,
         (task, parts): (&T, &[Part<T::Batch>]),
         seeing: &Seeing,
-    ) -> Result<Gradients, NonFinite> {
-        let clock = &seeing.clock;
-        let losses = |model: &M, batch: &T::Batch| clock.within(Phase::Forward, || task.losses(model, batch));
-        clock.within(Phase::Backward, || match (parts, self.config.recompute) {
-            ([(_, batch)], Some(blocks)) => state.gradients_recomputed(|model| losses(model, batch), blocks),
-            ([(_, batch)], None) => state.gradients(losses(&state.model, batch)),
-            (parts, _) => {
-                let (at_once, count) = (parts[0].0, parts.iter().map(|(images, _)| images).sum());
-                let of_part = |model: &M, part: Range<usize>| losses(model, &parts[part.start / at_once].1);
-                state.gradients_accumulated(of_part, count, at_once)
-            }
-        })
+    ) -> Result<Result<Gradients, NonFinite>> {
+        let (clock, recompute) = (&seeing.clock, self.config.recompute);
+        let Some(replicas) = replicas else {
+            let losses =
+                |model: &M, batch: &T::Batch| clock.within(Phase::Forward, || task.losses(model, batch));
+            let device = state.device();
+            let replica = state.replica(&device);
+            return Ok(clock.within(Phase::Backward, || of_parts(&replica, parts, recompute, losses)));
+        };
+        // To each device its share of the parts, from this thread.
+        let shares = parts.chunks(parts.len() / replicas.devices().len()).zip(replicas.devices());
+        let moved = shares.map(|(share, device)| {
+            let moved = |(images, batch): &Part<_>| Some((*images, task.to_device(batch, device)?));
+            share.iter().map(moved).collect::<Option<Vec<_>>>()
+        });
+        let Some(shares) = clock.within(Phase::Data, || moved.collect::<Option<Vec<_>>>()) else {
+            bail!("{}: its steps cannot be shared out among devices", self.name);
+        };
+        let images: usize = parts.iter().map(|(images, _)| images).sum();
+        // Forward passes are not told apart from backward ones: a clock is one thread's.
+        Ok(clock.within(Phase::Backward, || {
+            replicas.gradients(state, images, |replica, range| {
+                let share = &shares[range.start / range.len()];
+                of_parts(replica, share, recompute, |model, batch| task.losses(model, batch))
+            })
+        }))
     }
 
     /// Says beforehand what memory it will take.
     fn announce<M: Module, T: Task<M>>(&self, state: &TrainState<M, AdamW>, task: &T) -> Result<()> {
         let data = |count| task.batch(state.images..state.images + count as u64);
-        let at_once = self.config.at_once.unwrap_or(self.config.batch);
+        let share = self.config.batch / self.devices.map_or(1, Devices::count);
+        let at_once = self.config.at_once.unwrap_or(share).min(share);
         let losses = |model: &M, batch: &T::Batch| task.losses(model, batch);
         if let Some(memory) = state.estimate_memory(data, losses, at_once, self.config.recompute)? {
             eprintln!("{}: {memory} of memory", self.name);
@@ -226,6 +269,24 @@ impl TrainLoop<'_> {
             self.name,
             error.what
         )
+    }
+}
+
+/// Gradients in the way that is configured: at once, part by part, or with blocks run again.
+fn of_parts<M: Module, B>(
+    replica: &Replica<M>,
+    parts: &[Part<B>],
+    recompute: Option<usize>,
+    losses: impl Fn(&M, &B) -> Tensor<1>,
+) -> Result<Gradients, NonFinite> {
+    match (parts, recompute) {
+        ([(_, batch)], Some(blocks)) => replica.gradients_recomputed(|model| losses(model, batch), blocks),
+        ([(_, batch)], None) => replica.gradients(losses(replica.model, batch)),
+        (parts, _) => {
+            let (at_once, count) = (parts[0].0, parts.iter().map(|(images, _)| images).sum());
+            let of_part = |model: &M, part: Range<usize>| losses(model, &parts[part.start / at_once].1);
+            replica.gradients_accumulated(of_part, count, at_once)
+        }
     }
 }
 

@@ -69,6 +69,14 @@ impl<const D: usize> Noised<D> {
         Self { x0, eps, x, at, mask: None }
     }
 
+    /// The same on a device.
+    #[must_use]
+    pub fn to_device(self, device: &Device) -> Self {
+        let Self { x0, eps, x, at, mask } = self;
+        let mask = mask.map(|mask| mask.to_device(device));
+        Self { x0: x0.to_device(device), eps: eps.to_device(device), x: x.to_device(device), at, mask }
+    }
+
     /// Input perturbation: the network sees `strength` times other noise beside its own, as it will see its own mistakes when
     /// it draws.
     ///

@@ -3,13 +3,13 @@
 //! Without arguments: about 15 minutes on two CPU cores, then look at `runs/emoji/report.html`.
 
 use anyhow::{Context, Result, bail};
-use canvas_examples::args::{Drawing, RECIPE, Recipe};
+use canvas_examples::args::{Drawing, Place, RECIPE, Recipe};
 use canvas_examples::backbones::AnyBackbone;
 use canvas_examples::config::RunConfig;
 use canvas_examples::emoji_set::{EmojiSet, normalise_prompts};
 use canvas_examples::interrupt::Interrupted;
 use canvas_examples::run::{self, Folder};
-use canvas_examples::{device, draw, emoji_report, finish};
+use canvas_examples::{draw, emoji_report, finish};
 use clap::Parser;
 use std::path::{Path, PathBuf};
 
@@ -47,9 +47,8 @@ struct Args {
     #[arg(long)]
     seed: Option<u64>,
 
-    /// flex (the CPU), wgpu, cuda; a number chooses among several, as in cuda:1
-    #[arg(long, default_value = "flex")]
-    device: String,
+    #[command(flatten)]
+    place: Place,
 
     #[command(flatten)]
     drawing: Drawing,
@@ -63,9 +62,9 @@ fn main() -> Result<()> {
     if let Some(folder) = &args.report {
         return report(folder);
     }
-    let device = device::open(&args.device)?;
+    let devices = args.place.open()?;
     if let Some(folder) = &args.sample {
-        return sample(&args, folder, &device);
+        return sample(&args, folder, &devices.first);
     }
     let (folder, config) = match &args.resume {
         Some(path) => {
@@ -74,12 +73,14 @@ fn main() -> Result<()> {
             if args.seed.is_some_and(|seed| seed != config.seed) {
                 bail!("--seed: the run in {} has seed {}", path.display(), config.seed);
             }
+            devices.fit(&config)?;
             (Folder(path.clone()), config)
         }
         None => {
             let mut config = new_config(&args)?;
+            devices.fit(&config)?;
             if let Some(minutes) = args.recipe.minutes {
-                run::fit_to_minutes(&mut config, minutes, backbone(&args.recipe.backbone), &device)?;
+                run::fit_to_minutes(&mut config, minutes, backbone(&args.recipe.backbone), &devices.first)?;
             }
             let path = args.out.clone().unwrap_or_else(|| Folder::fresh("runs/emoji".as_ref()));
             (Folder::create(&path, &config)?, config)
@@ -87,7 +88,7 @@ fn main() -> Result<()> {
     };
     let _lock = folder.lock()?;
     let again = format!("go on with --resume {}", folder.0.display());
-    match run::run(&folder, &config, backbone(&config.backbone), &device) {
+    match run::run(&folder, &config, backbone(&config.backbone), &devices) {
         Err(error) if error.is::<Interrupted>() => {
             eprintln!("{error}; {again}");
             std::process::exit(INTERRUPTED)

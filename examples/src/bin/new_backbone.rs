@@ -182,7 +182,7 @@ fn main() -> Result<()> {
         }
     };
     let _lock = folder.lock()?;
-    run::run(&folder, &config, Switchboard::new, &device)
+    run::run(&folder, &config, Switchboard::new, &device.into())
         .with_context(|| format!("the run stopped; go on with --resume {}", folder.0.display()))?;
     Ok(())
 }

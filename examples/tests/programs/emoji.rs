@@ -162,10 +162,43 @@ fn wrong_flags_say_what_exists() {
     assert!(said_of("--peak", "-3").contains("above 0"));
     assert!(said_of("--layers", "x").contains("invalid"));
     assert!(said(&["--accumulate", "4", "--recompute", "1"]).contains("cannot be used with"));
+    assert!(said_of("--precision", "f16").contains("there are f32 and bf16"));
+    assert!(said_of("--devices", "flex,flex,flex").contains("16 images"));
+    assert!(said_of("--devices", "cuda:0,flex").contains("not of one kind"));
+    assert!(said_of("--devices", "cuda:1,cuda:1").contains("twice"));
+    assert!(said(&["--devices", "flex,flex", "--minutes", "1"]).contains("cannot be used with"));
+    assert!(said(&["--devices", "flex,flex", "--device", "flex"]).contains("cannot be used with"));
     assert!(complaint(&["--report", text(&out)]).contains("run.json"));
     assert!(said(&["--no-such-flag"]).contains("--no-such-flag"));
     assert!(complaint(&["--sample", text(&out), "--prompt", "red heart"]).contains("run.json"));
     assert!(!out.exists(), "a refused run leaves nothing behind");
+}
+
+/// The denoiser's rows of a small run with these flags.
+fn denoiser_rows(flags: &[&str]) -> Vec<serde_json::Value> {
+    let home = tempfile::tempdir().unwrap();
+    let out = home.path().join("run");
+    succeed(&[&["--smoke", "--out", text(&out)], flags].concat());
+    let log = fs::read_to_string(out.join("denoiser/log.jsonl")).unwrap();
+    log.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// How far the losses of a run are from another's, at most.
+fn apart(found: &[serde_json::Value], expected: &[serde_json::Value]) -> f64 {
+    assert_eq!(found.len(), expected.len());
+    let loss = |row: &serde_json::Value| row["loss"].as_f64().unwrap();
+    let off = found.iter().zip(expected).map(|(found, expected)| (loss(found) / loss(expected) - 1.0).abs());
+    off.fold(0.0, f64::max)
+}
+
+#[test]
+fn devices_share_steps_and_bf16_trains_as_f32() {
+    let alone = denoiser_rows(&[]);
+    let shared = apart(&denoiser_rows(&["--devices", "flex,flex", "--accumulate", "3"]), &alone);
+    let half = apart(&denoiser_rows(&["--precision", "bf16"]), &alone);
+    println!("losses are off by {shared:.1e} of two devices, by {half:.1e} in bf16");
+    assert!(shared > 0.0 && shared < 1e-5, "{shared:e}");
+    assert!(half > 1e-5 && half < 1e-2, "{half:e}");
 }
 
 #[test]

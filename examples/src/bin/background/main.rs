@@ -128,7 +128,7 @@ impl Program<'_> {
             config,
             &set,
             |sizes, device| Ok(backbones::unet(sizes).init(device)),
-            (device, interrupt),
+            (&(*device).clone().into(), interrupt),
         )?;
 
         let tokenizer = denoiser::tokenizer(&set)?;
@@ -189,7 +189,8 @@ impl Program<'_> {
         };
         let watch = &run::watching(self.folder, &config.watch, config, device)?;
         let (folder, interrupt) = (task.folder.clone(), &self.interrupt);
-        let training = TrainLoop { name: "painting", folder, config: &stage, watch, interrupt };
+        let training =
+            TrainLoop { name: "painting", folder, config: &stage, watch, interrupt, devices: None };
         Ok(training.run(network, task)?.0.average)
     }
 

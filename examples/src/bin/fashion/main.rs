@@ -19,6 +19,7 @@ use canvas_examples::interrupt::Interrupt;
 use canvas_examples::run::{self, Folder};
 use canvas_examples::seeing::Watching;
 use canvas_examples::train_loop::TrainLoop;
+use canvas_train::Precision;
 use clap::Parser;
 use classifier::{Classifier, ClassifierTask};
 use denoiser::{DenoiserTask, Network, Which};
@@ -96,6 +97,7 @@ impl Settings {
             at_once: None,
             recompute: None,
             averages: Vec::new(),
+            precision: Precision::F32,
             decay: "cosine".into(),
         };
         let classifier = stage(if args.smoke { 128 } else { 240_000 }, 64);
@@ -173,7 +175,7 @@ struct Training<'a> {
 impl Training<'_> {
     fn stage<'b>(&'b self, name: &'b str, config: &'b StageConfig) -> TrainLoop<'b> {
         let (watch, interrupt) = (&self.watch, &self.interrupt);
-        TrainLoop { name, folder: self.folder.join(name), config, watch, interrupt }
+        TrainLoop { name, folder: self.folder.join(name), config, watch, interrupt, devices: None }
     }
 
     fn classifier(&self, device: &Device) -> Result<Classifier> {

@@ -147,7 +147,7 @@ impl<'a> Given<'a> {
         };
         let watch = &run::watching(&Folder(args.out.clone()), &config.watch, &stage, self.device)?;
         let (folder, interrupt) = (args.out.clone(), &Interrupt::listen()?);
-        let training = TrainLoop { name: "style", folder, config: &stage, watch, interrupt };
+        let training = TrainLoop { name: "style", folder, config: &stage, watch, interrupt, devices: None };
         Ok(training.run(adapters, &mut task)?.0.average)
     }
 

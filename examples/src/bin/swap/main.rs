@@ -82,7 +82,7 @@ fn main() -> Result<()> {
         }
         eprintln!("{}: {} images", entry.title, config.second.images);
         let make = |sizes, device: &_| AnyBackbone::new(entry.backbone, sizes, device);
-        let trained = run::train(&folder, &config, &set, make, (&device, &interrupt))
+        let trained = run::train(&folder, &config, &set, make, (&device.clone().into(), &interrupt))
             .with_context(|| format!("the run stopped; the same command goes on with {}", path.display()))?;
         rows.push(runs.measure(entry.title, &config, &set, &trained)?);
     }

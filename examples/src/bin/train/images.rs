@@ -11,11 +11,10 @@ use canvas_examples::autoencoder::Pictures;
 use image::RgbImage;
 use indicatif::{ProgressBar, ProgressStyle};
 use rayon::prelude::*;
-use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Of so many images one is held out.
 const HELD_OUT: usize = 20;
@@ -179,7 +178,7 @@ pub struct Feed<T> {
     images: Arc<Images>,
     stream: Stream,
     make: Arc<Make<T>>,
-    reading: RefCell<Option<Reading<T>>>,
+    reading: Mutex<Option<Reading<T>>>,
 }
 
 /// Images from number `first` on that were read, and what reads the next.
@@ -198,7 +197,7 @@ impl<T: Send + Sync + 'static> Feed<T> {
     ) -> Self {
         let part = Part::new(images.trained.clone()).windows(&images.source.blocks(), WINDOW);
         let stream = Stream::new(seed_for(images.seed, purpose), group, vec![part]);
-        Self { images: Arc::clone(images), stream, make: Arc::new(make), reading: RefCell::new(None) }
+        Self { images: Arc::clone(images), stream, make: Arc::new(make), reading: Mutex::new(None) }
     }
 
     /// Some images of the run, within a group. Asked for in order they are there when they are needed; the group that was read
@@ -207,7 +206,7 @@ impl<T: Send + Sync + 'static> Feed<T> {
     /// # Errors
     /// If one cannot be read any more.
     pub fn take(&self, images: Range<u64>) -> Result<Vec<Arc<T>>> {
-        let mut reading = self.reading.borrow_mut();
+        let mut reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
         let goes_on = |reading: &Reading<T>| {
             (reading.first..=reading.first + reading.read.len() as u64).contains(&images.start)
         };

@@ -14,16 +14,17 @@ use anyhow::{Context, Result, anyhow, bail};
 use burn::prelude::*;
 use canvas_core::weights;
 use canvas_data::{Crop, Fault, Prepare, Source};
-use canvas_examples::args::{Drawing, RECIPE, Recipe};
+use canvas_examples::args::{Drawing, Place, RECIPE, Recipe};
 use canvas_examples::autoencoder::AutoencoderTask;
 use canvas_examples::backbones::{AnyBackbone, OF_ANY_SIZE};
 use canvas_examples::config::RunConfig;
+use canvas_examples::device::Devices;
 use canvas_examples::interrupt::{Interrupt, Interrupted};
 use canvas_examples::model::process;
 use canvas_examples::run::{self, Folder, new_autoencoder, new_model, save_autoencoder};
 use canvas_examples::seeing::Watching;
 use canvas_examples::train_loop::{TrainLoop, speed};
-use canvas_examples::{config, device, draw};
+use canvas_examples::{config, draw};
 use canvas_text::WordTokenizer;
 use canvas_vae::AutoencoderTiny;
 use clap::Parser;
@@ -125,9 +126,8 @@ struct Args {
     #[arg(long)]
     seed: Option<u64>,
 
-    /// flex (the CPU), wgpu, cuda; a number chooses among several, as in cuda:1
-    #[arg(long, default_value = "flex")]
-    device: String,
+    #[command(flatten)]
+    place: Place,
 
     #[command(flatten)]
     drawing: Drawing,
@@ -167,9 +167,9 @@ fn main() -> Result<()> {
         println!("report: {}", folder.join("report.html").display());
         return Ok(());
     }
-    let device = device::open(&args.device)?;
+    let devices = args.place.open()?;
     if let Some(folder) = &args.sample {
-        return sample(&args, folder, &device);
+        return sample(&args, folder, &devices.first);
     }
     if args.survey {
         return survey(&Config::new(&args)?);
@@ -181,17 +181,19 @@ fn main() -> Result<()> {
             if args.seed.is_some_and(|seed| seed != config.run.seed) {
                 bail!("--seed: the run in {} has seed {}", path.display(), config.run.seed);
             }
+            devices.fit(&config.run)?;
             (Folder(path.clone()), config, source)
         }
         None => {
             let config = Config::new(&args)?;
+            devices.fit(&config.run)?;
             let source = config.data.open()?;
             (create(&args, &config)?, config, source)
         }
     };
     let _lock = folder.lock()?;
     let again = format!("go on with --resume {}", folder.0.display());
-    match train(&folder, config, source, &device) {
+    match train(&folder, config, source, &devices) {
         Err(error) if error.is::<Interrupted>() => {
             eprintln!("{error}; {again}");
             std::process::exit(INTERRUPTED)
@@ -295,7 +297,8 @@ fn survey(config: &Config) -> Result<()> {
 }
 
 /// A whole run, from wherever its folder says it is.
-fn train(folder: &Folder, mut config: Config, source: Box<dyn Source>, device: &Device) -> Result<()> {
+fn train(folder: &Folder, mut config: Config, source: Box<dyn Source>, devices: &Devices) -> Result<()> {
+    let device = &devices.first;
     let buckets = config.run.buckets()?;
     let images = Images::new((source, &config.data), buckets, Some(&folder.0), config.run.seed)?;
     let images = Arc::new(images);
@@ -307,7 +310,8 @@ fn train(folder: &Folder, mut config: Config, source: Box<dyn Source>, device: &
         images.held_out().len()
     );
     let interrupt = Interrupt::listen()?;
-    let stages = Stages { folder, images: &images, tokenizer: &tokenizer, device, interrupt: &interrupt };
+    let stages =
+        Stages { folder, images: &images, tokenizer: &tokenizer, device, devices, interrupt: &interrupt };
     if let Some(minutes) = config.minutes.take() {
         stages.fit_to_minutes(&mut config, minutes)?;
         config::write(&folder.0, &config)?;
@@ -328,6 +332,7 @@ struct Stages<'a> {
     images: &'a Arc<Images>,
     tokenizer: &'a WordTokenizer,
     device: &'a Device,
+    devices: &'a Devices,
     interrupt: &'a Interrupt,
 }
 
@@ -346,6 +351,7 @@ impl Stages<'_> {
             config: &run.first,
             watch,
             interrupt: self.interrupt,
+            devices: None,
         };
         let mut task = self.autoencoder_task(run, &folder, &autodiff)?;
         Ok(stage.run(new_autoencoder(run, &autodiff), &mut task)?.0.average)
@@ -398,6 +404,7 @@ impl Stages<'_> {
             config: &run.second,
             watch,
             interrupt: self.interrupt,
+            devices: Some(self.devices),
         };
         let mut task = Denoise::new(&trained, &folder, &autodiff)?;
         let model = new_model(run, self.tokenizer, config.backbone(), &autodiff)?;

@@ -29,6 +29,7 @@ pub use patterns::expand;
 pub use shards::Shards;
 pub use table::Table;
 
+pub(crate) use tar_index::BLOCK;
 use crate::{Fault, Record};
 use std::ops::Range;
 

@@ -9,7 +9,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 /// Size of what a tar file is made of.
-const BLOCK: u64 = 512;
+pub(crate) const BLOCK: u64 = 512;
 /// The longest header: a member's name can be long, but no file system has one of a megabyte.
 const HEADER: u64 = 1 << 20;
 

@@ -1,6 +1,7 @@
 //! Each pass that judges image by image, at its bounds and on bad input.
 
 use super::curate::{decode, encoded, record};
+use super::decode::crc32;
 use canvas_data::curate::{
     Alignment, Bound, Characters, Decodes, Field, ImageText, Language, MaxAspect, MaxPixels, MinSide, Pass,
     Score, Scored, Subject, Trouble, Verdict, Words,
@@ -72,13 +73,6 @@ fn a_header_may_claim_any_size() {
     let bomb = record("bomb", png);
     assert_eq!(said(&MinSide(1), &bomb).1, json!([60_000, 60_000]));
     assert_eq!(said(&MaxPixels(100_000_000), &bomb).0.as_deref(), Some(reason::TOO_LARGE));
-}
-
-/// PNG's checksum, by its definition.
-fn crc32(bytes: &[u8]) -> u32 {
-    !bytes.iter().fold(u32::MAX, |crc, &byte| {
-        (0..8).fold(crc ^ u32::from(byte), |crc, _| (crc >> 1) ^ (0xedb8_8320 & (crc & 1).wrapping_neg()))
-    })
 }
 
 #[test]

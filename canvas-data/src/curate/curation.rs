@@ -8,7 +8,7 @@ use super::subject::Decode;
 use super::{Pass, Report};
 use crate::{Fault, Record, Source};
 use image::RgbImage;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::HashSet;
 use std::num::NonZero;
 use std::ops::{ControlFlow, Range};
@@ -101,7 +101,9 @@ impl<'a> Curation<'a> {
 
     /// Judges every image of a source, going on with what the folder has.
     ///
-    /// The folder belongs to this source: what is written there is taken to be of these images if their keys and numbers are the same.
+    /// The folder belongs to this source: what is written there is taken to be of these images if their keys and numbers and the
+    /// source's [settings](Source::settings) are the same. Images that could not be read are read again
+    /// ([`Fault::may_pass`]).
     ///
     /// # Errors
     /// See [`CurationError`]. What is written stays good.
@@ -156,9 +158,9 @@ impl<'a> Curation<'a> {
     }
 
     /// The pass at a position, as it is written down.
-    pub(super) fn named(&self, position: usize) -> Named {
-        let settings =
-            position.checked_sub(1).map_or_else(|| self.decoder.clone(), |pass| self.passes[pass].settings());
+    pub(super) fn named(&self, position: usize, source: &dyn Source) -> Named {
+        let read = || json!({ "decoder": self.decoder, "source": source.settings() });
+        let settings = position.checked_sub(1).map_or_else(read, |pass| self.passes[pass].settings());
         Named { name: self.name(position).to_owned(), settings }
     }
 

@@ -232,7 +232,7 @@ impl Reading<'_> {
     }
 
     fn header(&self, images: [usize; 2], after: String, positions: Range<usize>) -> Header {
-        let passes = positions.map(|position| self.curation.named(position)).collect();
+        let passes = positions.map(|position| self.curation.named(position, self.source)).collect();
         Header { curation: 1, images, after, passes }
     }
 

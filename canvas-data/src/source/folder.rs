@@ -184,3 +184,7 @@ impl Source for Folder {
         &self.faults
     }
 }
+    fn settings(&self) -> String {
+        self.options.settings()
+    }
+

@@ -67,6 +67,12 @@ pub trait Source: Send + Sync {
     }
 
     /// What was found that is no image of this source, and why: not one of the numbers.
+    /// Everything beside the files that decides what [`read`](Self::read) gives: a hash of the options. Surveys and curations that were
+    /// begun with other settings begin anew; a source around another hands its settings on.
+    fn settings(&self) -> String {
+        String::new()
+    }
+
     fn faults(&self) -> &[Fault] {
         &[]
     }

@@ -106,6 +106,12 @@ impl Options {
 
     /// Name of the field that may hold weights.
     pub(crate) fn weights_name(&self) -> &str {
+    /// A hash of what decides which record an image is; which images there are, their keys say.
+    pub(super) fn settings(&self) -> String {
+        let alike = Self { format: None, split: None, table_cache: 0, read_ahead: 0, ..self.clone() };
+        blake3::hash(format!("{alike:?}").as_bytes()).to_hex().to_string()
+    }
+
         self.weights.as_deref().unwrap_or("weights")
     }
 }

@@ -242,8 +242,8 @@ impl Source for Shards {
         self.starts.windows(2).map(|pair| pair[0]..pair[1]).filter(|block| !block.is_empty()).collect()
     }
 
-    fn faults(&self) -> &[Fault] {
-        &self.faults
+    fn settings(&self) -> String {
+        self.options.settings()
     }
 }
 

@@ -229,3 +229,7 @@ impl Source for Table {
         &self.faults
     }
 }
+    fn settings(&self) -> String {
+        self.options.settings()
+    }
+

@@ -85,8 +85,12 @@ impl Survey {
     /// Looks at each image, and tells `report` how many have been.
     ///
     /// With a file for its `progress` (JSON lines), it can be killed at any moment, and goes on from there when it is run again; when
-    /// it has been through, it only reads the file. Whether the file is of this source and these settings is seen by a hash of the
-    /// keys, their number and the settings; an image whose bytes changed under its key is not noticed.
+    /// it has been through, it only reads the file, and looks again at images that could not be read ([`Fault::may_pass`]). Whether the
+    /// file is of this source and these settings is seen by a hash of the keys, their number and the settings of both; an image whose
+    /// bytes or captions changed under its key is not noticed.
+    ///
+    /// A file of other settings or of another source is put aside as `PROGRESS.HASH.old`, with the first eight digits of its hash, and
+    /// taken back by a survey like its own: a source of which a part was missing for once costs nothing but that run.
     ///
     /// # Errors
     /// If the file cannot be read or written (a full disk: what was written stays good), or is not a survey's progress; that is then
@@ -166,7 +170,8 @@ impl Survey {
 
     /// A hash of everything that decides what becomes of an image, but for the images' own bytes.
     fn settings(&self, source: &dyn Source) -> String {
-        let settings = (&self.decode, &self.buckets, self.whole, self.uncaptioned, source.len());
+        let own = (&self.decode, &self.buckets, self.whole, self.uncaptioned);
+        let settings = (own, source.settings(), source.len());
         let mut hash = blake3::Hasher::new();
         hash.update(&serde_json::to_vec(&settings).expect("plain data"));
         for index in 0..source.len() {

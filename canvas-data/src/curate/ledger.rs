@@ -6,7 +6,7 @@ use crate::{Fault, reason};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -38,7 +38,7 @@ pub enum CurationError {
         /// What it said.
         message: String,
     },
-    /// An image that was read before cannot be now.
+    /// An image that was read before is another now.
     #[error("the source has changed: {0}")]
     Changed(Fault),
     /// An image that was read before cannot be read now, and perhaps later: a disk or a network fails.
@@ -47,6 +47,13 @@ pub enum CurationError {
     /// The caller asked to stop.
     #[error("stopped when asked to")]
     Stopped,
+}
+
+impl CurationError {
+    /// Of an image that was read before.
+    pub(super) fn reading(fault: Fault) -> Self {
+        if fault.may_pass() { Self::Unread(fault) } else { Self::Changed(fault) }
+    }
 }
 
 pub(super) fn io_error(path: &Path) -> impl FnOnce(io::Error) -> CurationError {
@@ -66,6 +73,13 @@ pub struct Dropped {
     /// The key of the image that it resembles, if that is why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub like: Option<String>,
+}
+
+impl Dropped {
+    /// Whether it could not be read, and perhaps can be now.
+    pub(super) fn may_pass(&self) -> bool {
+        self.pass == READ && reason::may_pass(&self.reason)
+    }
 }
 
 /// An image and what was said of it.

@@ -6,7 +6,7 @@ use crate::manifest::{Fate, Manifest, ManifestError, Row};
 use crate::{Buckets, Decode, Fault, Record, Source, reason};
 use progress::{Head, Progress};
 use std::num::NonZeroUsize;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
@@ -44,7 +44,8 @@ pub struct Survey {
     /// Whether each image is decoded, which finds damaged pixels, rather than its header and outline read, which takes a hundredth of the
     /// time; by default the latter.
     pub whole: bool,
-    /// Whether images without a caption are kept; by default they are dropped for [`reason::NO_CAPTION`].
+    /// Whether images without a caption are kept; by default they are dropped for [`reason::NO_CAPTION`]. A source must give them, too:
+    /// [`CaptionRules::required`](crate::CaptionRules::required) is then `false`.
     pub uncaptioned: bool,
     /// Threads; the machine's by default. The result does not depend on them.
     pub threads: NonZeroUsize,
@@ -59,10 +60,12 @@ pub enum Begun {
     Resumed(usize),
     /// At the first image, although there was progress: it was of other settings or of another source.
     Anew {
-        /// The hash of the settings and keys in the file, which is overwritten.
+        /// The hash of the settings and keys in the file.
         found: String,
         /// The hash of this survey's.
         expected: String,
+        /// Where that file is now. A survey of its settings takes it back.
+        kept: PathBuf,
     },
 }
 

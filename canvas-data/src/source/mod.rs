@@ -24,6 +24,7 @@ pub use error::OpenError;
 pub use folder::Folder;
 pub use memory::InMemory;
 pub use open::open;
+pub(crate) use options::CAPTION_FIELDS;
 pub use options::{CaptionRules, Format, Options, TextRule};
 pub use patterns::expand;
 pub use shards::Shards;

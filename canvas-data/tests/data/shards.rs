@@ -167,7 +167,7 @@ fn shards_are_blocks_in_their_order_and_threads_read_them() {
     let pattern = root.path().join("{a,b,c}/0.tar");
     let source = Shards::open(&pattern, &options()).unwrap();
     assert_eq!(all(&source), alone);
-    has_fault(source.faults(), "c/0.tar", reason::UNREADABLE, "No such file");
+    has_fault(source.faults(), "c/0.tar", reason::MISSING, "No such file");
     assert!(refusal(Shards::open(root.path().join("{a"), &options())).contains("a { is not closed"));
     assert!(
         refusal(Shards::open(root.path().join("{3..1}"), &options()))

@@ -69,6 +69,12 @@ impl<'a> Curation<'a> {
         }
     }
 
+    /// The same with the rules by which images are decoded for training.
+    pub fn decoding(decode: crate::Decode) -> Self {
+        let settings = serde_json::to_value(&decode).expect("plain data");
+        Self::new(settings, move |record| Ok(decode.picture(&record.key, &record.image)?.rgb))
+    }
+
     /// Adds a pass after the others.
     pub fn pass(mut self, pass: impl Pass + 'a) -> Self {
         self.passes.push(Box::new(pass));
@@ -107,6 +113,9 @@ impl<'a> Curation<'a> {
     ///
     /// # Errors
     /// See [`CurationError`]. What is written stays good.
+    ///
+    /// # Panics
+    /// If the source's [blocks](Source::blocks) leave images out, or have some twice.
     pub fn run(&self, source: &dyn Source, folder: &Path) -> Result<Outcome, CurationError> {
         self.run_watched(source, folder, &mut |_| ControlFlow::Continue(()))
     }
@@ -178,5 +187,8 @@ fn cut(source: &dyn Source, length: usize) -> Vec<Range<usize>> {
     let parts = |block: Range<usize>| {
         block.clone().step_by(length).map(move |start| start..block.end.min(start + length))
     };
-    source.blocks().into_iter().flat_map(parts).collect()
+    let (blocks, images) = (source.blocks(), source.len());
+    let end = blocks.iter().try_fold(0, |end, block| (block.start == end).then_some(block.end));
+    assert_eq!(end, Some(images), "blocks {blocks:?} must lie side by side and hold all {images} images");
+    blocks.into_iter().flat_map(parts).collect()
 }

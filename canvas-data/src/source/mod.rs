@@ -29,8 +29,8 @@ pub use options::{CaptionRules, Format, Options, TextRule};
 pub use patterns::expand;
 pub use shards::Shards;
 pub use table::Table;
-
 pub(crate) use tar_index::BLOCK;
+
 use crate::{Fault, Record};
 use std::ops::Range;
 
@@ -67,13 +67,13 @@ pub trait Source: Send + Sync {
         std::iter::once(0..self.len()).collect()
     }
 
-    /// What was found that is no image of this source, and why: not one of the numbers.
     /// Everything beside the files that decides what [`read`](Self::read) gives: a hash of the options. Surveys and curations that were
     /// begun with other settings begin anew; a source around another hands its settings on.
     fn settings(&self) -> String {
         String::new()
     }
 
+    /// What was found that is no image of this source, and why: not one of the numbers.
     fn faults(&self) -> &[Fault] {
         &[]
     }

@@ -57,6 +57,8 @@ fn what_is_no_image_is_dropped_for_its_own_reason() {
             assert_eq!((&*fault.key, &*fault.reason), ("bad", expected));
         }
     }
+    let avif = record("avif", b"\0\0\0\x1cftypavif\0\0\0\0mif1".to_vec());
+    assert_eq!(said(&MinSide(1), &avif).0.as_deref(), Some(reason::UNSUPPORTED), "as training would say");
     // The header is whole: only who decodes finds it out.
     assert!(kept(&MinSide(40), &cut));
     assert!(!kept(&Decodes, &cut));
@@ -177,8 +179,6 @@ fn fields_are_numbers_within_bounds() {
     let beauty = Field::new("punsafe", Bound::AtLeast(4.5));
     assert_eq!(said(&beauty, &with_field(json!(4.5))), (None, json!(4.5)));
     assert_eq!(said(&beauty, &with_field(json!(4))), (drop("too low"), json!(4.0)));
-}
-
     let between = Field::new("punsafe", Bound::Within(4.5, 6.5));
     for (value, expected) in [
         (4.4, drop("too low")),
@@ -190,6 +190,8 @@ fn fields_are_numbers_within_bounds() {
         assert_eq!(said(&between, &with_field(json!(value.to_string()))).0, expected, "{value}");
     }
     assert_eq!(Bound::Within(4.5, 6.5).to_string(), "from 4.5 to 6.5");
+}
+
 /// The first pixel's red.
 struct Red;
 
@@ -209,9 +211,9 @@ impl ImageText for Red {
     }
 
     fn similarity(&self, pairs: &[(&RgbImage, &str)]) -> Result<Vec<f64>, Trouble> {
+        assert!(!pairs.is_empty(), "nothing is asked of a model that has nothing to say");
         let said = |(picture, text): &(&RgbImage, &str)| {
             1.0 - (f64::from(picture.get_pixel(0, 0).0[0]) - text.parse::<f64>().unwrap()).abs() / 100.0
-        assert!(!pairs.is_empty(), "nothing is asked of a model that has nothing to say");
         };
         Ok(pairs.iter().map(said).collect())
     }
@@ -261,13 +263,13 @@ fn agreement_is_of_any_caption() {
 }
 
 #[test]
-fn settings_tell_one_threshold_from_another() {
-#[test]
 fn pictures_without_captions_agree_with_none() {
     let found = said_of_all(&Alignment::new(Red, Bound::AtLeast(0.9)), &[red(10, &[]), red(20, &[])]);
     assert_eq!(found, [Ok((false, Value::Null)), Ok((false, Value::Null))]);
 }
 
+#[test]
+fn settings_tell_one_threshold_from_another() {
     let least = Scored::new(Red, Bound::AtLeast(0.1)).settings();
     assert_ne!(least, Scored::new(Red, Bound::AtLeast(0.100_000_000_000_000_02)).settings());
     assert_ne!(least, Scored::new(Red, Bound::AtMost(0.1)).settings());

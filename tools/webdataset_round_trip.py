@@ -196,7 +196,7 @@ def read_by_webdataset(run, source, folder):
         captions = fields.get("captions") or [{"text": fields["caption"], "weight": 1.0}]
         captions = [[caption["text"], caption["weight"]] for caption in captions]
         own = {name: value for name, value in fields.items() if name in expected[number]["fields"]}
-        found.append(line(fields["source"], captions, own, sample[ending]))
+        found.append(line(fields["source_key"], captions, own, sample[ending]))
     same(f"written by canvas ({len(paths)} shards of {Path(source).name}), read by webdataset", found, expected)
     counts = [json.loads(Path(path.replace(".tar", "_stats.json")).read_text())["count"] for path in paths]
     same("  counts of its shards", counts, [sum(1 for _ in wds.WebDataset(path, shardshuffle=False)) for path in paths])

@@ -11,7 +11,7 @@ use canvas_data::curate::{
     Bound, Characters, Choose, Clusters, Curation, Decodes, Field, Identical, Language, MaxAspect, MaxPixels,
     MinSide, NearDuplicates, Noted, Pass, PerceptualHash, Progress, Subject, Words,
 };
-use canvas_data::{Caption, Fault, InMemory, Record, reason};
+use canvas_data::{Caption, Decode, Fault, InMemory, Record};
 use image::codecs::jpeg::JpegEncoder;
 use image::{Rgb, RgbImage};
 use rand::{Rng, RngExt};
@@ -39,7 +39,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             kept.path().to_owned()
         }
     };
-    let outcome = usual(decode).run_watched(&source, &folder, &mut |progress| {
+    let outcome = usual().run_watched(&source, &folder, &mut |progress| {
         let Progress { reading, images, of, found } = progress;
         eprint!("\rreading {reading}: {images} of {of}{}", if found { ", found" } else { "       " });
         ControlFlow::Continue(())
@@ -66,8 +66,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 /// The usual passes, the cheap ones first.
-fn usual<'a>(decode: impl Fn(&Record) -> Result<RgbImage, Fault> + Send + Sync + 'a) -> Curation<'a> {
-    Curation::new("rgb8", decode)
+fn usual() -> Curation<'static> {
+    Curation::decoding(Decode::default())
         .pass(MinSide(192))
         .pass(MaxAspect(3.0))
         .pass(MaxPixels(100_000_000))
@@ -84,8 +84,7 @@ fn usual<'a>(decode: impl Fn(&Record) -> Result<RgbImage, Fault> + Send + Sync +
 }
 
 fn decode(record: &Record) -> Result<RgbImage, Fault> {
-    let fault = |error: image::ImageError| Fault::new(&record.key, reason::NOT_AN_IMAGE, error.to_string());
-    Ok(image::load_from_memory(&record.image).map_err(fault)?.to_rgb8())
+    Ok(Decode::default().picture(&record.key, &record.image)?.rgb)
 }
 
 /// Pictures of 256 x 256 pixels as JPEG of quality 90, among which there is some of everything that passes look for.

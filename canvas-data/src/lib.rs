@@ -29,6 +29,7 @@ mod cache;
 mod caption;
 pub mod curate;
 mod decode;
+mod disk;
 mod loader;
 mod manifest;
 mod prepare;
@@ -52,3 +53,9 @@ pub use source::{
 };
 pub use stream::{Cursor, Part, Permutation, Place, Shard, Stream};
 pub use survey::{Begun, Survey, Surveyed};
+
+/// What a panic said.
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
+    let formatted = panic.downcast_ref::<String>().map(String::as_str);
+    formatted.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message")
+}

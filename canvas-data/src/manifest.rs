@@ -1,10 +1,10 @@
 //! What became of each image of a source.
 
-use crate::{Assignment, Fault, Source};
+use crate::{Assignment, Fault, Source, disk};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
@@ -201,14 +201,7 @@ impl Manifest {
     /// # Errors
     /// Names the file. An older one is as it was, and nothing is left beside it.
     pub fn write(&self, path: &Path) -> Result<(), ManifestError> {
-        let mut beside = path.as_os_str().to_owned();
-        beside.push(".partial");
-        let beside = PathBuf::from(beside);
-        let written = self.write_lines(&beside).and_then(|()| fs::rename(&beside, path));
-        written.map_err(|source| {
-            fs::remove_file(&beside).ok();
-            ManifestError::Io { path: path.to_owned(), source }
-        })
+        disk::replace(path, |beside| self.write_lines(beside)).map_err(io_error(path))
     }
 
     fn write_lines(&self, path: &Path) -> io::Result<()> {

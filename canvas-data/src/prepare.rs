@@ -63,7 +63,9 @@ pub struct Prepare {
     pub crop: Crop,
     /// How often they are flipped left to right, 0 to 1; 0 by default.
     pub flip: f64,
-    /// The caption of an image that has none; without one, by default, that is a fault: [`reason::NO_CAPTION`].
+    /// The caption of an image that has none; without one, by default, that is a fault: [`reason::NO_CAPTION`]. A source and a survey
+    /// must let such images through, too: [`CaptionRules::required`](crate::CaptionRules::required) is `false` and
+    /// [`Survey::uncaptioned`](crate::Survey::uncaptioned) `true`.
     pub uncaptioned: Option<String>,
 }
 

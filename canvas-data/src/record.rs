@@ -45,6 +45,12 @@ pub struct Fault {
 }
 
 impl Fault {
+    /// Whether another look may not find it: a disk or a network failed, or a file was not there. Surveys and curations take a second
+    /// look at such images when they are run again.
+    pub fn may_pass(&self) -> bool {
+        reason::may_pass(&self.reason)
+    }
+
     /// A fault of an image.
     pub fn new(
         key: impl Into<String>,
@@ -99,4 +105,9 @@ pub mod reason {
     pub const LOOP: &str = "loop of links";
     /// A file that others say should be there is not.
     pub const MISSING: &str = "missing";
+
+    /// Whether another look may not find a fault of this kind.
+    pub(crate) fn may_pass(reason: &str) -> bool {
+        [UNREADABLE, MISSING].contains(&reason)
+    }
 }

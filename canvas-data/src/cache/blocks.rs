@@ -9,8 +9,8 @@
 //! place in the file and its table; a value's covers its key and its bytes. So nothing is taken for what it is not, be it
 //! torn, flipped, moved or made by chance.
 
-use super::at::read_at;
 use super::{CacheError, Key, ModelHash};
+use crate::disk::read_at;
 use std::fs::File;
 use std::io;
 use std::path::PathBuf;

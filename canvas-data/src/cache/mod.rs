@@ -20,7 +20,6 @@
 //! machine of two processors, 137 of them a second were written one at a time, 3600 in batches of 32, 4600 in batches of
 //! 128 (each batch waits for the disk once), and 10,000 were read: `cargo run --release --example cache_speed`.
 
-mod at;
 mod blocks;
 mod error;
 mod hash;
@@ -32,7 +31,7 @@ pub use hash::{Key, ModelHash};
 pub use others::OtherCache;
 pub use tensors::Tensors;
 
-use at::{sync_folder, write_at};
+use crate::disk::{sync_folder, write_at};
 use blocks::{Blocks, FILE_HEAD, MOST, Scan, Slot, block, file_head};
 use std::collections::HashMap;
 use std::fs::{self, File, TryLockError};
@@ -117,7 +116,7 @@ impl Cache {
         lock(&blocks.file, &blocks.path)?;
         if blocks.length()? < FILE_HEAD {
             write_at(&blocks.file, &file_head(model), 0).map_err(blocks.io())?;
-            sync_folder(folder)?;
+            sync_folder(folder).map_err(CacheError::io(folder))?;
         }
         let cache = Self::read(folder, blocks, true)?;
         let end = cache.state().end;

@@ -8,7 +8,7 @@ use super::subject::Decode;
 use super::{Pass, Report};
 use crate::{Fault, Record, Source};
 use image::RgbImage;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::HashSet;
 use std::num::NonZero;
 use std::ops::{ControlFlow, Range};
@@ -69,6 +69,12 @@ impl<'a> Curation<'a> {
         }
     }
 
+    /// The same with the rules by which images are decoded for training.
+    pub fn decoding(decode: crate::Decode) -> Self {
+        let settings = serde_json::to_value(&decode).expect("plain data");
+        Self::new(settings, move |record| Ok(decode.picture(&record.key, &record.image)?.rgb))
+    }
+
     /// Adds a pass after the others.
     pub fn pass(mut self, pass: impl Pass + 'a) -> Self {
         self.passes.push(Box::new(pass));
@@ -101,10 +107,15 @@ impl<'a> Curation<'a> {
 
     /// Judges every image of a source, going on with what the folder has.
     ///
-    /// The folder belongs to this source: what is written there is taken to be of these images if their keys and numbers are the same.
+    /// The folder belongs to this source: what is written there is taken to be of these images if their keys and numbers and the
+    /// source's [settings](Source::settings) are the same. Images that could not be read are read again
+    /// ([`Fault::may_pass`]).
     ///
     /// # Errors
     /// See [`CurationError`]. What is written stays good.
+    ///
+    /// # Panics
+    /// If the source's [blocks](Source::blocks) leave images out, or have some twice.
     pub fn run(&self, source: &dyn Source, folder: &Path) -> Result<Outcome, CurationError> {
         self.run_watched(source, folder, &mut |_| ControlFlow::Continue(()))
     }
@@ -156,9 +167,9 @@ impl<'a> Curation<'a> {
     }
 
     /// The pass at a position, as it is written down.
-    pub(super) fn named(&self, position: usize) -> Named {
-        let settings =
-            position.checked_sub(1).map_or_else(|| self.decoder.clone(), |pass| self.passes[pass].settings());
+    pub(super) fn named(&self, position: usize, source: &dyn Source) -> Named {
+        let read = || json!({ "decoder": self.decoder, "source": source.settings() });
+        let settings = position.checked_sub(1).map_or_else(read, |pass| self.passes[pass].settings());
         Named { name: self.name(position).to_owned(), settings }
     }
 
@@ -176,5 +187,8 @@ fn cut(source: &dyn Source, length: usize) -> Vec<Range<usize>> {
     let parts = |block: Range<usize>| {
         block.clone().step_by(length).map(move |start| start..block.end.min(start + length))
     };
-    source.blocks().into_iter().flat_map(parts).collect()
+    let (blocks, images) = (source.blocks(), source.len());
+    let end = blocks.iter().try_fold(0, |end, block| (block.start == end).then_some(block.end));
+    assert_eq!(end, Some(images), "blocks {blocks:?} must lie side by side and hold all {images} images");
+    blocks.into_iter().flat_map(parts).collect()
 }

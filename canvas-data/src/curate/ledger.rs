@@ -1,10 +1,12 @@
 //! What a curation writes down: files of JSON lines that are whole or count for nothing.
 
-use crate::Fault;
+use super::curation::READ;
+use crate::disk::{self, Held};
+use crate::{Fault, reason};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -36,12 +38,22 @@ pub enum CurationError {
         /// What it said.
         message: String,
     },
-    /// An image that was read before cannot be now.
+    /// An image that was read before is another now.
     #[error("the source has changed: {0}")]
     Changed(Fault),
+    /// An image that was read before cannot be read now, and perhaps later: a disk or a network fails.
+    #[error("could be read before: {0}")]
+    Unread(Fault),
     /// The caller asked to stop.
     #[error("stopped when asked to")]
     Stopped,
+}
+
+impl CurationError {
+    /// Of an image that was read before.
+    pub(super) fn reading(fault: Fault) -> Self {
+        if fault.may_pass() { Self::Unread(fault) } else { Self::Changed(fault) }
+    }
 }
 
 pub(super) fn io_error(path: &Path) -> impl FnOnce(io::Error) -> CurationError {
@@ -61,6 +73,13 @@ pub struct Dropped {
     /// The key of the image that it resembles, if that is why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub like: Option<String>,
+}
+
+impl Dropped {
+    /// Whether it could not be read, and perhaps can be now.
+    pub(super) fn may_pass(&self) -> bool {
+        self.pass == READ && reason::may_pass(&self.reason)
+    }
 }
 
 /// An image and what was said of it.
@@ -129,13 +148,7 @@ pub(super) fn write(path: &Path, header: &Header, lines: &[Judged]) -> Result<St
 ///
 /// Not flushed to the disk: a file of which a power cut leaves a part has a wrong seal, and is written again.
 pub(super) fn replace(path: &Path, bytes: &[u8]) -> Result<(), CurationError> {
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(".partial");
-    let beside = PathBuf::from(beside);
-    fs::write(&beside, bytes).and_then(|()| fs::rename(&beside, path)).map_err(|error| {
-        fs::remove_file(&beside).ok();
-        io_error(path)(error)
-    })
+    disk::replace(path, |beside| fs::write(beside, bytes)).map_err(io_error(path))
 }
 
 fn push(bytes: &mut Vec<u8>, line: &impl Serialize) {
@@ -169,24 +182,10 @@ fn from_line<T: DeserializeOwned>(line: &[u8]) -> Option<T> {
     serde_json::from_slice(line).ok()
 }
 
-/// A folder that this process alone writes into, until this is dropped.
-pub(super) struct Held(File);
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        // Closing is not enough: a child that is being started has the file open too, until it runs its program.
-        self.0.unlock().ok();
-    }
-}
-
 /// Makes a folder and holds it.
 pub(super) fn hold(folder: &Path) -> Result<Held, CurationError> {
     fs::create_dir_all(folder).map_err(io_error(folder))?;
     let path = folder.join("lock");
-    let file = File::create(&path).map_err(io_error(&path))?;
-    match file.try_lock() {
-        Ok(()) => Ok(Held(file)),
-        Err(TryLockError::WouldBlock) => Err(CurationError::Busy(folder.to_owned())),
-        Err(TryLockError::Error(error)) => Err(io_error(&path)(error)),
-    }
+    let held = File::create(&path).and_then(Held::new).map_err(io_error(&path))?;
+    held.ok_or_else(|| CurationError::Busy(folder.to_owned()))
 }

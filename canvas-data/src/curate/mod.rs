@@ -10,7 +10,7 @@
 //! A pass of one's own is a name, its settings, and a judgement:
 //! ```
 //! use canvas_data::curate::{Curation, MinSide, Pass, Subject, Trouble, Verdict};
-//! use canvas_data::{Caption, InMemory, Record};
+//! use canvas_data::{Caption, Decode, InMemory, Record};
 //! use serde_json::{Value, json};
 //!
 //! /// Drops images darker than this mean grey, from 0 to 255.
@@ -44,11 +44,7 @@
 //! # };
 //! # let source = InMemory(vec![record("night", png(64, 5)), record("day", png(64, 200)), record("dot", png(1, 200))]);
 //! # let folder = tempfile::tempdir().unwrap();
-//! # let decode = |record: &Record| {
-//! #     let picture = image::load_from_memory(&record.image).map(|picture| picture.to_rgb8());
-//! #     picture.map_err(|error| canvas_data::Fault::new(&record.key, "not an image", error.to_string()))
-//! # };
-//! let curation = Curation::new("rgb8", decode).pass(MinSide(32)).pass(Light(20.0));
+//! let curation = Curation::decoding(Decode::default()).pass(MinSide(32)).pass(Light(20.0));
 //! let outcome = curation.run(&source, folder.path())?;
 //! assert_eq!(outcome.kept().collect::<Vec<_>>(), [1]);
 //! println!("{}", outcome.report());

@@ -92,7 +92,7 @@ impl Outcome {
             self.verdicts()?.filter(|judged| judged.as_ref().map_or(true, |judged| judged.dropped.is_none()));
         Ok(kept.map(|judged| {
             let mut judged = judged?;
-            let mut record = source.read(judged.number).map_err(CurationError::Changed)?;
+            let mut record = source.read(judged.number).map_err(CurationError::reading)?;
             record.fields.extend(notes.iter().filter_map(|name| judged.notes.remove_entry(*name)));
             Ok(record)
         }))

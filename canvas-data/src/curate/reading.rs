@@ -2,7 +2,7 @@
 
 use super::curation::{Curation, Progress, READ};
 use super::fates::Fates;
-use super::ledger::{self, CurationError, Dropped, Header, Judged, Named, io_error};
+use super::ledger::{self, CurationError, Dropped, Header, Judged, Ledger, Named, io_error};
 use super::outcome::Place;
 use super::{Choose, Chosen, Noted, Rejection, Subject, Trouble, Verdict};
 use crate::Source;
@@ -73,22 +73,34 @@ impl Reading<'_> {
     ) -> Result<(Vec<Judged>, String, bool), CurationError> {
         let header = self.header([run.start, run.end], self.after.clone(), self.place.positions.clone());
         let path = self.place.run(&run);
-        let mut alike = 0;
-        let mut lines = match ledger::read(&path)?.filter(|old| self.is_of(&header, &old.header, &old.lines))
-        {
-            Some(old) if old.header == header => return Ok((old.lines, old.seal, true)),
-            Some(mut old) => {
-                let both = old.header.passes.iter().zip(&header.passes);
-                alike = both.take_while(|(old, new)| old == new).count();
-                let others = &old.header.passes[alike..];
-                old.lines.iter_mut().for_each(|line| forget(line, others));
-                old.lines
+        let lines = match ledger::read(&path)?.filter(|old| self.is_of(&header, &old.header, &old.lines)) {
+            Some(old) if old.header == header && !old.lines.iter().any(was_unread) => {
+                return Ok((old.lines, old.seal, true));
             }
-            None => run.filter(|&image| fates.is_kept(image)).map(|image| self.blank(image)).collect(),
+            Some(old) => self.judge_again(old, &header)?,
+            None => {
+                let left = run.filter(|&image| fates.is_kept(image));
+                let mut lines: Vec<_> = left.map(|image| self.blank(image)).collect();
+                self.judge_lines(&mut lines, self.place.positions.start)?;
+                lines
+            }
         };
-        self.judge_lines(&mut lines, self.place.positions.start + alike)?;
         let seal = ledger::write(&path, &header, &lines)?;
         Ok((lines, seal, false))
+    }
+
+    /// The lines of a file: those that could not be read from the beginning, the others by the passes that are not as they were.
+    fn judge_again(&self, old: Ledger, header: &Header) -> Result<Vec<Judged>, CurationError> {
+        let first = self.place.positions.start;
+        let alike = old.header.passes.iter().zip(&header.passes).take_while(|(old, new)| old == new).count();
+        let (unread, mut lines): (Vec<_>, Vec<_>) = old.lines.into_iter().partition(was_unread);
+        lines.iter_mut().for_each(|line| forget(line, &old.header.passes[alike..]));
+        self.judge_lines(&mut lines, first + alike)?;
+        let mut unread: Vec<_> = unread.into_iter().map(|line| self.blank(line.number)).collect();
+        self.judge_lines(&mut unread, first)?;
+        lines.append(&mut unread);
+        lines.sort_by_key(|line| line.number);
+        Ok(lines)
     }
 
     /// Whether a file is about the images that this one will be about.
@@ -101,7 +113,7 @@ impl Reading<'_> {
 
     /// Lets the passes from this position on judge the lines that are not dropped yet, on several threads.
     fn judge_lines(&self, lines: &mut [Judged], from: usize) -> Result<(), CurationError> {
-        if from == self.place.positions.end {
+        if from == self.place.positions.end || lines.is_empty() {
             return Ok(());
         }
         let chunks = Mutex::new(lines.chunks_mut(self.curation.batch));
@@ -129,7 +141,7 @@ impl Reading<'_> {
                     subjects.push((place, Subject::new(line.number, record, &*self.curation.decode)));
                 }
                 Err(fault) if from == 0 => line.dropped = Some(dropped(READ, fault.into())),
-                Err(fault) => return Err(CurationError::Changed(fault)),
+                Err(fault) => return Err(CurationError::reading(fault)),
             }
         }
         for pass in &self.curation.passes[from.max(1) - 1..self.place.positions.end - 1] {
@@ -232,7 +244,7 @@ impl Reading<'_> {
     }
 
     fn header(&self, images: [usize; 2], after: String, positions: Range<usize>) -> Header {
-        let passes = positions.map(|position| self.curation.named(position)).collect();
+        let passes = positions.map(|position| self.curation.named(position, self.source)).collect();
         Header { curation: 1, images, after, passes }
     }
 
@@ -241,6 +253,11 @@ impl Reading<'_> {
         let found = positions.find(|&position| self.curation.name(position) == name);
         found.unwrap_or_else(|| panic!("{name}: a pass that judged must be one of this reading"))
     }
+}
+
+/// Whether an image could not be read, and perhaps can be now.
+fn was_unread(line: &Judged) -> bool {
+    line.dropped.as_ref().is_some_and(Dropped::may_pass)
 }
 
 /// Takes back what these passes said of an image.

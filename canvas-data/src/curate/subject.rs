@@ -1,8 +1,7 @@
 //! The image that a pass looks at.
 
-use crate::{Fault, Record, reason};
-use image::{ImageReader, RgbImage};
-use std::io::Cursor;
+use crate::{Fault, Record, decode};
+use image::RgbImage;
 use std::sync::OnceLock;
 
 /// Makes a picture of a record.
@@ -32,9 +31,9 @@ impl<'a> Subject<'a> {
     /// Width and height in pixels, as the file's header has them: nothing is decoded, and nothing turned.
     ///
     /// # Errors
-    /// If there are no bytes, or they do not begin as an image of a known format does.
+    /// If there are no bytes, or no header of a known format is whole in them.
     pub fn size(&self) -> Result<(u32, u32), Fault> {
-        self.size.get_or_init(|| header(&self.record)).clone()
+        self.size.get_or_init(|| decode::stored_size(&self.record.key, &self.record.image)).clone()
     }
 
     /// The picture.
@@ -44,15 +43,4 @@ impl<'a> Subject<'a> {
     pub fn picture(&self) -> Result<&RgbImage, Fault> {
         self.picture.get_or_init(|| (self.decode)(&self.record)).as_ref().map_err(Clone::clone)
     }
-}
-
-fn header(record: &Record) -> Result<(u32, u32), Fault> {
-    if record.image.is_empty() {
-        return Err(Fault::new(&record.key, reason::EMPTY, "expected an image file, found 0 bytes"));
-    }
-    let mut reader = ImageReader::new(Cursor::new(&record.image))
-        .with_guessed_format()
-        .map_err(|error| Fault::new(&record.key, reason::NOT_AN_IMAGE, error.to_string()))?;
-    reader.no_limits(); // the header alone is read: how many pixels are too many is for a pass to say
-    reader.into_dimensions().map_err(|error| Fault::new(&record.key, reason::NOT_AN_IMAGE, error.to_string()))
 }

@@ -234,6 +234,15 @@ fn format(key: &str, bytes: &[u8]) -> Result<ImageFormat, Fault> {
     })
 }
 
+/// Width and height as the header has them, whatever they are: nothing is turned, and nothing too large.
+pub(crate) fn stored_size(key: &str, bytes: &[u8]) -> Result<(u32, u32), Fault> {
+    guarded(key, || {
+        let mut reader = ImageReader::with_format(Cursor::new(bytes), format(key, bytes)?);
+        reader.no_limits();
+        reader.into_dimensions().map_err(|error| fault(key, &error))
+    })
+}
+
 /// What a decoder found.
 fn fault(key: &str, error: &ImageError) -> Fault {
     let kind = match error {

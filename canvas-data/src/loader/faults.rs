@@ -1,7 +1,7 @@
 //! What was left out of a run, and why.
 
 use super::LoadError;
-use crate::{Fault, Place};
+use crate::{Fault, Place, disk};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
@@ -20,7 +20,7 @@ pub enum OnFault {
     Skip {
         /// The part that may be left out, from 0 to 1.
         at_most: f64,
-        /// Of how many images, delivered or left out.
+        /// Of how many images, delivered or left out; at least 1.
         window: u64,
     },
     /// Stops at the first.
@@ -97,7 +97,8 @@ pub(super) struct Watch {
 
 impl Watch {
     pub(super) fn new(rule: OnFault, log: Option<FaultLog>) -> Self {
-        if let OnFault::Skip { at_most, .. } = rule {
+        if let OnFault::Skip { at_most, window } = rule {
+            assert!(window > 0, "images are left out of a window of at least one, not 0");
             assert!(
                 (0.0..=1.0).contains(&at_most),
                 "the part that may be left out is {at_most}: from 0 to 1"
@@ -134,6 +135,9 @@ impl Watch {
     }
 }
 
+/// How every row begins.
+const START: &[u8] = b"{\"number\":";
+
 /// A file of faults as JSON lines.
 #[derive(Debug)]
 pub(super) struct FaultLog {
@@ -143,7 +147,7 @@ pub(super) struct FaultLog {
 
 impl FaultLog {
     /// Goes on with a file: rows of images before `start` stay, the rest is removed, so that what a resumed run finds
-    /// again does not stand there twice.
+    /// again does not stand there twice. A file of something else is left as it is.
     pub(super) fn open(path: &Path, start: u64) -> Result<Self, LoadError> {
         let named = |source| LoadError::Io { path: path.to_owned(), source };
         let old = match fs::read(path) {
@@ -152,14 +156,21 @@ impl FaultLog {
             Err(error) => return Err(named(error)),
         };
         // As bytes: a crash can cut a row off inside a character.
-        let stays = |line: &&[u8]| {
-            line.ends_with(b"\n")
-                && serde_json::from_slice::<FaultRow>(line).is_ok_and(|row| row.number < start)
-        };
-        let length: usize =
-            old.split_inclusive(|&byte| byte == b'\n').take_while(stays).map(<[u8]>::len).sum();
-        let file = OpenOptions::new().create(true).append(true).open(path);
-        let file = file.and_then(|file| file.set_len(length as u64).map(|()| file)).map_err(named)?;
+        let row =
+            |line: &[u8]| serde_json::from_slice::<FaultRow>(line).ok().filter(|_| line.ends_with(b"\n"));
+        let lines = old.split_inclusive(|&byte| byte == b'\n');
+        let first = lines.clone().next().unwrap_or_default();
+        let cut = !first.ends_with(b"\n") && (first.starts_with(START) || START.starts_with(first));
+        if !cut && row(first).is_none() {
+            let found = String::from_utf8_lossy(&first[..first.len().min(40)]).trim_end().to_owned();
+            return Err(LoadError::Content { path: path.to_owned(), found });
+        }
+        let stay = lines.filter(|line| row(line).is_some_and(|row| row.number < start));
+        let stay: Vec<u8> = stay.flatten().copied().collect();
+        if stay.len() < old.len() {
+            disk::replace(path, |beside| fs::write(beside, &stay)).map_err(named)?;
+        }
+        let file = OpenOptions::new().create(true).append(true).open(path).map_err(named)?;
         Ok(Self { path: path.to_owned(), file })
     }
 

@@ -40,6 +40,14 @@ pub enum LoadError {
         /// What the system said.
         source: io::Error,
     },
+    /// The file of faults is another's.
+    #[error("{}: expected rows of faults, which begin with {{\"number\":, found `{found}`", path.display())]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// How its first line begins.
+        found: String,
+    },
     /// An image cannot be used, and none may be left out.
     #[error("image {number} of the run cannot be used: {fault}")]
     Refused {
@@ -81,7 +89,8 @@ pub enum LoadError {
 pub struct Loading {
     /// Images of a batch on this device, at least 1. Times the devices, it divides the stream's group.
     pub batch: usize,
-    /// Number of the run's image to begin with: 0, or where a run is resumed.
+    /// Number of the run's image to begin with: 0, or where a run is resumed. If it is within a batch of this size, and there are
+    /// several buckets, the first batch is the rest of that one: shorter, perhaps by one image more on some devices than on others.
     pub start: u64,
     /// Which of the devices this is.
     pub shard: Shard,
@@ -92,7 +101,8 @@ pub struct Loading {
     pub ahead: usize,
     /// What is done about an image that cannot be used.
     pub on_fault: OnFault,
-    /// A file to which each of those is written, as a [`FaultRow`] a line. A resumed run goes on with it.
+    /// A file to which each of those is written, as a [`FaultRow`] a line. A resumed run goes on with it. Each device needs one of its
+    /// own.
     pub log: Option<PathBuf>,
 }
 
@@ -113,7 +123,8 @@ pub struct Batch<T> {
     pub start: u64,
     /// Number in the run of each item.
     pub numbers: Vec<u64>,
-    /// What was prepared, in the run's order. Fewer than a batch if some are left out; there may be none.
+    /// What was prepared, in the run's order, of one bucket. Fewer than a batch if some are left out, and in the first batch of a run
+    /// that is resumed within one; there may be none.
     pub items: Vec<T>,
     /// What was left out.
     pub faults: Vec<Fault>,
@@ -155,12 +166,13 @@ pub struct Loader<T> {
     prepare: Arc<Prepare<T>>,
     /// None if images are prepared in the thread that asks.
     workers: Option<Workers<T>>,
-    batch: usize,
     ahead: usize,
+    shard: Shard,
     /// Numbers of the images that come next.
     numbers: Box<dyn Iterator<Item = u64> + Send>,
-    /// Where the next batch begins, and how far on the one after it.
+    /// Where the next batch of all devices begins and ends, and the length of those after it.
     start: u64,
+    end: u64,
     step: u64,
     slots: VecDeque<Slot<T>>,
     watch: Watch,
@@ -181,10 +193,11 @@ impl<T: Send + 'static> Loader<T> {
     /// runs on several threads at once.
     ///
     /// # Errors
-    /// If the batch does not fit the stream's groups, or threads or the file of faults cannot be had.
+    /// If the batch does not fit the stream's groups, threads or the file of faults cannot be had, or that file holds something else:
+    /// it is then left as it is.
     ///
     /// # Panics
-    /// If the batch is 0, or the part of images that may be left out is not from 0 to 1.
+    /// If the batch is 0, the part of images that may be left out is not from 0 to 1, or its window is 0.
     pub fn new(
         stream: &Stream,
         loading: Loading,
@@ -199,15 +212,19 @@ impl<T: Send + 'static> Loader<T> {
         let log = log.map(|path| FaultLog::open(&path, start)).transpose()?;
         let prepare: Arc<Prepare<T>> = Arc::new(prepare);
         let workers = (threads > 0).then(|| Workers::start(threads, &prepare)).transpose()?;
+        let step = (batch * devices) as u64;
+        // A whole batch that begins within one would reach into the next group.
+        let within = if stream.buckets() > 1 { start % step } else { 0 };
         let mut loader = Self {
             cursor: stream.cursor(),
             prepare,
             workers,
-            batch,
             ahead: ahead.max(batch),
+            shard,
             numbers: Box::new(shard.numbers(start)),
             start,
-            step: (batch * devices) as u64,
+            end: start + step - within,
+            step,
             slots: VecDeque::new(),
             watch: Watch::new(on_fault, log),
             waiting: Waiting::default(),
@@ -232,8 +249,13 @@ impl<T: Send + 'static> Loader<T> {
     /// Puts away what a thread has done.
     fn put_away(&mut self, (number, outcome): (u64, Outcome<T>)) {
         let first = self.slots.front().expect("what is done was given out").job.0;
-        let apart = self.step / self.batch as u64;
-        self.slots[((number - first) / apart) as usize].outcome = Some(outcome);
+        self.slots[((number - first) / self.shard.of() as u64) as usize].outcome = Some(outcome);
+    }
+
+    /// Images of the next batch that are this device's.
+    fn share(&self) -> usize {
+        let first = self.start + self.shard.rank() as u64;
+        self.end.saturating_sub(first).div_ceil(self.shard.of() as u64) as usize
     }
 
     /// Waits until the next batch is prepared.
@@ -242,7 +264,7 @@ impl<T: Send + 'static> Loader<T> {
         let mut stalled = false;
         let done: Vec<_> = self.workers.iter().flat_map(Workers::done).collect();
         done.into_iter().for_each(|result| self.put_away(result));
-        for place in 0..self.batch {
+        for place in 0..self.share() {
             while self.slots[place].outcome.is_none() {
                 stalled = true;
                 let job = self.slots[place].job;
@@ -262,7 +284,8 @@ impl<T: Send + 'static> Loader<T> {
         self.await_batch();
         let mut batch =
             Batch { start: self.start, numbers: Vec::new(), items: Vec::new(), faults: Vec::new() };
-        let slots: Vec<_> = self.slots.drain(..self.batch).collect();
+        let share = self.share();
+        let slots: Vec<_> = self.slots.drain(..share).collect();
         for Slot { job: (number, place), outcome } in slots {
             match outcome.expect("waited for") {
                 Ok(Ok(item)) => {
@@ -277,7 +300,8 @@ impl<T: Send + 'static> Loader<T> {
                 Err(message) => return Err(LoadError::Panicked { number, place, message }),
             }
         }
-        self.start += self.step;
+        self.start = self.end;
+        self.end += self.step;
         self.give_out();
         Ok(batch)
     }

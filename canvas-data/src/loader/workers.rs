@@ -1,9 +1,8 @@
 //! Threads that prepare images.
 
 use super::LoadError;
-use crate::{Fault, Place};
+use crate::{Fault, Place, panic_text};
 use crossbeam_channel::{Receiver, Sender, unbounded};
-use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,12 +19,7 @@ pub(super) type Outcome<T> = Result<Result<T, Fault>, String>;
 
 /// Prepares one image; a panic becomes its text.
 pub(super) fn attempt<T>(prepare: &Prepare<T>, (number, place): Job) -> Outcome<T> {
-    catch_unwind(AssertUnwindSafe(|| prepare(number, place))).map_err(|panic| text(&*panic))
-}
-
-fn text(panic: &(dyn Any + Send)) -> String {
-    let formatted = panic.downcast_ref::<String>().map(String::as_str);
-    formatted.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message").to_owned()
+    catch_unwind(AssertUnwindSafe(|| prepare(number, place))).map_err(|panic| panic_text(&*panic).to_owned())
 }
 
 /// Threads, what they are to do, and what they have done.

@@ -1,13 +1,11 @@
 //! A record as the members of a tar file.
 
 use super::ShardError;
-use crate::{Caption, Record};
-use image::{ImageFormat, ImageReader};
+use crate::source::{BLOCK, CAPTION_FIELDS};
+use crate::{Caption, Record, decode};
+use image::ImageFormat;
 use serde_json::{Map, Value, json};
-use std::io::{self, Cursor, Write};
-
-/// Size of what a tar file is made of.
-const BLOCK: u64 = 512;
+use std::io::{self, Write};
 
 /// Names and bytes of a record's members.
 pub(super) fn members(record: &Record, key: &str) -> Result<Vec<(String, Vec<u8>)>, ShardError> {
@@ -42,17 +40,25 @@ fn fields(record: &Record, key: &str) -> Map<String, Value> {
         let one = |caption: &Caption| json!({"text": caption.text, "weight": caption.weight});
         fields.insert("captions".into(), record.captions.iter().map(one).collect());
     }
-    let size = ImageReader::new(Cursor::new(&record.image)).with_guessed_format();
-    if let Some((width, height)) = size.ok().and_then(|reader| reader.into_dimensions().ok()) {
+    if let Ok((width, height)) = decode::stored_size(&record.key, &record.image) {
         fields.insert("width".into(), width.into());
         fields.insert("height".into(), height.into());
     }
     for (name, value) in &record.fields {
-        fields.entry(name.clone()).or_insert_with(|| value.clone());
+        fields.entry(free_name(name, record)).or_insert_with(|| value.clone());
     }
     // Of a record that went through several hands, the first.
-    fields.entry("source").or_insert_with(|| record.key.clone().into());
+    fields.entry("source_key").or_insert_with(|| record.key.clone().into());
     fields
+}
+
+/// A field that readers would take for captions, which the record does not take it for, is called `was_NAME`.
+fn free_name(name: &str, record: &Record) -> String {
+    let mut free = name.to_owned();
+    while CAPTION_FIELDS.contains(&&*free) || (free != name && record.fields.contains_key(&free)) {
+        free.insert_str(0, "was_");
+    }
+    free
 }
 
 /// How many bytes members take in a tar file.

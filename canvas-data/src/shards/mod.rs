@@ -3,6 +3,7 @@
 mod entry;
 
 use crate::Record;
+use crate::disk::{Held, sync_folder};
 use canvas_core::weights::{WeightsError, write_atomically};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -32,6 +33,9 @@ pub enum ShardError {
         /// What is expected, and what was found.
         why: String,
     },
+    /// Another writer is at work in the folder.
+    #[error("{}: another writer is at work here", .0.display())]
+    Busy(PathBuf),
     /// A record that cannot be stored.
     #[error("{key}: {why}")]
     Record {
@@ -90,8 +94,12 @@ pub struct ShardStats {
 ///
 /// A record is `KEY.jpg` (or `png`, `webp`, .., by its bytes), `KEY.txt` with its first caption, and `KEY.json` with the fields of
 /// img2dataset: `key`, `caption`, `status`, `width`, `height`, and whatever other fields the record has; also `captions` if there is
-/// more than one or a weight other than 1, and `source`, the record's key where it came from. `KEY` is six digits for the shard and four
-/// or more for the record in it: keys of other sources may hold dots, at which readers of tar files divide names.
+/// more than one or a weight other than 1, and `source_key`, the record's key where it came from first. `KEY` is six digits for the shard
+/// and four or more for the record in it: keys of other sources may hold dots, at which readers of tar files divide names.
+///
+/// Fields of a record that a reader would take for captions, `captions`, `caption`, `text`, `TEXT` and `weights`, are what
+/// [`Options::captions`](crate::Options::captions) left over. They are written as `was_captions` and so on: read back without options,
+/// a record has the captions that it had.
 ///
 /// The same records give the same bytes. A shard has another name until it is whole and on the disk: what has the name `NNNNNN.tar` is
 /// finished. A second run over the same records asks [`written`](Self::written) how many it can leave out.
@@ -120,6 +128,8 @@ pub struct ShardWriter {
     finished: Vec<ShardStats>,
     /// The shard that is being written.
     open: Option<Open>,
+    /// The folder, if the system can hold one.
+    _held: Option<Held>,
 }
 
 struct Open {
@@ -128,15 +138,29 @@ struct Open {
     stats: ShardStats,
 }
 
+/// Holds a folder, where the system can.
+fn hold(folder: &Path) -> Result<Option<Held>, ShardError> {
+    if !cfg!(unix) {
+        return Ok(None);
+    }
+    let file = File::open(folder).map_err(io_error(folder))?;
+    match Held::new(file) {
+        Ok(None) => Err(ShardError::Busy(folder.to_owned())),
+        Ok(held) => Ok(held),
+        Err(_) => Ok(None), // some network file systems lock files only
+    }
+}
+
 impl ShardWriter {
     /// Writes into this folder, after the shards that are finished there.
     ///
     /// # Errors
-    /// If the folder cannot be made or read; if there is a shard without its counts or with other limits.
+    /// If the folder cannot be made or read, or another writer is at work in it (seen on Unix, where file systems lock folders); if there
+    /// is a shard without its counts, with other limits, or behind one that is missing.
     pub fn create(folder: impl Into<PathBuf>, limits: ShardLimits) -> Result<Self, ShardError> {
         let folder = folder.into();
         fs::create_dir_all(&folder).map_err(io_error(&folder))?;
-        let mut writer = Self { folder, limits, finished: Vec::new(), open: None };
+        let mut writer = Self { _held: hold(&folder)?, folder, limits, finished: Vec::new(), open: None };
         while writer.path(".tar").exists() {
             let path = writer.path("_stats.json");
             let text = fs::read(&path).map_err(io_error(&path))?;
@@ -148,7 +172,23 @@ impl ShardWriter {
             }
             writer.finished.push(stats);
         }
+        writer.check_last()?;
         Ok(writer)
+    }
+
+    /// No shard lies behind the one that comes next: it would be written over, or be of another run.
+    fn check_last(&self) -> Result<(), ShardError> {
+        for entry in fs::read_dir(&self.folder).map_err(io_error(&self.folder))? {
+            let path = entry.map_err(io_error(&self.folder))?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let number = name.strip_suffix(".tar").and_then(|digits| digits.parse::<usize>().ok());
+            if number.is_some_and(|number| number > self.finished.len() && name == format!("{number:06}.tar"))
+            {
+                let why = format!("expected {:06}.tar before it, which is not there", self.finished.len());
+                return Err(ShardError::Other { path, why });
+            }
+        }
+        Ok(())
     }
 
     /// A file of the shard that is not finished yet.
@@ -169,7 +209,8 @@ impl ShardWriter {
     /// Adds a record.
     ///
     /// # Errors
-    /// If it cannot be written; nothing of the unfinished shard is then of use.
+    /// If it cannot be written. The unfinished shard is then given up: what comes next begins it anew, and [`written`](Self::written)
+    /// says how many records are not lost. After [`ShardError::Record`] the shard goes on without the record.
     pub fn write(&mut self, record: &Record) -> Result<(), ShardError> {
         let number = self.open.as_ref().map_or(0, |open| open.stats.count);
         let mut members = entry::members(record, &self.key(number))?;
@@ -183,10 +224,10 @@ impl ShardWriter {
             members = entry::members(record, &self.key(0))?;
             size = entry::size(&members);
         }
-        if self.open.is_none() {
-            self.open = Some(self.begin(record)?);
-        }
-        let open = self.open.as_mut().expect("just begun");
+        let mut open = match self.open.take() {
+            Some(open) => open,
+            None => self.begin(record)?,
+        };
         for (name, bytes) in &members {
             entry::append(&mut open.archive, name, bytes).map_err(io_error(&open.beside))?;
         }
@@ -194,6 +235,7 @@ impl ShardWriter {
         open.stats.bytes += size;
         open.stats.last.clone_from(&record.key);
         *open.stats.status_dict.entry("success".into()).or_default() += 1;
+        self.open = Some(open);
         Ok(())
     }
 
@@ -234,9 +276,7 @@ impl ShardWriter {
         write_atomically(&self.path("_stats.json"), &json)?;
         let place = self.path(".tar");
         fs::rename(&beside, &place).map_err(io_error(&place))?;
-        if cfg!(unix) {
-            File::open(&self.folder).and_then(|folder| folder.sync_all()).map_err(io_error(&self.folder))?;
-        }
+        sync_folder(&self.folder).map_err(io_error(&self.folder))?;
         self.finished.push(stats);
         Ok(())
     }

@@ -12,8 +12,8 @@ pub(super) struct Found {
     pub rows: Vec<Map<String, Value>>,
     /// Fields of its own JSON; their captions are used if the rows have none.
     pub json: Map<String, Value>,
-    /// Its own text, and how it is read; used if the others have no caption.
-    pub text: Option<(Vec<u8>, TextRule)>,
+    /// Its own texts, and how they are read; used if the others have no caption.
+    pub texts: Vec<(Vec<u8>, TextRule)>,
     /// Where captions were looked for, for the one who has none.
     pub looked: String,
 }
@@ -33,8 +33,9 @@ impl Options {
                 captions = self.take(&mut json)?;
             }
             add(&mut fields, json);
-            if let (true, Some((text, rule))) = (captions.is_empty(), found.text) {
-                captions = written(text, rule)?;
+            if captions.is_empty() {
+                let texts = found.texts.into_iter().map(|(text, rule)| written(text, rule));
+                captions = texts.collect::<Result<Vec<_>, _>>()?.concat();
             }
             self.rules.check(captions, &found.looked)
         })();
@@ -49,7 +50,11 @@ impl Options {
             let value = fields.get(name).filter(|value| !value.is_null());
             let Some(value) = value.cloned() else { continue };
             fields.remove(name);
-            captions.extend(texts(name, value)?);
+            let found = texts(name, value)?;
+            if !self.rules.required && found.iter().all(|caption| caption.text.is_empty()) {
+                continue; // as if it were not there: the caption may stand elsewhere
+            }
+            captions.extend(found);
             if self.captions.is_empty() && !captions.is_empty() {
                 break;
             }

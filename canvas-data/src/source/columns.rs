@@ -81,7 +81,8 @@ impl Columns {
 
     fn add(&mut self, column: &ColumnDescriptor, leaf: Leaf, alone: bool) {
         let parts: Vec<_> = column.path().parts().iter().map(String::as_str).collect();
-        let is_bytes = column.physical_type() == Type::BYTE_ARRAY && column.max_rep_level() == 0;
+        let is_bytes =
+            column.physical_type() == Type::BYTE_ARRAY && column.max_rep_level() == 0 && !is_decimal(column);
         let image = |bytes: &Leaf| ImageColumns { bytes: Some(bytes.clone()), path: None };
         match parts[..] {
             [name, "bytes"] if is_bytes => {
@@ -149,6 +150,11 @@ fn is_text(column: &ColumnDescriptor) -> bool {
     column.physical_type() == Type::BYTE_ARRAY && (logical || converted)
 }
 
+/// Whether the values are numbers with digits behind the point, stored as integers or bytes.
+fn is_decimal(column: &ColumnDescriptor) -> bool {
+    column.converted_type() == ConvertedType::DECIMAL
+}
+
 /// Whether the values are texts or numbers, or lists of them.
 fn is_plain(column: &ColumnDescriptor) -> bool {
     let kind = match column.physical_type() {
@@ -176,8 +182,14 @@ pub(super) fn cells(group: &dyn RowGroupReader, column: usize) -> Result<Vec<Cel
     };
     let unsigned = unsigned(descriptor.converted_type());
     let plain = Scalar::Plain;
+    let decimal = is_decimal(&descriptor) && descriptor.type_scale() != 0;
+    let scaled = |value: i64| plain((value as f64 / 10_f64.powi(descriptor.type_scale())).into());
     match group.get_column_reader(column)? {
         ColumnReader::BoolColumnReader(reader) => levels.read(reader, |value| plain(value.into())),
+        ColumnReader::Int32ColumnReader(reader) if decimal => {
+            levels.read(reader, |value| scaled(value.into()))
+        }
+        ColumnReader::Int64ColumnReader(reader) if decimal => levels.read(reader, scaled),
         ColumnReader::Int32ColumnReader(reader) if unsigned => {
             levels.read(reader, |value| plain(value.cast_unsigned().into()))
         }

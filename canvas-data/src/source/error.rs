@@ -1,5 +1,6 @@
 //! Why a source cannot be opened.
 
+use crate::reason;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -58,6 +59,16 @@ pub enum OpenError {
         /// What is wrong with it.
         why: String,
     },
+}
+
+/// The kind of fault that an error of the system is.
+pub(super) fn unread(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::NotFound => reason::MISSING,
+        // A file that was longer when it was looked at has been written over.
+        io::ErrorKind::UnexpectedEof => reason::TRUNCATED,
+        _ => reason::UNREADABLE,
+    }
 }
 
 impl OpenError {

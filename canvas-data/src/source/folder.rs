@@ -1,12 +1,14 @@
 //! A folder of images with texts beside them.
 
 use super::captions::{Broken, Found, parse_fields};
+use super::error::unread;
 use super::metadata::{self, Row};
 use super::options::{Format, Options};
 use super::survey::Survey;
 use super::{OpenError, Source, splits};
 use crate::{Fault, Record, reason};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -35,7 +37,8 @@ pub struct Folder {
     root: PathBuf,
     options: Options,
     images: Vec<String>,
-    sidecars: BTreeSet<String>,
+    /// Texts beside images: their paths, by the same with the ending in small letters.
+    sidecars: BTreeMap<String, String>,
     rows: Vec<Row>,
     /// Rows of an image.
     about: HashMap<usize, Vec<usize>>,
@@ -62,17 +65,33 @@ impl Folder {
             root: survey.root,
             options: options.clone(),
             images: survey.images,
-            sidecars: survey.sidecars.into_iter().collect(),
+            sidecars: BTreeMap::new(),
             rows: Vec::new(),
             about: HashMap::new(),
             tabled: !survey.metadata.is_empty(),
             faults: survey.faults,
         };
+        // Small letters last in the order of bytes, and first here.
+        for name in survey.sidecars.into_iter().rev() {
+            folder.add_sidecar(name);
+        }
         for name in &survey.metadata {
             folder.add_rows(name);
         }
         folder.find_orphans();
         Ok(folder)
+    }
+
+    fn add_sidecar(&mut self, name: String) {
+        let small = format!("{}.{}", stem(&name), extension(&name));
+        match self.sidecars.entry(small) {
+            Entry::Vacant(free) => drop(free.insert(name)),
+            Entry::Occupied(taken) => {
+                let detail =
+                    format!("{} is read instead: their endings differ by capitals alone", taken.get());
+                self.faults.push(Fault::new(name, reason::SAME_KEY, detail));
+            }
+        }
     }
 
     fn add_rows(&mut self, name: &str) {
@@ -105,7 +124,7 @@ impl Folder {
     /// Texts that are about no image.
     fn find_orphans(&mut self) {
         let stems: BTreeSet<_> = self.images.iter().map(|image| stem(image)).collect();
-        let orphans = self.sidecars.iter().filter(|name| !stems.contains(stem(name)));
+        let orphans = self.sidecars.values().filter(|name| !stems.contains(stem(name)));
         let fault =
             |name: &String| Fault::new(name, reason::NO_IMAGE, format!("there is no image {}.*", stem(name)));
         self.faults.extend(orphans.map(fault));
@@ -113,12 +132,10 @@ impl Folder {
 
     /// The bytes of a file beside the image, if there is one.
     fn sidecar(&self, index: usize, extension: &str) -> Result<Option<Vec<u8>>, Fault> {
-        let name = format!("{}.{extension}", stem(&self.images[index]));
-        if !self.sidecars.contains(&name) {
-            return Ok(None);
-        }
+        let small = format!("{}.{extension}", stem(&self.images[index]));
+        let Some(name) = self.sidecars.get(&small) else { return Ok(None) };
         let limit = (self.options.longest_sidecar, reason::LONG_CAPTION);
-        let bytes = read_within(&self.root.join(&name), limit);
+        let bytes = read_within(&self.root.join(name), limit);
         bytes
             .map(Some)
             .map_err(|(reason, detail)| Fault::new(&self.images[index], reason, format!("{name}: {detail}")))
@@ -126,15 +143,20 @@ impl Folder {
 }
 
 /// A path without what follows the last dot of its file's name.
-fn stem(path: &str) -> &str {
+pub(super) fn stem(path: &str) -> &str {
     path.rsplit_once('.').map_or(path, |(stem, _)| stem)
+}
+
+/// What follows the last dot of a path, in small letters.
+pub(super) fn extension(path: &str) -> String {
+    path.rsplit_once('.').map_or("", |(_, extension)| extension).to_lowercase()
 }
 
 /// A file's bytes, unless it is longer than the limit, for which there is a reason.
 pub(super) fn read_within(path: &Path, (limit, reason): (u64, &'static str)) -> Result<Vec<u8>, Broken> {
-    let refused = |error: std::io::Error| match error.kind() {
-        std::io::ErrorKind::NotFound => (reason::MISSING, format!("{} is not there", path.display())),
-        _ => (reason::UNREADABLE, error.to_string()),
+    let refused = |error: std::io::Error| match unread(&error) {
+        reason::MISSING => (reason::MISSING, format!("{} is not there", path.display())),
+        reason => (reason, error.to_string()),
     };
     let length = fs::metadata(path).map_err(refused)?.len();
     if length > limit {
@@ -174,10 +196,14 @@ impl Source for Folder {
             image,
             rows: rows.collect(),
             json,
-            text: text.map(|text| (text, self.options.text)),
+            texts: text.map(|text| (text, self.options.text)).into_iter().collect(),
             looked: format!("{row}{0}.json, {0}.txt, {0}.caption", stem(key)),
         };
         self.options.compose(key.clone(), found)
+    }
+
+    fn settings(&self) -> String {
+        self.options.settings()
     }
 
     fn faults(&self) -> &[Fault] {

@@ -1,6 +1,8 @@
 //! `metadata.jsonl` and `metadata.csv`: rows about the images of a folder.
 
 use super::captions::parse_fields;
+use super::error::unread;
+use super::folder::extension;
 use crate::{Fault, reason};
 use serde_json::{Map, Value};
 use std::fs::File;
@@ -20,9 +22,9 @@ pub(super) struct Row {
 pub(super) fn read(path: &Path, name: &str, column: &str) -> (Vec<Row>, Vec<Fault>) {
     let mut rows = Rows { rows: Vec::new(), faults: Vec::new(), name, column };
     match File::open(path) {
-        Ok(file) if name.ends_with(".csv") => rows.csv(file),
+        Ok(file) if extension(name) == "csv" => rows.csv(file),
         Ok(file) => rows.jsonl(file),
-        Err(error) => rows.faults.push(Fault::new(name, reason::UNREADABLE, error.to_string())),
+        Err(error) => rows.faults.push(Fault::new(name, unread(&error), error.to_string())),
     }
     if rows.rows.is_empty() && rows.faults.is_empty() {
         rows.faults.push(Fault::new(name, reason::EMPTY, "no row"));

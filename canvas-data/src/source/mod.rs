@@ -24,10 +24,12 @@ pub use error::OpenError;
 pub use folder::Folder;
 pub use memory::InMemory;
 pub use open::open;
+pub(crate) use options::CAPTION_FIELDS;
 pub use options::{CaptionRules, Format, Options, TextRule};
 pub use patterns::expand;
 pub use shards::Shards;
 pub use table::Table;
+pub(crate) use tar_index::BLOCK;
 
 use crate::{Fault, Record};
 use std::ops::Range;
@@ -63,6 +65,12 @@ pub trait Source: Send + Sync {
     /// them at a time reads each of them once.
     fn blocks(&self) -> Vec<Range<usize>> {
         std::iter::once(0..self.len()).collect()
+    }
+
+    /// Everything beside the files that decides what [`read`](Self::read) gives: a hash of the options. Surveys and curations that were
+    /// begun with other settings begin anew; a source around another hands its settings on.
+    fn settings(&self) -> String {
+        String::new()
     }
 
     /// What was found that is no image of this source, and why: not one of the numbers.

@@ -1,6 +1,6 @@
 //! Which source a path is.
 
-use super::folder::Folder;
+use super::folder::{Folder, extension, stem};
 use super::options::{Format, Options};
 use super::shards::Shards;
 use super::survey::Survey;
@@ -54,9 +54,8 @@ pub fn open(path: impl AsRef<Path>, options: &Options) -> Result<Box<dyn Source>
 /// The format of a file, by its name.
 fn format(path: &Path) -> Result<Format, OpenError> {
     let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
-    let extension = name.rsplit_once('.').map_or("", |(_, extension)| extension);
     let unsupported = |why: &str| Err(OpenError::Unsupported { path: PathBuf::from(path), why: why.into() });
-    match extension {
+    match &*extension(&name) {
         "tar" => Ok(Format::Shards),
         "parquet" => Ok(Format::Table),
         "tgz" => unsupported("a compressed tar file: unpack it (gzip -d), parts of it cannot be read"),
@@ -87,10 +86,9 @@ fn folder(path: &Path, options: &Options) -> Result<Box<dyn Source>, OpenError> 
 
 /// The one format of what is there.
 fn chosen(survey: &Survey) -> Result<Format, OpenError> {
-    let stems = |names: &[String], ending: &str| -> BTreeSet<String> {
-        names.iter().filter_map(|name| name.strip_suffix(ending)).map(str::to_owned).collect()
-    };
-    let (tars, tables) = (stems(&survey.tars, ".tar"), stems(&survey.tables, ".parquet"));
+    let stems =
+        |names: &[String]| -> BTreeSet<String> { names.iter().map(|name| stem(name).to_owned()).collect() };
+    let (tars, tables) = (stems(&survey.tars), stems(&survey.tables));
     // img2dataset writes what it knows of a shard's images beside it: NAME.parquet beside NAME.tar, or beside a folder NAME.
     let beside_images = |table: &String| {
         let within = format!("{table}/");

@@ -31,7 +31,8 @@ pub enum TextRule {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CaptionRules {
     /// Whether an image without a caption, or with an empty one, is a fault. Training without text wants `false`: an empty caption
-    /// then is none. Default: `true`.
+    /// then is none. Default: `true`. A [`Survey`](crate::Survey) and a [`Prepare`](crate::Prepare) refuse such images too unless they
+    /// are told otherwise: see their `uncaptioned`.
     pub required: bool,
     /// The longest caption, in bytes; one that is longer is a fault, not cut. Default: 65,536.
     pub longest: usize,
@@ -92,20 +93,27 @@ impl Default for Options {
     }
 }
 
-/// Names of caption fields when none is given: the fullest first.
-const CAPTIONS: [&str; 4] = ["captions", "caption", "text", "TEXT"];
+/// Names of caption fields when none is given, the fullest first, and of their weights.
+pub(crate) const CAPTION_FIELDS: [&str; 5] = ["captions", "caption", "text", "TEXT", WEIGHTS];
+const WEIGHTS: &str = "weights";
 
 impl Options {
     /// Names of the fields that may hold captions.
     pub(crate) fn caption_names(&self) -> Vec<&str> {
         match self.captions.is_empty() {
-            true => CAPTIONS.to_vec(),
+            true => CAPTION_FIELDS[..4].to_vec(),
             false => self.captions.iter().map(String::as_str).collect(),
         }
     }
 
+    /// A hash of what decides which record an image is; which images there are, their keys say.
+    pub(super) fn settings(&self) -> String {
+        let alike = Self { format: None, split: None, table_cache: 0, read_ahead: 0, ..self.clone() };
+        blake3::hash(format!("{alike:?}").as_bytes()).to_hex().to_string()
+    }
+
     /// Name of the field that may hold weights.
     pub(crate) fn weights_name(&self) -> &str {
-        self.weights.as_deref().unwrap_or("weights")
+        self.weights.as_deref().unwrap_or(WEIGHTS)
     }
 }

@@ -19,13 +19,16 @@ const MOST: usize = 10_000_000;
 /// ```
 ///
 /// # Errors
-/// If a brace is not closed, holds neither a range of numbers nor a list, or stands for more than ten million names.
+/// If a brace is not closed or holds another, holds neither a range of numbers nor a list, or stands for more than ten million names.
 pub fn expand(pattern: &str) -> Result<Vec<String>, OpenError> {
     let error = |why: String| OpenError::Pattern { pattern: pattern.to_owned(), why };
     let mut names = vec![String::new()];
     let mut rest = pattern;
     while let Some((before, after)) = rest.split_once('{') {
         let (inside, behind) = after.split_once('}').ok_or_else(|| error("a { is not closed".into()))?;
+        if inside.contains('{') {
+            return Err(error(format!("{{{inside}}}: braces within braces are not expanded")));
+        }
         let choices = choices(inside).map_err(error)?;
         if choices.len().saturating_mul(names.len()) > MOST {
             return Err(error(format!("stands for more than {MOST} names")));

@@ -1,6 +1,7 @@
 //! Bytes by range, from wherever they are.
 
 use super::recent::Recent;
+use crate::disk::read_at;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::ops::Range;
@@ -81,8 +82,13 @@ impl Ranges for LocalFiles {
     fn read(&self, file: usize, range: Range<u64>) -> io::Result<Vec<u8>> {
         let file = self.open(file)?;
         let mut bytes = vec![0; range_length(&range)?];
-        read_at(&file, &mut bytes, range.start)?;
-        Ok(bytes)
+        match read_at(&file, &mut bytes, range.start)? {
+            read if read < bytes.len() => {
+                let error = format!("expected {} bytes, found {read}", bytes.len());
+                Err(io::Error::new(io::ErrorKind::UnexpectedEof, error))
+            }
+            _ => Ok(bytes),
+        }
     }
 }
 
@@ -90,21 +96,6 @@ impl Ranges for LocalFiles {
 pub(super) fn range_length(range: &Range<u64>) -> io::Result<usize> {
     let length = range.end.saturating_sub(range.start);
     usize::try_from(length).map_err(|_| io::Error::other(format!("{length} bytes do not fit in memory")))
-}
-
-#[cfg(unix)]
-fn read_at(file: &File, bytes: &mut [u8], start: u64) -> io::Result<()> {
-    std::os::unix::fs::FileExt::read_exact_at(file, bytes, start)
-}
-
-/// Elsewhere a handle has one position, which threads would move for each other: they take turns.
-#[cfg(not(unix))]
-fn read_at(file: &File, bytes: &mut [u8], start: u64) -> io::Result<()> {
-    static ONE_AT_A_TIME: std::sync::Mutex<()> = std::sync::Mutex::new(());
-    let _turn = ONE_AT_A_TIME.lock();
-    let mut file = file;
-    file.seek(SeekFrom::Start(start))?;
-    file.read_exact(bytes)
 }
 
 /// Reads a file from its start, skipping by seeking: what is skipped is not read.

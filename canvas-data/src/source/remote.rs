@@ -17,8 +17,9 @@ const REQUESTS: usize = 16;
 impl Shards {
     /// Reads the headers of tar files in an object store: S3, GCS, Azure, HTTP, or what else `object_store` knows.
     ///
-    /// The headers are read [`Options::read_ahead`] bytes at a time; a sample is one request. Reads wait for the store: call them from
-    /// several threads. The store, its retries and its credentials are the caller's.
+    /// The headers are read [`Options::read_ahead`] bytes at a time. A sample is one request, or one for each of its members that are
+    /// read if others of more than 64 KiB lie between them. Reads wait for the store: call them from several threads. The store, its
+    /// retries and its credentials are the caller's.
     ///
     /// ```
     /// use canvas_data::{Options, Shards, expand};
@@ -34,7 +35,8 @@ impl Shards {
     /// If none of them has an image.
     ///
     /// # Panics
-    /// Within a tokio runtime: it has one of its own, and waits.
+    /// Within a tokio runtime: it has one of its own, and waits. So do reads of the source, and so does dropping it: an async program
+    /// does all three in `spawn_blocking` or in threads of its own.
     pub fn remote(
         store: Arc<dyn ObjectStore>,
         paths: Vec<Path>,

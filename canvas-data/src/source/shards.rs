@@ -1,6 +1,7 @@
 //! WebDataset's tar files.
 
 use super::captions::{Broken, Found, parse_fields};
+use super::error::unread;
 use super::options::{Format, Options, TextRule};
 use super::ranges::{LocalFiles, Ranges};
 use super::survey::{Survey, is_image};
@@ -16,8 +17,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 /// Samples of tar files: members that lie together and have one name up to its first dot; what follows the dot is the field.
 ///
 /// The image is the field whose name is an image's ending, or the one that [`Options::image`] names. Captions stand in the field
-/// `json`, else in `txt`, `caption` or `text`, whose whole text is one. Other fields of `json`, and `cls`, are fields of the record.
-/// Other members are not read.
+/// `json`, else in the first of `txt`, `caption` and `text` that is there, or in all that [`Options::captions`] names; the whole text of
+/// each is one. Other fields of `json`, and `cls`, are fields of the record. Other members are not read.
 ///
 /// Opening reads the headers once (4 KiB at a time, what lies between is skipped), several shards at a time; then each sample is read
 /// from its place, by any number of threads. The index takes about 200 bytes of memory for each sample.
@@ -47,7 +48,7 @@ impl Shards {
     /// Reads the headers of a tar file, of those of a folder, or of those that a pattern names: `train-{000..012}.tar`.
     ///
     /// # Errors
-    /// If there is no tar file, one that the pattern names is not there, or none of them has an image.
+    /// If there is no tar file, or none of them has an image. One that the pattern names and that is not there is a fault.
     pub fn open(path: impl AsRef<Path>, options: &Options) -> Result<Self, OpenError> {
         let path = path.as_ref();
         if path.is_dir() {
@@ -145,16 +146,22 @@ impl Shards {
         Ok(members.iter().map(|member| part(&member.bytes)).collect())
     }
 
+    /// Names of the members that may be captions.
+    fn text_names(&self) -> Vec<&str> {
+        match self.options.captions.is_empty() {
+            true => vec!["txt", "caption", "text"],
+            false => self.options.captions.iter().map(String::as_str).collect(),
+        }
+    }
+
     /// The members that a record is made of: the image, then those of its fields and text.
     fn wanted<'a>(&self, entry: &'a Entry) -> Result<Vec<&'a Member>, Broken> {
         let mut wanted = vec![&entry.members[entry.image]];
         let field = |name: &str| entry.members.iter().find(|member| *member.field == *name);
         wanted.extend(["json", "cls"].into_iter().filter_map(field));
-        let texts: Vec<&str> = match self.options.captions.is_empty() {
-            true => vec!["txt", "caption", "text"],
-            false => self.options.captions.iter().map(String::as_str).collect(),
-        };
-        wanted.extend(texts.into_iter().find_map(field));
+        let texts = self.text_names().into_iter().filter_map(field);
+        let most = if self.options.captions.is_empty() { 1 } else { usize::MAX };
+        wanted.extend(texts.take(most));
         let limits = std::iter::once((self.options.longest_image, reason::TOO_LARGE))
             .chain(std::iter::repeat((self.options.longest_sidecar, reason::LONG_CAPTION)));
         for (member, (limit, reason)) in wanted.iter().zip(limits) {
@@ -226,13 +233,14 @@ impl Source for Shards {
         let members = self.wanted(entry).map_err(fault)?;
         let bytes =
             self.bytes(shard, &members).map_err(|error| fault((unread(&error), error.to_string())))?;
-        let mut found = Found { looked: "json, txt, caption, text".into(), ..Found::default() };
+        let looked = format!("json, {}", self.text_names().join(", "));
+        let mut found = Found { looked, ..Found::default() };
         for (number, (member, bytes)) in members.into_iter().zip(bytes).enumerate() {
             match &*member.field {
                 _ if number == 0 => found.image = bytes,
                 "json" => found.json = parse_fields(&bytes).map_err(fault)?,
                 "cls" => found.rows.push([("cls".to_owned(), class(&bytes))].into_iter().collect()),
-                _ => found.text = Some((bytes, TextRule::Whole)),
+                _ => found.texts.push((bytes, TextRule::Whole)),
             }
         }
         self.options.compose(key, found)
@@ -242,16 +250,12 @@ impl Source for Shards {
         self.starts.windows(2).map(|pair| pair[0]..pair[1]).filter(|block| !block.is_empty()).collect()
     }
 
+    fn settings(&self) -> String {
+        self.options.settings()
+    }
+
     fn faults(&self) -> &[Fault] {
         &self.faults
-    }
-}
-
-/// A file that was longer when its headers were read has been written over.
-fn unread(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::UnexpectedEof => reason::TRUNCATED,
-        _ => reason::UNREADABLE,
     }
 }
 

@@ -3,7 +3,7 @@
 use super::captions::{Broken, Found};
 use super::columns::{Cell, ImageColumns, Leaf, Scalar};
 use super::folder::read_within;
-use super::groups::{Decoded, footer};
+use super::groups::{Decoded, Unread, footer};
 use super::metadata::inside;
 use super::options::{Format, Options};
 use super::ranges::{LocalFiles, Ranges};
@@ -11,7 +11,6 @@ use super::recent::Recent;
 use super::survey::Survey;
 use super::{OpenError, Source, patterns, splits};
 use crate::{Fault, Record, reason};
-use std::convert::Infallible;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -103,7 +102,8 @@ impl Table {
         let (columns, groups) = match footer(path) {
             Ok(footer) => footer,
             Err(error) => {
-                self.faults.push(Fault::new(name, reason::UNREADABLE, error));
+                let (reason, detail) = error.into();
+                self.faults.push(Fault::new(name, reason, detail));
                 return Ok(());
             }
         };
@@ -200,13 +200,18 @@ impl Source for Table {
         let key = self.key(index);
         let fault = |(reason, detail)| Fault::new(&key, reason, detail);
         let (group, row) = self.place(index);
-        let Ok(decoded) = self.decoded.get(group, || {
+        let decoded = self.decoded.get(group, || {
             let Group { file, number, .. } = self.groups[group];
             let file = &self.files[file];
-            let decoded = Decoded::read(&file.path, number, &file.image, &file.plain);
-            let weight = decoded.as_ref().map_or(1, Decoded::weight);
-            Ok::<_, Infallible>((decoded, weight))
-        });
+            match Decoded::read(&file.path, number, &file.image, &file.plain) {
+                Ok(decoded) => {
+                    let weight = decoded.weight();
+                    Ok((Ok(decoded), weight))
+                }
+                Err(Unread::Damaged(detail)) => Ok((Err(detail), 1)),
+                Err(Unread::System(broken)) => Err(fault(broken)),
+            }
+        })?;
         let decoded = (*decoded).as_ref().map_err(|error| fault((reason::UNREADABLE, error.clone())))?;
         let file = &self.files[self.groups[group].file];
         let captions = self.options.caption_names();
@@ -223,6 +228,10 @@ impl Source for Table {
 
     fn blocks(&self) -> Vec<Range<usize>> {
         self.groups.iter().map(|group| group.rows.clone()).filter(|rows| !rows.is_empty()).collect()
+    }
+
+    fn settings(&self) -> String {
+        self.options.settings()
     }
 
     fn faults(&self) -> &[Fault] {

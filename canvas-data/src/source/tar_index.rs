@@ -1,6 +1,7 @@
 //! Where the members of a tar file are.
 
 use super::captions::Broken;
+use super::error::unread;
 use super::ranges::{Ranges, Window};
 use crate::{Fault, reason};
 use std::collections::HashSet;
@@ -9,7 +10,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 /// Size of what a tar file is made of.
-const BLOCK: u64 = 512;
+pub(crate) const BLOCK: u64 = 512;
 /// The longest header: a member's name can be long, but no file system has one of a megabyte.
 const HEADER: u64 = 1 << 20;
 
@@ -41,7 +42,7 @@ impl Index {
     /// Walks over the headers of a tar file; what lies between them is not read.
     pub fn read(ranges: &dyn Ranges, file: usize, ahead: usize) -> Self {
         let mut walk = Walk { name: ranges.name(file), ..Walk::default() };
-        let unreadable = |error: io::Error| (reason::UNREADABLE, error.to_string());
+        let unreadable = |error: io::Error| (unread(&error), error.to_string());
         match ranges.length(file) {
             Err(error) => walk.fault(unreadable(error)),
             Ok(0) => walk.fault((reason::EMPTY, "no bytes".into())),
@@ -55,6 +56,10 @@ impl Index {
                     None => walk.members((ranges, file, length), ahead),
                 },
             },
+        }
+        if let Some((first, count)) = walk.undotted.take() {
+            let detail = format!("{first}: a name without a dot, so of no sample; {count} such members");
+            walk.fault((reason::NO_IMAGE, detail));
         }
         Self { samples: walk.samples, faults: walk.faults }
     }
@@ -77,6 +82,8 @@ struct Walk {
     fields: HashSet<Arc<str>>,
     /// Bases of whole samples.
     seen: HashSet<Box<str>>,
+    /// The first member whose name has no dot, and how many there are.
+    undotted: Option<(String, usize)>,
     /// Where the last member ends, its padding included.
     end: u64,
 }
@@ -134,9 +141,13 @@ impl Walk {
             return; // notes of the writer, which webdataset skips too
         }
         // As webdataset divides names: at the first dot, but not at one that begins the name.
-        let Some(dot) = path[start..].find('.').map(|dot| dot + start).filter(|&dot| dot > start) else {
+        let Some(dot) = path[start..].find('.').map(|dot| dot + start) else {
+            self.undotted.get_or_insert_with(|| (path.to_owned(), 0)).1 += 1;
             return;
         };
+        if dot == start {
+            return;
+        }
         let (base, field) = (&path[..dot], path[dot + 1..].to_lowercase());
         if self.open.as_ref().is_none_or(|open| *open.base != *base) {
             self.close();
@@ -230,7 +241,7 @@ impl Walk {
             self.fault((reason, detail));
         }
         self.close();
-        if self.samples.is_empty() && self.faults.is_empty() {
+        if self.samples.is_empty() && self.faults.is_empty() && self.undotted.is_none() {
             self.fault((reason::EMPTY, "no sample".into()));
         }
     }
@@ -242,7 +253,7 @@ fn behind(ranges: &dyn Ranges, file: usize, rest: Range<u64>) -> Result<(), Brok
     let mut start = rest.start;
     while start < rest.end {
         let end = rest.end.min(start + PIECE);
-        let bytes = ranges.read(file, start..end).map_err(|error| (reason::UNREADABLE, error.to_string()))?;
+        let bytes = ranges.read(file, start..end).map_err(|error| (unread(&error), error.to_string()))?;
         if bytes.iter().any(|&byte| byte != 0) {
             let lost = rest.end - rest.start;
             let detail = format!(

@@ -6,7 +6,7 @@ use crate::manifest::{Fate, Manifest, ManifestError, Row};
 use crate::{Buckets, Decode, Fault, Record, Source, reason};
 use progress::{Head, Progress};
 use std::num::NonZeroUsize;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
@@ -44,7 +44,8 @@ pub struct Survey {
     /// Whether each image is decoded, which finds damaged pixels, rather than its header and outline read, which takes a hundredth of the
     /// time; by default the latter.
     pub whole: bool,
-    /// Whether images without a caption are kept; by default they are dropped for [`reason::NO_CAPTION`].
+    /// Whether images without a caption are kept; by default they are dropped for [`reason::NO_CAPTION`]. A source must give them, too:
+    /// [`CaptionRules::required`](crate::CaptionRules::required) is then `false`.
     pub uncaptioned: bool,
     /// Threads; the machine's by default. The result does not depend on them.
     pub threads: NonZeroUsize,
@@ -59,10 +60,12 @@ pub enum Begun {
     Resumed(usize),
     /// At the first image, although there was progress: it was of other settings or of another source.
     Anew {
-        /// The hash of the settings and keys in the file, which is overwritten.
+        /// The hash of the settings and keys in the file.
         found: String,
         /// The hash of this survey's.
         expected: String,
+        /// Where that file is now. A survey of its settings takes it back.
+        kept: PathBuf,
     },
 }
 
@@ -85,8 +88,12 @@ impl Survey {
     /// Looks at each image, and tells `report` how many have been.
     ///
     /// With a file for its `progress` (JSON lines), it can be killed at any moment, and goes on from there when it is run again; when
-    /// it has been through, it only reads the file. Whether the file is of this source and these settings is seen by a hash of the
-    /// keys, their number and the settings; an image whose bytes changed under its key is not noticed.
+    /// it has been through, it only reads the file, and looks again at images that could not be read ([`Fault::may_pass`]). Whether the
+    /// file is of this source and these settings is seen by a hash of the keys, their number and the settings of both; an image whose
+    /// bytes or captions changed under its key is not noticed.
+    ///
+    /// A file of other settings or of another source is put aside as `PROGRESS.HASH.old`, with the first eight digits of its hash, and
+    /// taken back by a survey like its own: a source of which a part was missing for once costs nothing but that run.
     ///
     /// # Errors
     /// If the file cannot be read or written (a full disk: what was written stays good), or is not a survey's progress; that is then
@@ -166,7 +173,8 @@ impl Survey {
 
     /// A hash of everything that decides what becomes of an image, but for the images' own bytes.
     fn settings(&self, source: &dyn Source) -> String {
-        let settings = (&self.decode, &self.buckets, self.whole, self.uncaptioned, source.len());
+        let own = (&self.decode, &self.buckets, self.whole, self.uncaptioned);
+        let settings = (own, source.settings(), source.len());
         let mut hash = blake3::Hasher::new();
         hash.update(&serde_json::to_vec(&settings).expect("plain data"));
         for index in 0..source.len() {

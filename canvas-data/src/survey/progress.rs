@@ -1,10 +1,10 @@
 //! What a survey has seen so far, in a file that may be cut off at any byte.
 
 use super::Begun;
-use crate::Source;
-use crate::manifest::{ManifestError, Row, io_error};
+use crate::manifest::{Fate, ManifestError, Row, io_error};
+use crate::{Source, disk, reason};
 use serde::{Deserialize, Serialize};
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 
@@ -43,11 +43,47 @@ pub(super) struct Progress {
     file: Option<(PathBuf, File)>,
 }
 
+/// The settings of a file if they are not these; none if there is no file, or not even its first line whole.
+fn other_settings(path: &Path, head: &Head) -> Result<Option<String>, ManifestError> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(io_error(path)(error)),
+    };
+    let mut lines = Lines { file: BufReader::new(file), line: Vec::new() };
+    let first = lines.next().map_err(io_error(path))?;
+    let cut = !first.ends_with(b"\n") && (first.starts_with(START) || START.starts_with(first));
+    match serde_json::from_slice::<Head>(first) {
+        _ if cut => Ok(None),
+        Ok(found) if found == *head => Ok(None),
+        Ok(found) => Ok(Some(found.settings)),
+        Err(_) => {
+            let message = "expected a survey's progress, which begins with {\"survey\":".to_owned();
+            Err(ManifestError::Content { path: path.to_owned(), line: 1, message })
+        }
+    }
+}
+
+/// Renames a file of other settings, and takes back the one of these that was renamed before; says what it is called now.
+fn put_aside(path: &Path, found: &str, head: &Head) -> Result<PathBuf, ManifestError> {
+    let aside =
+        |settings: &str| disk::beside(path, &format!(".{}.old", settings.get(..8).unwrap_or("other")));
+    let (kept, own) = (aside(found), aside(&head.settings));
+    fs::rename(path, &kept).map_err(io_error(path))?;
+    if other_settings(&own, head).is_ok_and(|other| other.is_none()) && own.exists() {
+        fs::rename(&own, path).map_err(io_error(&own))?;
+    }
+    Ok(kept)
+}
+
 impl Progress {
-    /// Opens a file to go on with it, or begins one: what was cut off or is of other settings is removed. Without a path nothing is kept.
+    /// Opens a file to go on with it, or begins one: what was cut off is removed, what is of other settings put aside. Without a path
+    /// nothing is kept.
     pub(super) fn open(path: Option<&Path>, head: &Head, source: &dyn Source) -> Result<Self, ManifestError> {
         let mut progress = Self { rows: vec![None; head.images], begun: Begun::Afresh, file: None };
         let Some(path) = path else { return Ok(progress) };
+        let other = other_settings(path, head)?;
+        let put = other.map(|found| Ok((put_aside(path, &found, head)?, found))).transpose()?;
         let options = OpenOptions::new().create(true).read(true).append(true).open(path);
         let file = options.map_err(io_error(path))?;
         let (good, whole) = progress.read(path, &file, (head, source))?;
@@ -57,6 +93,9 @@ impl Progress {
         progress.file = Some((path.to_owned(), file));
         if good == 0 {
             progress.append(head)?;
+            if let Some((kept, found)) = put {
+                progress.begun = Begun::Anew { found, expected: head.settings.clone(), kept };
+            }
         }
         Ok(progress)
     }
@@ -72,17 +111,8 @@ impl Progress {
         let mut lines = Lines { file: BufReader::new(file), line: Vec::new() };
         let first = lines.next().map_err(io_error(path))?;
         let length = first.len() as u64;
-        match serde_json::from_slice::<Head>(first) {
-            Ok(found) if first.ends_with(b"\n") && found == *head => {}
-            Ok(found) if first.ends_with(b"\n") => {
-                self.begun = Begun::Anew { found: found.settings, expected: head.settings.clone() };
-                return Ok((0, whole));
-            }
-            _ if first.starts_with(START) || START.starts_with(first) => return Ok((0, whole)),
-            _ => {
-                let message = "expected a survey's progress, which begins with {\"survey\":".to_owned();
-                return Err(ManifestError::Content { path: path.to_owned(), line: 1, message });
-            }
+        if !first.ends_with(b"\n") {
+            return Ok((0, whole));
         }
         let mut good = length;
         loop {
@@ -99,10 +129,12 @@ impl Progress {
         Ok((good, whole))
     }
 
-    /// Adds an image that was looked at.
+    /// Adds an image that was looked at. One that could not be read is not written down, so that it is looked at again.
     pub(super) fn push(&mut self, index: usize, row: Row) -> Result<(), ManifestError> {
         let line = Line { index, row };
-        self.append(&line)?;
+        if !matches!(&line.row.fate, Fate::Dropped { reason, .. } if reason::may_pass(reason)) {
+            self.append(&line)?;
+        }
         self.rows[index] = Some(line.row);
         Ok(())
     }

@@ -4,7 +4,7 @@ use canvas_data::curate::{
     Choose, Chosen, Curation, CurationError, Judged, MinSide, Noted, Outcome, Pass, Rejection, Report,
     Subject, Trouble, Verdict,
 };
-use canvas_data::{Caption, Fault, InMemory, Record, Source, reason};
+use canvas_data::{Caption, Decode, Fault, InMemory, Record, Source, reason};
 use image::{ImageFormat, RgbImage};
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -341,6 +341,66 @@ fn a_source_without_images_has_a_report_too() {
     let outcome =
         Curation::new("rgb8", decode).pass(MinSide(8)).run(&InMemory(vec![]), folder.path()).unwrap();
     assert_eq!((outcome.report().images, outcome.report().kept, verdicts(&outcome).len()), (0, 0, 0));
+}
+
+/// A source whose blocks leave an image out.
+struct Gap;
+
+impl Source for Gap {
+    fn len(&self) -> usize {
+        5
+    }
+
+    fn key(&self, index: usize) -> String {
+        index.to_string()
+    }
+
+    fn read(&self, index: usize) -> Result<Record, Fault> {
+        Ok(record(self.key(index), Vec::new()))
+    }
+
+    fn blocks(&self) -> Vec<Range<usize>> {
+        vec![0..2, 3..5]
+    }
+}
+
+#[test]
+#[should_panic(expected = "blocks [0..2, 3..5] must lie side by side and hold all 5 images")]
+fn no_image_is_kept_unseen() {
+    let folder = tempdir().unwrap();
+    Curation::new("none", decode).run(&Gap, folder.path()).ok();
+}
+
+/// Notes the first pixel.
+struct Corner;
+
+impl Pass for Corner {
+    fn name(&self) -> &str {
+        "corner"
+    }
+
+    fn settings(&self) -> Value {
+        Value::Null
+    }
+
+    fn judge(&self, subject: &Subject<'_>) -> Result<Verdict, Trouble> {
+        Ok(Verdict::keep().noting(subject.picture()?.get_pixel(0, 0).0.to_vec()))
+    }
+}
+
+#[test]
+fn pictures_are_those_of_training() {
+    let mut file = Cursor::new(Vec::new());
+    image::RgbaImage::new(4, 4).write_to(&mut file, ImageFormat::Png).unwrap();
+    let (whole, folder) = (file.into_inner(), tempdir().unwrap());
+    let source =
+        InMemory(vec![record("clear", whole.clone()), record("cut", whole[..whole.len() - 5].to_vec())]);
+    for background in [[255; 3], [9, 8, 7]] {
+        let curation = Curation::decoding(Decode { background, ..Decode::default() }).pass(Corner);
+        let found = verdicts(&curation.run(&source, folder.path()).unwrap());
+        assert_eq!(found[0].notes["corner"], json!(background));
+        assert_eq!(found[1].dropped.as_ref().unwrap().reason, reason::TRUNCATED);
+    }
 }
 
 #[test]

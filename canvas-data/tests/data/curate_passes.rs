@@ -1,6 +1,7 @@
 //! Each pass that judges image by image, at its bounds and on bad input.
 
 use super::curate::{decode, encoded, record};
+use super::decode::crc32;
 use canvas_data::curate::{
     Alignment, Bound, Characters, Decodes, Field, ImageText, Language, MaxAspect, MaxPixels, MinSide, Pass,
     Score, Scored, Subject, Trouble, Verdict, Words,
@@ -56,6 +57,8 @@ fn what_is_no_image_is_dropped_for_its_own_reason() {
             assert_eq!((&*fault.key, &*fault.reason), ("bad", expected));
         }
     }
+    let avif = record("avif", b"\0\0\0\x1cftypavif\0\0\0\0mif1".to_vec());
+    assert_eq!(said(&MinSide(1), &avif).0.as_deref(), Some(reason::UNSUPPORTED), "as training would say");
     // The header is whole: only who decodes finds it out.
     assert!(kept(&MinSide(40), &cut));
     assert!(!kept(&Decodes, &cut));
@@ -72,13 +75,6 @@ fn a_header_may_claim_any_size() {
     let bomb = record("bomb", png);
     assert_eq!(said(&MinSide(1), &bomb).1, json!([60_000, 60_000]));
     assert_eq!(said(&MaxPixels(100_000_000), &bomb).0.as_deref(), Some(reason::TOO_LARGE));
-}
-
-/// PNG's checksum, by its definition.
-fn crc32(bytes: &[u8]) -> u32 {
-    !bytes.iter().fold(u32::MAX, |crc, &byte| {
-        (0..8).fold(crc ^ u32::from(byte), |crc, _| (crc >> 1) ^ (0xedb8_8320 & (crc & 1).wrapping_neg()))
-    })
 }
 
 #[test]
@@ -183,6 +179,17 @@ fn fields_are_numbers_within_bounds() {
     let beauty = Field::new("punsafe", Bound::AtLeast(4.5));
     assert_eq!(said(&beauty, &with_field(json!(4.5))), (None, json!(4.5)));
     assert_eq!(said(&beauty, &with_field(json!(4))), (drop("too low"), json!(4.0)));
+    let between = Field::new("punsafe", Bound::Within(4.5, 6.5));
+    for (value, expected) in [
+        (4.4, drop("too low")),
+        (4.5, None),
+        (6.5, None),
+        (6.6, drop("too high")),
+        (f64::INFINITY, drop("too high")),
+    ] {
+        assert_eq!(said(&between, &with_field(json!(value.to_string()))).0, expected, "{value}");
+    }
+    assert_eq!(Bound::Within(4.5, 6.5).to_string(), "from 4.5 to 6.5");
 }
 
 /// The first pixel's red.
@@ -204,6 +211,7 @@ impl ImageText for Red {
     }
 
     fn similarity(&self, pairs: &[(&RgbImage, &str)]) -> Result<Vec<f64>, Trouble> {
+        assert!(!pairs.is_empty(), "nothing is asked of a model that has nothing to say");
         let said = |(picture, text): &(&RgbImage, &str)| {
             1.0 - (f64::from(picture.get_pixel(0, 0).0[0]) - text.parse::<f64>().unwrap()).abs() / 100.0
         };
@@ -252,6 +260,12 @@ fn agreement_is_of_any_caption() {
             Ok((true, json!([0.9]))),
         ]
     );
+}
+
+#[test]
+fn pictures_without_captions_agree_with_none() {
+    let found = said_of_all(&Alignment::new(Red, Bound::AtLeast(0.9)), &[red(10, &[]), red(20, &[])]);
+    assert_eq!(found, [Ok((false, Value::Null)), Ok((false, Value::Null))]);
 }
 
 #[test]

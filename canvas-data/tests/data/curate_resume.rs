@@ -1,5 +1,6 @@
 //! Curations that are broken off, killed, damaged or changed: the end is the one of an undisturbed run.
 
+use super::Flaky;
 use super::curate::{Distinct, Table, decode, record, verdicts};
 use canvas_data::curate::{
     Choose, Chosen, Curation, CurationError, Judged, Noted, Pass, Subject, Trouble, Verdict,
@@ -280,6 +281,50 @@ fn a_pass_in_trouble_stops_the_run_and_drops_nothing() {
 
     broken.store(usize::MAX, Ordering::Relaxed);
     assert_eq!(curation.run(&source, folder.path()).unwrap().report().kept, 10);
+}
+
+#[test]
+fn what_could_not_be_read_is_read_again() {
+    let asked = Default::default();
+    let (flaky, curation) = (Flaky::new(source(20), 3), four(&asked, 20));
+    let folder = tempdir().unwrap();
+    let outcome = curation.run(&flaky, folder.path()).unwrap();
+    assert_eq!(outcome.report().passes[0].dropped["unreadable"], 1);
+    counts(&asked);
+    flaky.reads();
+    let again = curation.run(&flaky, folder.path()).unwrap();
+    assert_eq!((verdicts(&again), flaky.reads(), counts(&asked)), (verdicts(&outcome), 1, [0, 0]));
+    flaky.mend();
+    let mended = verdicts(&curation.run(&flaky, folder.path()).unwrap());
+    assert_eq!(counts(&asked)[0], 1, "the first passes see the one that is new");
+    assert_eq!(mended, undisturbed(&curation, &flaky.images));
+    flaky.reads();
+    assert_eq!((verdicts(&curation.run(&flaky, folder.path()).unwrap()), flaky.reads()), (mended, 0));
+}
+
+#[test]
+fn a_disk_that_fails_later_is_no_change_of_the_source() {
+    let asked = Default::default();
+    let (flaky, curation) = (Flaky::new(source(20), 3), four(&asked, 20));
+    flaky.good_for.store(1, Ordering::Relaxed);
+    let folder = tempdir().unwrap();
+    let error = curation.run(&flaky, folder.path()).unwrap_err();
+    assert_eq!(error.to_string(), "could be read before: k3: unreadable: Input/output error");
+    flaky.mend();
+    let found = verdicts(&curation.run(&flaky, folder.path()).unwrap());
+    assert_eq!(found, undisturbed(&curation, &flaky.images));
+}
+
+#[test]
+fn other_settings_of_a_source_are_another_everything() {
+    let asked: [AtomicUsize; 2] = Default::default();
+    let pass = || Table { name: "a", says: vec![0; 6], asked: &asked[0] };
+    let (mut flaky, folder) = (Flaky::new(source(6), usize::MAX), tempdir().unwrap());
+    for (settings, judged) in [("short", 6), ("short", 0), ("long", 6)] {
+        flaky.settings = settings;
+        Curation::new("none", decode).pass(pass()).run(&flaky, folder.path()).unwrap();
+        assert_eq!(counts(&asked), [judged, 0], "{settings}");
+    }
 }
 
 #[test]

@@ -104,6 +104,57 @@ fn json_beside_an_image_has_captions_weights_and_fields() {
 }
 
 #[test]
+fn an_empty_caption_hides_no_other_where_none_is_required() {
+    let root = tempfile::tempdir().unwrap();
+    let rows = "{\"file_name\": \"a.png\", \"text\": \"\"}\n{\"file_name\": \"d.png\", \"text\": \" \"}\n";
+    files(
+        root.path(),
+        &[
+            ("metadata.jsonl", rows.as_bytes()),
+            ("a.png", &png(0)),
+            ("a.txt", b"a pear"),
+            ("b.png", &png(1)),
+            ("b.json", br#"{"caption": "", "text": "from the next field"}"#),
+            ("c.png", &png(2)),
+            ("c.json", br#"{"captions": ["", "c"], "weights": [1, 2]}"#),
+            ("d.png", &png(3)),
+        ],
+    );
+    let source = Folder::open(root.path(), &without_captions()).unwrap();
+    let found: Vec<_> = all(&source).into_iter().map(|read| read.unwrap().captions).collect();
+    let one = |text: &str, weight| captions(&[(text, weight)]);
+    assert_eq!(found, [one("a pear", 1.0), one("from the next field", 1.0), one("c", 2.0), vec![]]);
+    let strict = Folder::open(root.path(), &options()).unwrap();
+    assert!(all(&strict).into_iter().all(|read| read.unwrap_err().reason == reason::EMPTY_CAPTION));
+}
+
+#[test]
+fn endings_may_be_of_capitals() {
+    let root = tempfile::tempdir().unwrap();
+    files(
+        root.path(),
+        &[
+            ("cat.JPG", &picture(0, ImageFormat::Jpeg)),
+            ("cat.TXT", b"a cat"),
+            ("dog.png", &png(1)),
+            ("dog.Json", br#"{"caption": "a dog"}"#),
+            ("sub/fox.png", &png(2)),
+            ("sub/metadata.CSV", b"file_name,text\nfox.png,a fox\n"),
+        ],
+    );
+    let source = Folder::open(root.path(), &options()).unwrap();
+    let expected = [("cat.JPG", "a cat"), ("dog.png", "a dog"), ("sub/fox.png", "a fox")];
+    assert_eq!(pairs(&source), expected.map(|(key, text)| (key.to_owned(), text.to_owned())));
+    assert!(source.faults().is_empty(), "{:?}", source.faults());
+    if cfg!(target_os = "linux") {
+        files(root.path(), &[("cat.txt", b"the same cat")]);
+        let source = Folder::open(root.path(), &options()).unwrap();
+        assert_eq!(source.read(0).unwrap().captions[0].text, "the same cat");
+        has_fault(source.faults(), "cat.TXT", reason::SAME_KEY, "cat.txt is read instead");
+    }
+}
+
+#[test]
 fn a_caption_that_breaks_a_rule_is_a_fault_with_its_reason() {
     let root = tempfile::tempdir().unwrap();
     let long = "x".repeat(65_537);

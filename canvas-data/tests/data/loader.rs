@@ -48,8 +48,40 @@ fn any_number_of_threads_gives_the_same_batches() {
 fn a_run_resumes_at_any_number() {
     let whole = items(loading(4, 0, 2), 20);
     for start in 0..40 {
-        assert_eq!(items(loading(4, start as u64, 2), 10), whole[start..start + 40], "from {start}");
+        let found = items(loading(4, start as u64, 2), 10);
+        assert_eq!(found[..], whole[start..start + found.len()], "from {start}");
+        assert_eq!(found.len(), 40 - start % 4, "from {start}");
     }
+}
+
+/// Stopped with one batch and resumed with another: the first batch is the rest of one, so that none has two sizes of images.
+#[test]
+fn a_run_resumed_within_a_batch_keeps_to_its_bucket() {
+    for (start, batch, of) in [(4, 12, 1), (3, 4, 1), (4, 6, 2), (8, 2, 3), (11, 4, 3), (7, 1, 12)] {
+        let step = (batch * of) as u64;
+        let mut devices: Vec<_> = (0..of)
+            .map(|rank| {
+                let loading = Loading { shard: Shard::new(rank, of), ..loading(batch, start, 2) };
+                Loader::new(&stream(), loading, |number, place| Ok(made(number, place))).unwrap()
+            })
+            .collect();
+        let mut begins = start;
+        for _ in 0..30 {
+            let parts: Vec<_> = devices.iter_mut().map(|device| device.next().unwrap().unwrap()).collect();
+            let mut numbers: Vec<u64> = parts.iter().flat_map(|part| part.numbers.clone()).collect();
+            numbers.sort_unstable();
+            let ends = (begins / step + 1) * step;
+            assert_eq!(numbers, (begins..ends).collect::<Vec<_>>(), "{batch} on {of} from {start}");
+            assert!(parts.iter().all(|part| part.start == begins));
+            let buckets: HashSet<usize> = numbers.iter().map(|&number| stream().at(number).bucket).collect();
+            assert_eq!(buckets.len(), 1, "{batch} on {of} from {start}: {numbers:?}");
+            begins = ends;
+        }
+    }
+    // Where all images have one size, batches are whole.
+    let single = Stream::new(1, 12, vec![Part::new(vec![(0..9).collect()])]);
+    let mut loader = Loader::new(&single, loading(4, 3, 0), |number, _| Ok(number)).unwrap();
+    assert_eq!(loader.next().unwrap().unwrap().items, [3, 4, 5, 6]);
 }
 
 #[test]
@@ -256,6 +288,46 @@ fn faulty_images_are_left_out_counted_and_written_down() {
         .take(13)
         .for_each(|batch| drop(batch.unwrap()));
     assert_eq!(rows(), whole);
+}
+
+#[test]
+fn a_file_of_faults_keeps_its_earlier_rows_and_is_no_other_file() {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("faults.jsonl");
+    let open = |start| {
+        let loading = Loading { log: Some(path.clone()), ..loading(4, start, 0) };
+        Loader::new(&stream(), loading, every(1)).map(drop)
+    };
+    for other in ["my notes", "my notes\n", "{\"number\":\"one\"}\n", "{\"index\":0}\n"] {
+        std::fs::write(&path, other).unwrap();
+        let said = open(4).unwrap_err().to_string();
+        let expected =
+            format!("expected rows of faults, which begin with {{\"number\":, found `{}`", other.trim());
+        assert!(said.ends_with(&expected), "{said}");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), other);
+    }
+    // Rows may stand in any order: two runs wrote into one file, say.
+    let row = |number: u64| {
+        let row = FaultRow { number, source: 0, index: 0, fault: bad(0) };
+        serde_json::to_string(&row).unwrap() + "\n"
+    };
+    let cut = &row(3)[..20];
+    std::fs::write(&path, [&row(9), &row(2), &row(7), &row(1), cut].map(|row| row.to_owned()).concat())
+        .unwrap();
+    open(8).unwrap();
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), row(2) + &row(7) + &row(1));
+    for cut in [&b"{\"num"[..], b"{\"number\":1,\"sou", b""] {
+        std::fs::write(&path, cut).unwrap();
+        open(8).unwrap();
+        assert!(std::fs::read(&path).unwrap().is_empty());
+    }
+}
+
+#[test]
+#[should_panic(expected = "a window of at least one")]
+fn a_window_of_no_image_is_refused() {
+    let on_fault = OnFault::Skip { at_most: 0.1, window: 0 };
+    Loader::new(&stream(), Loading { on_fault, ..loading(4, 0, 0) }, every(10)).ok();
 }
 
 #[test]

@@ -25,6 +25,9 @@ fn what_is_there_decides() {
             ("files/00000/000000000.png", &png(0)),
             ("files/00000/000000000.txt", b"a"),
             ("files/00000.parquet", &table),
+            ("capitals/A.TAR", &samples(3)),
+            ("capitals/A.Parquet", &table),
+            ("TABLES/A.PARQUET", &table),
         ],
     );
     let count =
@@ -38,6 +41,8 @@ fn what_is_there_decides() {
         ("hub", 2),
         ("rows", 2),
         ("files", 1),
+        ("capitals", 3),
+        ("TABLES", 2),
     ];
     for (name, expected) in cases {
         assert_eq!(count(name), expected, "{name}");
@@ -116,6 +121,8 @@ fn patterns_expand_as_in_a_shell() {
         "{",
         "{a}",
         "{a..b}",
+        "{a,{b,c}}",
+        "{0..{1,2}}",
         "{1..}",
         "{-1..2}",
         "{99999999999999999999..2}",

@@ -52,11 +52,11 @@ fn what_a_store_lacks_is_named() {
             .unwrap();
     assert_eq!([source.key(0), source.key(4)], ["set/0.tar:s0", "set/2.tar:s1"]);
     has_fault(source.faults(), "set/2.tar", reason::TRUNCATED, "s2.png");
-    has_fault(source.faults(), "set/9.tar", reason::UNREADABLE, "not found");
+    has_fault(source.faults(), "set/9.tar", reason::MISSING, "not found");
     assert_eq!(source.faults().len(), 2);
     assert!(
         refusal(Shards::remote(store(), paths(&["x.tar"]), &Options::default()))
-            .contains("1 faults: x.tar: unreadable")
+            .contains("1 faults: x.tar: missing")
     );
 }
 
@@ -69,4 +69,15 @@ fn threads_wait_for_a_store_together() {
             scope.spawn(|| (0..20).for_each(|_| assert_eq!(all(&source), alone)));
         }
     });
+}
+
+#[test]
+fn an_async_program_waits_in_threads_for_that() {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let store = store();
+    let read = runtime.spawn_blocking(move || {
+        let source = Shards::remote(store, paths(&["set/1.tar"]), &Options::default()).unwrap();
+        all(&source).into_iter().filter(Result::is_ok).count()
+    });
+    assert_eq!(runtime.block_on(read).unwrap(), 2);
 }

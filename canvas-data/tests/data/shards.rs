@@ -57,7 +57,54 @@ fn members_of_one_name_are_a_sample() {
     ];
     assert_eq!(all(&source), expected.map(Ok));
     has_fault(source.faults(), "x.tar:four", reason::NO_IMAGE, "found the members npy");
-    assert_eq!(source.faults().len(), 1);
+    has_fault(
+        source.faults(),
+        "x.tar",
+        reason::NO_IMAGE,
+        "README: a name without a dot, so of no sample; 1 such members",
+    );
+    assert_eq!(source.faults().len(), 2);
+}
+
+#[test]
+fn members_without_a_dot_are_named_once() {
+    let root = tempfile::tempdir().unwrap();
+    let source = shard(
+        root.path(),
+        &tar(&[("a.png", &png(1)), ("a.txt", b"a"), ("b", &png(2)), ("c/d", &png(3)), (".DS_Store", b"x")]),
+    );
+    let source = source.unwrap();
+    has_fault(
+        source.faults(),
+        "x.tar",
+        reason::NO_IMAGE,
+        "b: a name without a dot, so of no sample; 2 such members",
+    );
+    assert_eq!((source.len(), source.faults().len()), (1, 1), "hidden files are passed over, as in folders");
+    let said = refusal(shard(root.path(), &tar(&[("b", &png(2))])));
+    assert!(said.contains("1 tar files, 1 faults: x.tar: no image: b: a name without a dot"), "{said}");
+}
+
+#[test]
+fn all_captions_that_are_named_are_read() {
+    let root = tempfile::tempdir().unwrap();
+    let bytes = tar(&[
+        ("a.png", &png(1)),
+        ("a.long.txt", b"a long one"),
+        ("a.short.txt", b"short"),
+        ("a.txt", b"not named"),
+        ("b.png", &png(2)),
+        ("b.long.txt", b"only long"),
+        ("c.png", &png(3)),
+        ("c.txt", b"not named"),
+    ]);
+    files(root.path(), &[("x.tar", &bytes)]);
+    let named = Options { captions: vec!["short.txt".into(), "long.txt".into()], ..options() };
+    let source = Shards::open(root.path().join("x.tar"), &named).unwrap();
+    assert_eq!(source.read(0).unwrap().captions, captions(&[("short", 1.0), ("a long one", 1.0)]));
+    assert_eq!(source.read(1).unwrap().captions, captions(&[("only long", 1.0)]));
+    let said = source.read(2).unwrap_err().to_string();
+    assert_eq!(said, "x.tar:c: no caption: looked for json, short.txt, long.txt");
 }
 
 #[test]
@@ -120,7 +167,7 @@ fn shards_are_blocks_in_their_order_and_threads_read_them() {
     let pattern = root.path().join("{a,b,c}/0.tar");
     let source = Shards::open(&pattern, &options()).unwrap();
     assert_eq!(all(&source), alone);
-    has_fault(source.faults(), "c/0.tar", reason::UNREADABLE, "No such file");
+    has_fault(source.faults(), "c/0.tar", reason::MISSING, "No such file");
     assert!(refusal(Shards::open(root.path().join("{a"), &options())).contains("a { is not closed"));
     assert!(
         refusal(Shards::open(root.path().join("{3..1}"), &options()))

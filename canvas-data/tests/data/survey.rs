@@ -1,7 +1,7 @@
-use crate::{png, record};
+use crate::{Flaky, png, record};
 use canvas_data::{
-    Begun, Buckets, Decode, Fault, InMemory, Manifest, ManifestError, Record, Source, Survey, Surveyed,
-    reason,
+    Begun, Buckets, Decode, Fault, Folder, InMemory, Manifest, ManifestError, Options, Record, Source,
+    Survey, Surveyed, reason,
 };
 use std::fs;
 use std::num::NonZeroUsize;
@@ -131,10 +131,9 @@ fn other_settings_and_other_sources_begin_anew_and_say_so() {
         let source = Counted::new(records.clone());
         let found = run(other, &source, &path);
         let expected = found.manifest.settings().to_owned();
-        assert_eq!(
-            found.begun,
-            Begun::Anew { found: hashes.last().unwrap().clone(), expected: expected.clone() }
-        );
+        let last = hashes.last().unwrap().clone();
+        let kept = folder.path().join(format!("survey.jsonl.{}.old", &last[..8]));
+        assert_eq!(found.begun, Begun::Anew { found: last, expected: expected.clone(), kept });
         assert_eq!(source.count(), 20);
         assert_eq!(found.manifest, other.run(&source, None, &mut |_| ()).unwrap().manifest);
         assert!(!hashes.contains(&expected));
@@ -150,6 +149,63 @@ fn other_settings_and_other_sources_begin_anew_and_say_so() {
     // More threads are the same survey.
     let again = Survey { threads: NonZeroUsize::new(5).unwrap(), ..others.last().unwrap().clone() };
     assert_eq!(run(&again, &InMemory(records[..19].to_vec()), &path).begun, Begun::Resumed(19));
+}
+
+#[test]
+fn what_is_put_aside_is_taken_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("survey.jsonl");
+    let (whole, part) = (Counted::new(images(20)), Counted::new(images(12)));
+    let expected = run(&survey(), &whole, &path).manifest;
+    let bytes = fs::read(&path).unwrap();
+    // A shard that cannot be opened for once makes another source of it.
+    let Begun::Anew { kept, .. } = run(&survey(), &part, &path).begun else { panic!() };
+    assert_eq!(fs::read(&kept).unwrap(), bytes);
+    whole.count();
+    part.count();
+    for _ in 0..2 {
+        let found = run(&survey(), &whole, &path);
+        assert_eq!((found.begun, found.manifest, whole.count()), (Begun::Resumed(20), expected.clone(), 0));
+        assert!(!kept.exists());
+        assert_eq!((run(&survey(), &part, &path).begun, part.count()), (Begun::Resumed(12), 0));
+    }
+}
+
+#[test]
+fn other_options_of_a_source_begin_anew() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("survey.jsonl");
+    crate::make::files(root.path(), &[("a.png", &png(32, 32)), ("a.json", br#"{"long": "a pear"}"#)]);
+    let with = |name: &str| {
+        let options = Options { captions: vec![name.into()], ..Options::default() };
+        run(&survey(), &Folder::open(root.path(), &options).unwrap(), &path)
+    };
+    assert_eq!(with("short").manifest.totals().dropped[reason::NO_CAPTION], 1);
+    let found = with("long");
+    assert!(matches!(found.begun, Begun::Anew { .. }));
+    assert_eq!(found.manifest.kept().concat(), [0]);
+    assert_eq!(with("long").begun, Begun::Resumed(1));
+    let roomy = Options { captions: vec!["long".into()], table_cache: 1, ..Options::default() };
+    let source = Folder::open(root.path(), &roomy).unwrap();
+    assert_eq!(
+        run(&survey(), &source, &path).begun,
+        Begun::Resumed(1),
+        "what changes no record does not matter"
+    );
+}
+
+#[test]
+fn what_could_not_be_read_is_looked_at_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("survey.jsonl");
+    let source = Flaky::new(InMemory(images(20)), 7);
+    let found = run(&survey(), &source, &path).manifest;
+    assert_eq!(found.totals().dropped[reason::UNREADABLE], 1);
+    assert_eq!((run(&survey(), &source, &path).manifest, source.reads()), (found, 21));
+    source.mend();
+    let found = run(&survey(), &source, &path);
+    assert_eq!((found.begun, source.reads()), (Begun::Resumed(19), 1));
+    assert_eq!(found.manifest, undisturbed(&source.images));
 }
 
 #[test]
@@ -204,6 +260,11 @@ fn a_file_that_is_no_progress_is_left_alone() {
             .ends_with("notes.txt:1: expected a survey's progress, which begins with {\"survey\":")
     );
     assert_eq!(fs::read_to_string(&path).unwrap(), "my notes\n");
+    // Nor is one whose first line is damaged: what follows may be worth something.
+    let damaged = "{\"survey\":1,\"settings\":\0\n{\"index\":0}\n";
+    fs::write(&path, damaged).unwrap();
+    survey().run(&InMemory(images(3)), Some(&path), &mut |_| ()).unwrap_err();
+    assert_eq!(fs::read_to_string(&path).unwrap(), damaged);
     let nowhere = folder.path().join("none/survey.jsonl");
     let error = survey().run(&InMemory(images(3)), Some(&nowhere), &mut |_| ()).unwrap_err();
     assert!(matches!(error, ManifestError::Io { path, .. } if path == nowhere));

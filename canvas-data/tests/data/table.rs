@@ -1,8 +1,10 @@
 use crate::make::{
-    Column, all, captions, files, gzip, has_fault, pairs, png, refusal, snappy, table, texts, zstd,
+    Column, all, captions, files, gzip, has_fault, images_table, pairs, png, refusal, snappy, table, texts,
+    zstd,
 };
 use canvas_data::{CaptionRules, Options, Source, Table, reason};
 use serde_json::json;
+use std::fs;
 
 const BYTES: &str = "optional binary image; optional binary text (STRING);";
 const STRUCT: &str = "optional group image { optional binary bytes; optional binary path (STRING); } optional binary text (STRING);";
@@ -223,4 +225,32 @@ fn a_small_cache_answers_the_same_from_many_threads() {
             });
         }
     });
+}
+
+#[test]
+fn a_table_that_was_gone_for_a_moment_is_read_again() {
+    let (root, source) = opened(&images_table(&[0, 1]), &options());
+    let (source, [here, away]) = (source.unwrap(), ["t.parquet", "away"].map(|name| root.path().join(name)));
+    fs::rename(&here, &away).unwrap();
+    assert_eq!(source.read(0).unwrap_err().reason, reason::MISSING);
+    fs::rename(&away, &here).unwrap();
+    assert_eq!(source.read(0).unwrap().image, png(0));
+    let both = Table::open(root.path().join("{t,u}.parquet"), &options()).unwrap();
+    has_fault(both.faults(), "u.parquet", reason::MISSING, "No such file");
+}
+
+#[test]
+fn digits_behind_the_point_stay_there() {
+    let schema = "optional binary image; optional binary text (STRING); \
+        optional int64 score (DECIMAL(9, 2)); optional int64 count (DECIMAL(9, 0)); optional binary wide (DECIMAL(30, 2));";
+    let groups = [vec![
+        images(&[0, 1]),
+        texts(&["a", "b"]),
+        Column::Numbers(vec![487, -5]),
+        Column::Numbers(vec![3, 4]),
+        texts(&["\u{1}", "\u{2}"]),
+    ]];
+    let (_root, source) = opened(&table(schema, &groups, snappy()), &options());
+    let fields: Vec<_> = all(&source.unwrap()).into_iter().map(|read| json!(read.unwrap().fields)).collect();
+    assert_eq!(fields, [json!({"score": 4.87, "count": 3}), json!({"score": -0.05, "count": 4})]);
 }

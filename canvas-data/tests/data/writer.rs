@@ -5,6 +5,8 @@ use serde_json::json;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+#[cfg(target_os = "linux")]
+use std::process::Command;
 
 fn record(number: u8) -> Record {
     let fields = json!({"url": format!("u{number}"), "sha256": "ab", "original_width": 50, "status": "old", "key": "old"});
@@ -57,7 +59,7 @@ fn what_is_written_is_read_again() {
             |name: &str, value: serde_json::Value| assert_eq!(read.fields.get(name), Some(&value), "{name}");
         expect("key", format!("000000000{number}").into());
         expect("status", "success".into());
-        expect("source", record.key.clone().into());
+        expect("source_key", record.key.clone().into());
         expect("width", 5.into());
         expect("height", 4.into());
         for name in ["url", "sha256", "original_width"] {
@@ -71,7 +73,7 @@ fn what_is_written_is_read_again() {
     read.iter().for_each(|record| writer.write(record).unwrap());
     writer.finish().unwrap();
     let twice = Shards::open(again.path(), &Options::default()).unwrap();
-    assert_eq!(twice.read(0).unwrap().fields["source"], "some.where/0", "the first source of several");
+    assert_eq!(twice.read(0).unwrap().fields["source_key"], "some.where/0", "the first source of several");
     let [once, twice] = [&root, &again].map(|folder| content(folder.path()).remove("000000.tar").unwrap());
     assert!(once == twice, "what is read and written again is the same");
 }
@@ -135,6 +137,110 @@ fn shards_of_another_run_are_not_continued() {
     assert!(matches!(ShardWriter::create(root.path(), PAIRS), Err(ShardError::Io { .. })));
     let empty = ShardWriter::create(root.path().join("new"), PAIRS).unwrap();
     assert!(empty.finish().unwrap().is_empty());
+}
+
+/// Captions that options left over, and other fields of names that mean something here.
+#[test]
+fn fields_are_not_taken_for_captions_when_read_again() {
+    let fields = json!({
+        "captions": ["a", "b"], "caption": "c", "text": "d", "TEXT": "e", "weights": [1, 2], "was_text": "f",
+        "source": "a museum",
+    });
+    let of = |captions: &[Caption]| {
+        let (captions, fields) = (captions.to_vec(), fields.as_object().unwrap().clone());
+        Record { captions, fields, ..record(0) }
+    };
+    let one = captions(&[("x", 1.0)]);
+    let records = [of(&one), of(&[]), of(&captions(&[("x", 2.0)])), of(&captions(&[("x", 1.0), ("y", 0.5)]))];
+    let root = tempfile::tempdir().unwrap();
+    let mut writer = ShardWriter::create(root.path(), ShardLimits::default()).unwrap();
+    records.iter().for_each(|record| writer.write(record).unwrap());
+    writer.finish().unwrap();
+
+    let rules = canvas_data::CaptionRules { required: false, ..Default::default() };
+    let lenient = Options { rules, ..Options::default() };
+    for (read, record) in all(&Shards::open(root.path(), &lenient).unwrap()).into_iter().zip(&records) {
+        let mut read = read.unwrap();
+        assert_eq!(read.captions, record.captions);
+        for name in ["key", "status", "width", "height"] {
+            read.fields.remove(name).unwrap();
+        }
+        let expected = json!({
+            "was_captions": ["a", "b"], "was_caption": "c", "was_was_text": "d", "was_TEXT": "e",
+            "was_weights": [1, 2], "was_text": "f", "source": "a museum", "source_key": "some.where/0",
+        });
+        assert_eq!(json!(read.fields), expected);
+    }
+    for (name, expected) in [("caption", one), ("was_captions", captions(&[("a", 1.0), ("b", 1.0)]))] {
+        let named = Options { captions: vec![name.into()], ..Options::default() };
+        assert_eq!(Shards::open(root.path(), &named).unwrap().read(0).unwrap().captions, expected, "{name}");
+    }
+}
+
+#[test]
+fn no_shard_is_written_over_that_lies_behind_a_gap() {
+    let root = tempfile::tempdir().unwrap();
+    write(root.path(), 0..6).finish().unwrap();
+    fs::remove_file(root.path().join("000000.tar")).unwrap();
+    let before = content(root.path());
+    let said = refusal(ShardWriter::create(root.path(), PAIRS));
+    assert!(said.ends_with(".tar: expected 000000.tar before it, which is not there"), "{said}");
+    assert!(content(root.path()) == before);
+    // What is no shard of ours is in nobody's way.
+    for number in 1..3 {
+        fs::rename(root.path().join(format!("00000{number}.tar")), root.path().join(format!("{number}.tar")))
+            .unwrap();
+    }
+    assert_eq!(ShardWriter::create(root.path(), PAIRS).unwrap().written(), 0);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_folder_has_one_writer_at_a_time() {
+    let root = tempfile::tempdir().unwrap();
+    let first = write(root.path(), 0..1);
+    let second = ShardWriter::create(root.path(), PAIRS);
+    assert!(matches!(second, Err(ShardError::Busy(folder)) if folder == root.path()));
+    first.finish().unwrap();
+    assert_eq!(ShardWriter::create(root.path(), PAIRS).unwrap().written(), 1);
+}
+
+#[cfg(target_os = "linux")]
+const FOLDER: &str = "CANVAS_TEST_WRITER";
+
+#[cfg(target_os = "linux")]
+#[test]
+#[ignore = "the child process of the next"]
+fn child_with_a_full_disk() {
+    let folder = std::env::var_os(FOLDER).expect("run by another test");
+    let mut writer = ShardWriter::create(folder, ShardLimits::default()).unwrap();
+    writer.write(&record(0)).unwrap();
+    let large = Record { image: [png(1), vec![0; 100_000]].concat(), ..record(1) };
+    assert!(matches!(writer.write(&large), Err(ShardError::Io { .. })));
+    // There is room again, and the program goes on.
+    let own = std::process::id().to_string();
+    let room = Command::new("prlimit").args(["--pid", &own, "--fsize=unlimited"]).status().unwrap();
+    assert!(room.success());
+    writer.write(&record(2)).unwrap();
+    assert_eq!(writer.finish().unwrap()[0].count, 1);
+}
+
+/// A shell that lets files have 4 kB and no more, in place of a full disk.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_torn_shard_is_given_up() {
+    let root = tempfile::tempdir().unwrap();
+    let output = Command::new("sh")
+        .args(["-c", "trap '' XFSZ; ulimit -S -f 8; exec \"$@\"", "sh"])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", "writer::child_with_a_full_disk", "--ignored"])
+        .env(FOLDER, root.path())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    let source = Shards::open(root.path(), &Options::default()).unwrap();
+    assert!(source.faults().is_empty(), "{:?}", source.faults());
+    assert_eq!((source.len(), &source.read(0).unwrap().fields["source_key"]), (1, &json!("some.where/2")));
 }
 
 #[test]

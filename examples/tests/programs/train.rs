@@ -27,8 +27,8 @@ fn make(folder: &Path) {
             .unwrap();
     }
     let whole = fs::read(folder.join("even/0.png")).unwrap();
-    let bad: [(&str, &[u8], Option<&[u8]>); 7] = [
-        ("cut.png", &whole[..whole.len() / 2], Some(b"a cut one")),
+    let bad = [
+        ("cut.png", &whole[..whole.len() / 2], Some(&b"a cut one"[..])),
         ("empty.png", b"", Some(b"an empty one")),
         ("page.jpg", b"<html>not found</html>", Some(b"no image")),
         ("alone.png", &whole, None),

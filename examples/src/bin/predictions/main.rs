@@ -1,7 +1,7 @@
 //! What should a network predict? Flow, noise, velocity, data and EDM's mixture, learned by the same network on the same points, against
 //! the exact score.
 //!
-//! `cargo run --release --bin predictions` trains and measures; it writes what it found into `runs/predictions/predictions.md`.
+//! `cargo run --release --bin predictions` trains and measures; `docs/predictions.md` has what it found.
 
 mod page;
 

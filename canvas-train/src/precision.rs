@@ -25,11 +25,13 @@ use std::str::FromStr;
 /// use canvas_train::{AdamW, Draws, Noised, Objective, Precision, TrainState};
 ///
 /// #[derive(Module, Debug)]
-/// struct Network(Linear);
+/// struct Network {
+///     layer: Linear,
+/// }
 /// impl Backbone<2> for Network {
 ///     type Cond = Unconditional;
 ///     fn forward(&self, x: Tensor<2>, _time: Tensor<1>, _cond: &Unconditional) -> Tensor<2> {
-///         self.0.forward(x)
+///         self.layer.forward(x)
 ///     }
 /// }
 ///
@@ -37,7 +39,7 @@ use std::str::FromStr;
 /// let precision: Precision = "bf16".parse()?;
 /// precision.check(&device)?;
 ///
-/// let state = TrainState::new(Network(LinearConfig::new(2, 2).init(&device)), AdamW::default());
+/// let state = TrainState::new(Network { layer: LinearConfig::new(2, 2).init(&device) }, AdamW::default());
 /// let process = Process { schedule: Box::new(schedule::Flow::default()), prediction: Box::new(predict::Flow) };
 /// let objective = Objective::default();
 /// let x0 = Tensor::<2>::ones([1, 2], &device);
@@ -48,7 +50,7 @@ use std::str::FromStr;
 /// let network = precision.network(&model); // takes and gives f32
 /// let losses = objective.losses(process.denoiser(&network), &batch, &Unconditional(1));
 /// let gradients = state.gradients(losses)?;
-/// assert_eq!(gradients.grads.get::<2>(state.model.0.weight.id).unwrap().dtype(), DType::F32);
+/// assert_eq!(gradients.grads.get::<2>(state.model.layer.weight.id).unwrap().dtype(), DType::F32);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///

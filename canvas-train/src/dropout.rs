@@ -75,9 +75,14 @@ impl ConditionDropout {
         ["clip_l", "clip_g", "t5"].into_iter().fold(Self::new(), |all, part| all.with(part, 0.463))
     }
 
-    /// InstructPix2Pix: `text` and `image`, each 5% of the time, and 5% both.
+    /// InstructPix2Pix: of all images 5% are without `text` only, 5% without `image` only, and 5% without both.
+    ///
+    /// The paper draws one of these cases. Here parts are left out each by itself and together, and the probabilities are those of
+    /// which exactly the same cases come out: two parts left out with `p` each and together with `j` are `(1 - j) p (1 - p)` without
+    /// one of them only, and `j + (1 - j) p^2` without both.
     pub fn instruct_pix2pix() -> Self {
-        Self::new().with("text", 0.05).with("image", 0.05).jointly(0.05)
+        let (each, both) = (1.0 / 18.0, 0.8 / 17.0);
+        Self::new().with("text", each).with("image", each).jointly(both)
     }
 
     /// # Errors

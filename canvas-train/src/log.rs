@@ -53,7 +53,8 @@ impl Log {
         self.file.sync_data().map_err(|error| named(&self.path, &error))
     }
 
-    /// All rows of a log; a missing file has none.
+    /// All rows of a log; a missing file has none. A last line without its end is not a row yet: it is being written, or a crash
+    /// has cut it off, and [`resume`](Self::resume) removes it.
     ///
     /// # Errors
     /// Names the file, and the line that is not such a row.
@@ -67,7 +68,8 @@ impl Log {
             serde_json::from_slice(line)
                 .map_err(|error| io::Error::other(format!("{}:{}: {error}", path.display(), number + 1)))
         };
-        bytes.split_inclusive(|&byte| byte == b'\n').enumerate().map(parse).collect()
+        let whole = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
+        bytes[..whole].split_inclusive(|&byte| byte == b'\n').enumerate().map(parse).collect()
     }
 }
 

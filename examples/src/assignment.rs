@@ -12,10 +12,8 @@
 //! Bertsekas, "The Auction Algorithm: A Distributed Relaxation Method for the Assignment Problem", 1988, with scaling of epsilon; the
 //! lists are as in Bertsekas and Eckstein's "third best" rule, of more than three.
 
+use crate::points::Point;
 use anyhow::{Result, ensure};
-
-/// A point of the plane.
-pub type Point = [f64; 2];
 
 /// What prices prove the mean of squares to be wrong by at most, as a part of it.
 pub const PROVEN: f64 = 1e-9;

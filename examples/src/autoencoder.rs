@@ -3,13 +3,13 @@
 use crate::config::RunConfig;
 use crate::emoji_set::EmojiSet;
 use crate::measure::psnr;
-use crate::seeing::Seeing;
+use crate::seeing::{Seeing, evaluated};
 use crate::train_loop::Task;
 use anyhow::Result;
 use burn::module::Module;
 use burn::prelude::*;
 use canvas_core::{Autoencoder, Noise, Seeded, picture, seed_for};
-use canvas_train::{Log, Order};
+use canvas_train::Order;
 use canvas_vae::AutoencoderTiny;
 use image::RgbImage;
 use serde::{Deserialize, Serialize};
@@ -122,8 +122,7 @@ impl<P: Pictures> Task<AutoencoderTiny> for AutoencoderTask<'_, P> {
             trained_psnr: mean_psnr(average, &self.trained),
             held_out_psnr: mean_psnr(average, &self.held_out),
         };
-        let path = self.folder.join("evaluation.jsonl");
-        Log::resume(&path, |old: &AutoencoderRow| old.images < images)?.push(&row)?;
+        evaluated(&self.folder, images, &row)?;
         seeing.scalars(
             images,
             [("trained", row.trained_psnr), ("held out", row.held_out_psnr)]

@@ -6,7 +6,9 @@ use anyhow::{Context, Result, anyhow, bail};
 use canvas_data::Buckets;
 use canvas_train::{Ema, LearningRate, Precision};
 use canvas_vae::AutoencoderTinyConfig;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::path::Path;
 
 /// One training stage.
@@ -265,10 +267,7 @@ impl RunConfig {
     /// # Errors
     /// Names the file and what is wrong with it.
     pub fn read(folder: &Path) -> Result<Self> {
-        let path = folder.join("run.json");
-        let text = std::fs::read_to_string(&path)
-            .with_context(|| format!("{}: not the folder of a run", path.display()))?;
-        serde_json::from_str(&text).with_context(|| format!("{}: not a run's configuration", path.display()))
+        read(folder)
     }
 }
 
@@ -279,6 +278,44 @@ impl RunConfig {
 pub fn write(folder: &Path, config: &impl Serialize) -> Result<()> {
     let text = serde_json::to_vec_pretty(config)?;
     Ok(canvas_core::weights::write_atomically(&folder.join("run.json"), &text)?)
+}
+
+/// Reads `run.json` of a run's folder.
+fn read<S: DeserializeOwned>(folder: &Path) -> Result<S> {
+    let path = folder.join("run.json");
+    let text = std::fs::read_to_string(&path)
+        .with_context(|| format!("{}: not the folder of a run", path.display()))?;
+    serde_json::from_str(&text).with_context(|| format!("{}: not a run's configuration", path.display()))
+}
+
+/// Refuses a folder whose `run.json` says something else.
+///
+/// # Errors
+/// Names what it says, and what it should.
+pub fn compare(folder: &Path, settings: &impl Serialize) -> Result<()> {
+    // Both as written: numbers of 32 bits are others in memory.
+    let wanted: Value = serde_json::from_slice(&serde_json::to_vec(settings)?)?;
+    let others = differences(&read(folder)?, &wanted, "");
+    if !others.is_empty() {
+        bail!(
+            "{}: a run of other settings: {}; choose another folder by --out",
+            folder.display(),
+            others.join(", ")
+        );
+    }
+    Ok(())
+}
+
+/// Where a value is not the one that is wanted, in words.
+fn differences(found: &Value, wanted: &Value, name: &str) -> Vec<String> {
+    let Value::Object(fields) = wanted else {
+        return if found == wanted { Vec::new() } else { vec![format!("{name} is {found}, not {wanted}")] };
+    };
+    let of_field = |(key, wanted): (&String, &Value)| {
+        let name = if name.is_empty() { key.clone() } else { format!("{name}.{key}") };
+        differences(found.get(key).unwrap_or(&Value::Null), wanted, &name)
+    };
+    fields.iter().flat_map(of_field).collect()
 }
 
 /// The error for a value that is not among those that exist.

@@ -6,7 +6,7 @@ use crate::emoji_set::{Emoji, EmojiSet};
 use crate::measure::{Retrieval, retrieval};
 use crate::model::{DrawOptions, Network, Painter, TextToImage, levels, process};
 use crate::scheduler::Scheduler;
-use crate::seeing::Seeing;
+use crate::seeing::{Seeing, evaluated};
 use crate::sheet::{Cell, save_png, sheet};
 use crate::train_loop::Task;
 use anyhow::Result;
@@ -16,7 +16,7 @@ use canvas_core::{
 };
 use canvas_text::WordTokenizer;
 use canvas_train::seeing::HeldOut;
-use canvas_train::{ConditionDropout, Draws, Log, Noised, Objective, Order};
+use canvas_train::{ConditionDropout, Draws, Noised, Objective, Order};
 use canvas_vae::AutoencoderTiny;
 use image::RgbImage;
 use rand::seq::SliceRandom;
@@ -48,8 +48,7 @@ impl DenoiserRow {
     /// # Errors
     /// Names the file.
     pub fn record(&self, folder: &Path, seeing: &mut Seeing) -> Result<()> {
-        let path = folder.join("evaluation.jsonl");
-        Log::resume(&path, |old: &Self| old.images < self.images)?.push(self)?;
+        evaluated(folder, self.images, self)?;
         seeing.scalars(self.images, self.scalars())?;
         let found = self.retrieval.map(|[top1, _]| format!("; retrieval top-1 {:.1}%", 100.0 * top1));
         seeing.note(&format!(
@@ -188,6 +187,13 @@ impl<'a> DenoiserTask<'a> {
     }
 }
 
+/// These rows of a tensor.
+pub fn picked(x: &Tensor<4>, rows: &[usize]) -> Tensor<4> {
+    let index: Vec<i64> = rows.iter().map(|&row| row as i64).collect();
+    let index = Tensor::from_data(TensorData::new(index, [rows.len()]), &x.device());
+    x.clone().select(0, index)
+}
+
 /// Levels at which losses are followed over a run, the cleanest first.
 ///
 /// # Errors
@@ -207,9 +213,7 @@ impl<B: Network> Task<TextToImage<B>> for DenoiserTask<'_> {
         let rows = self.order.batch(start, batch);
         let (at, dropped) = self.draws(&numbers);
 
-        let index: Vec<i64> = rows.iter().map(|&row| row as i64).collect();
-        let index = Tensor::from_data(TensorData::new(index, [batch]), &self.data.trained.device());
-        let x0 = self.data.trained.clone().select(0, index); // [B, C, h, w]
+        let x0 = picked(&self.data.trained, &rows); // [B, C, h, w]
         let eps = Seeded::new(seed_for(self.config.seed, "noise"), numbers).normal_like(&x0);
         let tokens = self.data.trained_tokens.select(&rows).drop_rows(&dropped, &self.data.null);
         Ok((Noised::new(x0.to_device(&self.device), eps.to_device(&self.device), at), tokens))

@@ -1,10 +1,12 @@
 //! What programs share that train a finished network further.
 
-use crate::seeing::Seeing;
+use crate::denoiser::fixed_levels;
+use crate::seeing::{Seeing, evaluated};
 use anyhow::Result;
 use burn::prelude::*;
-use canvas_core::Text;
-use canvas_train::Log;
+use canvas_core::{Backbone, Process, Text, seed_for};
+use canvas_train::Objective;
+use canvas_train::seeing::HeldOut;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
@@ -26,12 +28,27 @@ impl Evaluation {
     /// Names the file.
     pub fn record(&self, stage: &str, folder: &Path, seeing: &mut Seeing) -> Result<()> {
         let Self { images, trained, tested } = *self;
-        Log::resume(&folder.join("evaluation.jsonl"), |old: &Self| old.images < images)?.push(self)?;
+        evaluated(folder, images, self)?;
         let values = [("held out/trained", trained), ("held out/tested", tested)];
         seeing.scalars(images, values.map(|(name, value)| (name.to_owned(), value)))?;
         seeing.note(&format!("{stage}: loss {trained:.3} on what it learns from, {tested:.3} on the rest"));
         Ok(())
     }
+}
+
+/// The mean loss of images at fixed levels, with fixed noise.
+///
+/// # Errors
+/// If the process has no such levels.
+pub fn fixed_loss<B: Backbone<4>>(
+    network: &B,
+    (process, objective): (&Process, Objective),
+    (x0, cond): (&Tensor<4>, &B::Cond),
+    seed: u64,
+) -> Result<f64> {
+    let (levels, seed) = (fixed_levels(process)?, seed_for(seed, "evaluation"));
+    let losses = HeldOut { levels, seed, objective, at_once: 48 }.losses(process.denoiser(network), x0, cond);
+    Ok(losses.iter().sum::<f64>() / losses.len() as f64)
 }
 
 /// The same text on a device.

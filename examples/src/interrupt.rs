@@ -27,6 +27,22 @@ impl std::fmt::Display for Interrupted {
 
 impl std::error::Error for Interrupted {}
 
+/// What a shell expects of a program that Ctrl-C has ended.
+const INTERRUPTED: i32 = 130;
+
+/// What a program's `main` returns of a run: one that stopped as asked ends the program here, without a complaint. `again` says how to
+/// go on.
+///
+/// # Errors
+/// What else stopped the run.
+pub fn ended<T>(run: Result<T>, again: &str) -> Result<T> {
+    if let Some(stopped) = run.as_ref().err().and_then(|error| error.downcast_ref::<Interrupted>()) {
+        eprintln!("{stopped}; {again}");
+        std::process::exit(INTERRUPTED)
+    }
+    run.with_context(|| format!("the run stopped; {again}"))
+}
+
 impl Interrupt {
     /// From now on Ctrl-C (SIGINT) and SIGTERM ask for a stop at the end of a step; a second one kills at once, as it would
     /// have before.
@@ -49,7 +65,7 @@ impl Interrupt {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// Asks for one, as a signal does.
+    /// Asks for one, as a signal does. When training is over and nothing is lost any more: the next Ctrl-C ends the program at once.
     pub fn ask(&self) {
         self.0.store(true, Ordering::Relaxed);
     }

@@ -1,6 +1,6 @@
-//! Two clouds of the plane, both ends of the toys' flows, and how their points are paired.
+//! Points of the plane: two clouds of them, both ends of the toys' flows, and how these are paired.
 
-use crate::assignment::Point;
+use burn::prelude::*;
 use canvas_core::{generator, seed_for};
 use clap::ValueEnum;
 use rand::{Rng, RngExt};
@@ -8,6 +8,15 @@ use rand_distr::{Distribution, StandardNormal};
 use serde::Serialize;
 use std::f64::consts::{FRAC_1_SQRT_2, PI};
 use std::fmt;
+
+/// A point of the plane.
+pub type Point = [f64; 2];
+
+/// As a network reads them: `[N, 2]`.
+pub fn tensor(points: &[Point], device: &Device) -> Tensor<2> {
+    let values: Vec<f32> = points.iter().flatten().map(|&x| x as f32).collect();
+    Tensor::from_data(TensorData::new(values, [points.len(), 2]), device)
+}
 
 /// Which point of the noise goes to which point of the data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]

@@ -49,6 +49,21 @@ impl Folder {
         Ok(Self(path.to_owned()))
     }
 
+    /// The folder of a run of these settings: a new one, or that of one that was stopped. Keeps other processes from it until the
+    /// returned file is dropped.
+    ///
+    /// # Errors
+    /// If it holds a run of other settings (names them), or other files, or another process works on it.
+    pub fn claim(path: &Path, settings: &impl Serialize) -> Result<(Self, File)> {
+        let folder = match path.join("run.json").exists() {
+            true => Self(path.to_owned()),
+            false => Self::create(path, settings)?,
+        };
+        config::compare(path, settings)?;
+        let lock = folder.lock()?;
+        Ok((folder, lock))
+    }
+
     /// The first of `base`, `base-2`, `base-3` ... that does not exist.
     pub fn fresh(base: &Path) -> PathBuf {
         let numbered = |n: u32| match n {

@@ -12,6 +12,7 @@ use crate::train_loop::{Row, rows};
 use anyhow::{Context, Result};
 use canvas_train::seeing::{LevelRow, Norms, block_of, grouped};
 use image::RgbImage;
+use serde_json::Value;
 use std::path::Path;
 
 const MIB: f64 = (1u64 << 20) as f64;
@@ -37,8 +38,8 @@ pub fn stage(folder: &Path, name: &str) -> Result<Vec<Section>> {
     let mut plots = of_steps(&steps);
     plots.extend(by_level(&read::<LevelRow>(folder, "levels.jsonl")?));
     // Another stage's evaluations have no levels.
-    if let Ok(evaluated) = read::<DenoiserRow>(folder, "evaluation.jsonl") {
-        plots.extend(held_out(&evaluated));
+    if read::<Value>(folder, "evaluation.jsonl")?.iter().any(|row| row.get("times").is_some()) {
+        plots.extend(held_out(&read::<DenoiserRow>(folder, "evaluation.jsonl")?));
     }
     sections.push(picture(&page(&plots)?, &format!("{name}: losses, learning rate, gradients"))?);
     if !speed.is_empty() {

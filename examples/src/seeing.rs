@@ -21,6 +21,8 @@ use std::rc::Rc;
 
 /// Bins of the losses by level.
 const BINS: usize = 10;
+/// Of evaluations.
+const EVALUATIONS: &str = "evaluation.jsonl";
 /// A checkpoint's file of losses by level that no row holds yet.
 const TABLE: &str = "losses-by-level.json";
 
@@ -120,10 +122,11 @@ impl Seeing {
         let watching = stage.watch;
         let events =
             watching.config.tensorboard.then(|| EventWriter::resume(&stage.folder, done)).transpose()?;
+        drop(log(EVALUATIONS)?);
         let one = task.batch(done..done + 1)?;
         let macs = macs::count(|| drop(task.losses(model, &one))).1;
         let mut seeing = Self {
-            clock: Rc::new(Clock::start(watching.queues.clone())),
+            clock: Rc::new(Clock::start(watching.queues.clone().map(waiting))),
             config: watching.config.clone(),
             peak: watching.peak,
             macs,
@@ -295,6 +298,12 @@ impl Seeing {
     }
 }
 
+/// How to wait for a device.
+fn waiting(device: Device) -> Box<dyn Fn()> {
+    // What failed there fails at the next operation, too, with a better message.
+    Box::new(move || drop(device.sync()))
+}
+
 /// The losses by level that a checkpoint holds, or an empty table.
 fn table(from: Option<&Checkpoint>) -> Result<LossByLevel> {
     let empty = LossByLevel::new(LevelAxis::Time, [0.0, 1.0], BINS);
@@ -307,10 +316,75 @@ fn table(from: Option<&Checkpoint>) -> Result<LossByLevel> {
     Ok(if table.fits(&empty) { table } else { empty })
 }
 
+/// Adds a row to `evaluation.jsonl` of a stage's folder, and puts it on the disk: the checkpoint that may follow says that it is
+/// there. Rows of as many images or more are void.
+///
+/// # Errors
+/// Names the file.
+pub fn evaluated(folder: &Path, images: u64, row: &impl Serialize) -> Result<()> {
+    let mut log = Log::resume(&folder.join(EVALUATIONS), |old: &At| old.images < images)?;
+    log.push(row)?;
+    Ok(log.sync()?)
+}
+
 /// Reads a file of JSON lines of a stage's folder; a missing one has none.
 ///
 /// # Errors
 /// Names the file and the line.
 pub fn read<R: serde::de::DeserializeOwned>(folder: &Path, name: &str) -> Result<Vec<R>> {
     Ok(Log::read(&folder.join(name))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::RunConfig;
+    use crate::interrupt::Interrupt;
+    use burn::nn::{Linear, LinearConfig};
+    use std::ops::Range;
+
+    /// The least that can be trained.
+    struct Plain(Device);
+
+    impl Task<Linear> for Plain {
+        type Batch = Tensor<2>;
+
+        fn batch(&self, images: Range<u64>) -> Result<Tensor<2>> {
+            Ok(Tensor::ones([(images.end - images.start) as usize, 2], &self.0))
+        }
+
+        fn losses(&self, model: &Linear, x: &Tensor<2>) -> Tensor<1> {
+            model.forward(x.clone()).square().squeeze_dim(1)
+        }
+
+        fn evaluate(&mut self, _: &Linear, images: u64, _: &mut Seeing) -> Result<()> {
+            anyhow::bail!("asked after {images} images")
+        }
+
+        fn name(&self, number: u64) -> String {
+            number.to_string()
+        }
+    }
+
+    /// Such as are left of a run whose last checkpoint turned out to be broken.
+    #[test]
+    fn evaluations_behind_the_checkpoint_are_cut_off_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let watch = WatchConfig { tensorboard: false, peak: None, ..WatchConfig::default() };
+        let watch = Watching { config: watch, peak: None, queues: None, about: String::new() };
+        let mut stage = RunConfig::smoke("test").second;
+        (stage.images, stage.batch) = (4, 2);
+        let device = Device::flex().autodiff();
+        for images in [2, 4] {
+            evaluated(folder.path(), images, &serde_json::json!({ "images": images })).unwrap();
+        }
+        let (place, interrupt) = (folder.path().to_owned(), &Interrupt::default());
+        let watch = &watch;
+        let training =
+            TrainLoop { name: "test", folder: place, config: &stage, watch, interrupt, devices: None };
+        let model = LinearConfig::new(2, 1).init(&device);
+        let error = training.run(model, &mut Plain(device)).err().unwrap().to_string();
+        assert_eq!(error, "asked after 2 images");
+        assert_eq!(std::fs::read_to_string(folder.path().join(EVALUATIONS)).unwrap(), "");
+    }
 }

@@ -5,6 +5,7 @@
 //! <https://arxiv.org/abs/2406.02507>. The constants are those of the published experiment, and so are the random numbers of the
 //! branches: NumPy's `RandomState(2)`.
 
+use crate::points::Point;
 use burn::prelude::*;
 use canvas_core::{Denoiser, Estimate, Level, Unconditional};
 use clap::ValueEnum;
@@ -14,9 +15,6 @@ use rand_mt::Mt;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::f64::consts::{PI, TAU};
-
-/// A point of the plane.
-pub type Point = [f64; 2];
 
 /// Which half of the tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]

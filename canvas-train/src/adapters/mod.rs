@@ -43,11 +43,13 @@ use burn::prelude::*;
 use canvas_core::ConfigError;
 use canvas_core::weights::{Part, Rules, Walk, WeightsError, write_tensors};
 use factors::Factors;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 /// How a layer's matrix `W`, `[out, in]` (of a kernel `[out, in k k]`), is changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Kind {
     /// `W + scale up down`.
     ///
@@ -71,7 +73,7 @@ pub enum Kind {
 }
 
 /// What adapters are.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AdapterConfig {
     /// How layers are changed.
     pub kind: Kind,

@@ -16,6 +16,10 @@ use canvas_core::Denoiser;
 ///
 /// Where a drawing is exactly what the teacher estimates, the denominator is held above 1e-8.
 ///
+/// A generator of several steps draws from several levels. A fake denoiser of all its drawings makes them right *together*: each
+/// level's may be wrong where another's make up for it. Where only the last step's are used, tell the fake denoiser the level by its
+/// condition; the paper does not.
+///
 /// # Reference
 /// Yin et al., "Improved Distribution Matching Distillation", 2024, equation 2, <https://arxiv.org/abs/2405.14867>; the
 /// denominator: Yin et al., "One-step Diffusion with Distribution Matching Distillation", 2023, equation 8, <https://arxiv.org/abs/2311.18828>.

@@ -138,8 +138,8 @@ impl Curriculum {
         assert!(first > 0 && first <= last, "a curriculum from {first} to {last} intervals");
         match self {
             Self::Doubling { .. } => {
-                let stages = u64::from((last / first).ilog2()) + 1;
-                let doublings = step / (steps / stages).max(1);
+                let stages = (last as f64 / first as f64).log2() + 1.0;
+                let doublings = step / ((steps as f64 / stages) as u64).max(1);
                 let factor = 2f64.powf(doublings as f64);
                 (first as f64 * factor).min(last as f64) as usize
             }

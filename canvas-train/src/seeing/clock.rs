@@ -1,6 +1,5 @@
 //! Where the time of a run goes.
 
-use burn::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::cell::{Cell, RefCell};
 use std::time::Instant;
@@ -32,9 +31,10 @@ type Sums = [f64; PHASES];
 /// Keeps account of a run's time: every moment belongs to one phase, the innermost that is [going on](Clock::within).
 ///
 /// A device that queues work (a GPU) is asked and goes on later, so the time of a phase would be that of asking. Such a clock
-/// waits for the device at the end of each phase, but only in the steps that are [measured](Clock::measure), because
-/// waiting makes steps slower; the phases of a step are then measured there, and taken to be the same in the steps between.
-/// The sum over everything is always the time that passed.
+/// waits for the device where a step begins and at the end of each phase, but only in the steps that are
+/// [measured](Clock::measure), because waiting makes steps slower; the phases of a step are then measured there, and taken to be
+/// the same in the steps between. [`Split::seconds`] is always the time that passed; its parts add up to no more than that where
+/// nothing is scaled: on the CPU, or if every step is measured.
 ///
 /// # Example
 /// ```
@@ -47,7 +47,7 @@ type Sums = [f64; PHASES];
 /// assert_eq!(split.evaluation, 0.0);
 /// ```
 pub struct Clock {
-    device: Option<Device>,
+    wait: Option<Box<dyn Fn()>>,
     measured: Cell<bool>,
     steps: Cell<[u64; 2]>,
     phase: Cell<Phase>,
@@ -87,11 +87,11 @@ impl Split {
 }
 
 impl Clock {
-    /// Starts; `queues` is the device if it queues work, none for the CPU.
-    pub fn start(queues: Option<Device>) -> Self {
-        let measured = Cell::new(queues.is_none());
+    /// Starts; `wait` is how to wait for a device that queues work (`Device::sync`), none for the CPU.
+    pub fn start(wait: Option<Box<dyn Fn()>>) -> Self {
+        let measured = Cell::new(wait.is_none());
         Self {
-            device: queues,
+            wait,
             measured,
             steps: Cell::new([0; 2]),
             phase: Cell::new(Phase::Other),
@@ -100,10 +100,13 @@ impl Clock {
         }
     }
 
-    /// A step begins; `measured`: its phases are waited for if the device queues work.
+    /// A step begins; `measured`: its phases are waited for if the device queues work, and first what is left of the step before.
     pub fn measure(&self, measured: bool) {
+        if let Some(wait) = self.wait.as_ref().filter(|_| measured) {
+            wait();
+        }
         self.turn_to(self.phase.get());
-        self.measured.set(measured || self.device.is_none());
+        self.measured.set(measured || self.wait.is_none());
         let mut steps = self.steps.get();
         steps[usize::from(self.measured.get())] += 1;
         self.steps.set(steps);
@@ -113,9 +116,8 @@ impl Clock {
     pub fn within<T>(&self, phase: Phase, run: impl FnOnce() -> T) -> T {
         let before = self.turn_to(phase);
         let answer = run();
-        if let Some(device) = self.device.as_ref().filter(|_| self.measured.get()) {
-            // What failed there fails at the next operation, too, with a better message.
-            device.sync().ok();
+        if let Some(wait) = self.wait.as_ref().filter(|_| self.measured.get()) {
+            wait();
         }
         self.turn_to(before);
         answer

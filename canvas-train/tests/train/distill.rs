@@ -195,6 +195,12 @@ fn curricula_are_the_published_ones() {
     let found =
         [0, 49_999, 50_000, 100_000, 349_999, 350_000, 399_999].map(|k| improved.intervals(k, 400_000));
     assert_eq!(found, [10, 10, 20, 40, 640, 1280, 1280]);
+    // Where the last is no power of two times the first, the last of the stages is one of it, too.
+    let uneven = Curriculum::Doubling { first: 10, last: 100 };
+    assert_eq!(
+        [0, 91, 92, 184, 276, 367, 368, 399].map(|k| uneven.intervals(k, 400)),
+        [10, 10, 20, 40, 80, 80, 100, 100]
+    );
     let first = Curriculum::Root { first: 2, last: 150 };
     assert_eq!([0, 200_000, 800_000].map(|k| first.intervals(k, 800_000)), [1, 75, 150]);
     close(first.decay(0.9, 0, 800_000), 0.9, 1e-12);

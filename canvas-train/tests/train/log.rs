@@ -54,6 +54,8 @@ fn a_row_that_was_cut_off_is_dropped_wherever_the_cut_is() {
     let second = whole.iter().enumerate().filter(|&(_, &byte)| byte == b'\n').nth(1).unwrap().0 + 1;
     for cut in second..whole.len() {
         fs::write(&path, &whole[..cut]).unwrap();
+        // Also of a run that still writes.
+        assert_eq!(Log::read::<Row>(&path).unwrap(), [row(0), row(1)], "cut at {cut}");
         let mut log = Log::resume(&path, |_: &Row| true).unwrap();
         assert_eq!(fs::read(&path).unwrap(), whole[..second], "cut at {cut}");
         log.push(&row(2)).unwrap();

@@ -42,19 +42,13 @@ use burn::optim::GradientsParams;
 use burn::prelude::*;
 use burn::tensor::activation::silu;
 use canvas_core::{Backbone, Unconditional, params};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use canvas_testkit::panic_text;
 
 /// Asserts that two numbers differ by at most a tolerance, and says by how much they do.
 #[track_caller]
 fn close(found: f64, expected: f64, tolerance: f64) {
     let off = (found - expected).abs();
     assert!(off <= tolerance, "found {found}, expected {expected} +- {tolerance} (off by {off:e})");
-}
-
-/// The text of a panic.
-fn panic_text<T>(run: impl FnOnce() -> T) -> String {
-    let payload = catch_unwind(AssertUnwindSafe(run)).err().expect("should panic");
-    *payload.downcast::<String>().expect("a formatted message")
 }
 
 /// `scale sin(0.7 i + seed)`.

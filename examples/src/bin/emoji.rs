@@ -7,9 +7,8 @@ use canvas_examples::args::{Drawing, Place, RECIPE, Recipe};
 use canvas_examples::backbones::AnyBackbone;
 use canvas_examples::config::RunConfig;
 use canvas_examples::emoji_set::{EmojiSet, normalise_prompts};
-use canvas_examples::interrupt::Interrupted;
 use canvas_examples::run::{self, Folder};
-use canvas_examples::{draw, emoji_report, finish};
+use canvas_examples::{draw, emoji_report, finish, interrupt};
 use clap::Parser;
 use std::path::{Path, PathBuf};
 
@@ -54,9 +53,6 @@ struct Args {
     drawing: Drawing,
 }
 
-/// What a shell expects of a program that Ctrl-C has ended.
-const INTERRUPTED: i32 = 130;
-
 fn main() -> Result<()> {
     let args = Args::parse();
     if let Some(folder) = &args.report {
@@ -87,14 +83,8 @@ fn main() -> Result<()> {
         }
     };
     let _lock = folder.lock()?;
-    let again = format!("go on with --resume {}", folder.0.display());
-    match run::run(&folder, &config, backbone(&config.backbone), &devices) {
-        Err(error) if error.is::<Interrupted>() => {
-            eprintln!("{error}; {again}");
-            std::process::exit(INTERRUPTED)
-        }
-        done => done.map(drop).with_context(|| format!("the run stopped; {again}")),
-    }
+    let done = run::run(&folder, &config, backbone(&config.backbone), &devices);
+    interrupt::ended(done, &format!("go on with --resume {}", folder.0.display())).map(drop)
 }
 
 /// Makes backbones of this name.

@@ -20,7 +20,7 @@
 //! composition: colour 32.1%, shape 51.8%, both 8.9%
 //! ```
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use burn::nn::{Linear, LinearConfig};
 use burn::prelude::*;
 use burn::tensor::activation::{silu, softmax};
@@ -29,6 +29,7 @@ use canvas_core::nn::{Activation, Mlp, MlpConfig, TimeEmbed, TimeEmbedConfig};
 use canvas_core::nn::{dense, modulate, patch, position};
 use canvas_core::{Backbone, Text, trace};
 use canvas_examples::config::RunConfig;
+use canvas_examples::interrupt;
 use canvas_examples::model::BackboneSizes;
 use canvas_examples::run::{self, Folder};
 use clap::Parser;
@@ -182,7 +183,6 @@ fn main() -> Result<()> {
         }
     };
     let _lock = folder.lock()?;
-    run::run(&folder, &config, Switchboard::new, &device.into())
-        .with_context(|| format!("the run stopped; go on with --resume {}", folder.0.display()))?;
-    Ok(())
+    let done = run::run(&folder, &config, Switchboard::new, &device.into());
+    interrupt::ended(done, &format!("go on with --resume {}", folder.0.display())).map(drop)
 }

@@ -118,6 +118,14 @@ fn bad_folders(folder: &Path) {
     assert!(output.status.success() && said.contains("passed over") && said.contains("truncated"), "{said}");
     assert_eq!(fs::read(&model).unwrap(), whole, "redoing the last steps gives the same weights");
 
+    // An evaluation that is none is not left out in silence.
+    let evaluations = folder.join("denoiser/evaluation.jsonl");
+    let rows = fs::read_to_string(&evaluations).unwrap();
+    fs::write(&evaluations, rows.replacen("\"held_out\"", "\"held_in\"", 1)).unwrap();
+    let said = complaint(&["--report", text(folder)]);
+    assert!(said.contains("evaluation.jsonl:1") && said.contains("held_out"), "{said}");
+    fs::write(&evaluations, rows).unwrap();
+
     let config = folder.join("run.json");
     let other = fs::read_to_string(&config).unwrap().replace("\"unet\"", "\"dit\"");
     fs::write(&config, other).unwrap();
@@ -251,6 +259,36 @@ fn a_run_that_is_asked_to_stop_writes_a_checkpoint_and_goes_on_exactly() {
     let average =
         |run: &Path| fs::read(self::newest(&run.join("denoiser/checkpoints")).join("average-3.safetensors"));
     assert!(average(&whole).unwrap() == average(&stopped).unwrap());
+}
+
+/// The program `style`, on a run of this one and pictures of one colour.
+#[test]
+fn a_style_is_learned_and_its_folder_keeps_to_one() {
+    let home = tempfile::tempdir().unwrap();
+    let [base, pictures, out] = ["run", "pictures", "style"].map(|name| home.path().join(name));
+    succeed(&["--smoke", "--out", text(&base)]);
+    fs::create_dir(&pictures).unwrap();
+    for (n, glyph) in ["2764", "1f34e", "1f34f", "1f34a", "1f34b", "1f34d"].into_iter().enumerate() {
+        let picture = image::RgbImage::from_pixel(16, 16, image::Rgb([40 * n as u8, 90, 200]));
+        picture.save(pictures.join(format!("{glyph}.webp"))).unwrap();
+    }
+    let style = |images: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_style"));
+        command.arg("--run").arg(&base).arg("--pictures").arg(&pictures).arg("--out").arg(&out);
+        let output = command.args(["--images", images]).output().unwrap();
+        (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (done, said) = style("48");
+    assert!(done, "{said}");
+    for file in ["style.md", "style.png", "style.json", "pytorch_lora_weights.safetensors"] {
+        assert!(out.join(file).exists(), "{file}");
+    }
+    assert_eq!(images(&out.join("log.jsonl")), [16, 32, 48]);
+    let page = fs::read(out.join("style.json")).unwrap();
+    let (done, said) = style("48");
+    assert!(done && page == fs::read(out.join("style.json")).unwrap(), "{said}");
+    let (done, said) = style("64");
+    assert!(!done && said.contains("other settings: stage.images is 48, not 64"), "{said}");
 }
 
 /// A file that cannot grow is what a full disk is: the shell sets the limit, and that it is an error and no signal.

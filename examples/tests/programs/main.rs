@@ -2,4 +2,5 @@
 
 mod common;
 mod emoji;
+mod fashion;
 mod train;

@@ -12,8 +12,9 @@ use burn::module::Module;
 use burn::prelude::*;
 use canvas_core::{Level, Process, Unconditional, generator, params, seed_for};
 use canvas_examples::device;
+use canvas_examples::points::{Point, tensor};
 use canvas_examples::progress::Stage;
-use canvas_examples::tree::{Classes, Point, Tree};
+use canvas_examples::tree::{Classes, Tree};
 use canvas_sched::{predict, schedule};
 use canvas_train::{AdamW, Decay, Ema, LearningRate, Noised, Objective, StepOptions, TrainState, Weighting};
 use canvas_unet::magnitude::normalize_weights;
@@ -183,9 +184,4 @@ fn noised(tree: &Tree, seed: u64, images: std::ops::Range<u64>, device: &Device)
     let x0: Vec<Point> = made.iter().map(|made| made.1).collect();
     let eps: Vec<Point> = made.iter().map(|made| made.2).collect();
     Noised::new(tensor(&x0, device), tensor(&eps, device), at)
-}
-
-fn tensor(points: &[Point], device: &Device) -> Tensor<2> {
-    let values: Vec<f32> = points.iter().flatten().map(|&x| x as f32).collect();
-    Tensor::from_data(TensorData::new(values, [points.len(), 2]), device)
 }

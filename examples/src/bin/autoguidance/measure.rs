@@ -5,7 +5,8 @@ use crate::tensor;
 use anyhow::Result;
 use burn::prelude::*;
 use canvas_core::{Denoiser, DeviceNoise, Level, Process, Run, Unconditional, generator, seed_for};
-use canvas_examples::tree::{Classes, Known, Point, Tree};
+use canvas_examples::points::Point;
+use canvas_examples::tree::{Classes, Known, Tree};
 use canvas_sched::{Autoguidance, Heun, Timesteps};
 use serde::Serialize;
 

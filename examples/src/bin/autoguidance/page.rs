@@ -3,8 +3,9 @@
 use crate::measure::{Drawn, Errors, SIGMAS};
 use anyhow::Result;
 use canvas_core::weights::write_atomically;
+use canvas_examples::points::Point;
 use canvas_examples::sheet::{Cell, save_png, sheet};
-use canvas_examples::tree::{BRANCHES, Classes, Point, Tree};
+use canvas_examples::tree::{BRANCHES, Classes, Tree};
 use image::{Rgb, RgbImage};
 use rayon::prelude::*;
 use std::path::Path;

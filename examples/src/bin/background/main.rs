@@ -9,7 +9,7 @@ mod page;
 mod scenes;
 mod task;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use burn::prelude::*;
 use canvas_core::memo::{Remembering, Tagged};
 use canvas_core::{
@@ -23,7 +23,7 @@ use canvas_examples::interrupt::Interrupt;
 use canvas_examples::model::{BackboneSizes, process};
 use canvas_examples::run::{self, Folder, Trained};
 use canvas_examples::train_loop::TrainLoop;
-use canvas_examples::{backbones, denoiser, device};
+use canvas_examples::{backbones, denoiser, device, interrupt};
 use canvas_sched::Cfg;
 use canvas_text::WordTokenizer;
 use canvas_train::{ConditionDropout, Objective, Order};
@@ -31,8 +31,9 @@ use canvas_unet::Unet;
 use clap::Parser;
 use image::RgbImage;
 use scenes::{Scene, Stock};
+use serde::Serialize;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use task::{Latents, Painting, Scenes};
 
 /// Trains a text-to-image model on things at places, then to paint a place around a thing that it is given.
@@ -92,24 +93,51 @@ fn main() -> Result<()> {
         stock.places.len()
     );
 
-    let folder = match args.out.join("run.json").exists() {
-        true => Folder(args.out.clone()),
-        false => Folder::create(&args.out, &config)?,
-    };
-    let known = RunConfig::read(&args.out)?;
-    known.expect_program("background", &args.out)?;
-    if known.set != config.set || known.smoke != config.smoke {
-        bail!("{}: a run of {}{}", args.out.display(), known.set, if known.smoke { ", --smoke" } else { "" });
+    if args.scenes < stock.places.len() as u64 {
+        bail!("--scenes {}: fewer than the {} places", args.scenes, stock.places.len());
     }
-    let _lock = folder.lock()?;
-    let interrupt = Interrupt::listen()?;
-    let program =
-        Program { args: &args, config: &config, stock: &stock, folder: &folder, device: &device, interrupt };
-    program.run()
+    let settings = Settings::new(&args, config)?;
+    let (folder, _lock) = Folder::claim(&args.out, &settings)?;
+    let program = Program {
+        settings: &settings,
+        config: &settings.run,
+        stock: &stock,
+        folder: &folder,
+        device: &device,
+        interrupt: Interrupt::listen()?,
+    };
+    interrupt::ended(program.run(), "the same command goes on")
+}
+
+/// What determines a run, for its folder.
+#[derive(Serialize)]
+struct Settings {
+    #[serde(flatten)]
+    run: RunConfig,
+    things: PathBuf,
+    places: PathBuf,
+    skip: Vec<String>,
+    scenes: u64,
+    painting: StageConfig,
+}
+
+impl Settings {
+    fn new(args: &Args, run: RunConfig) -> Result<Self> {
+        let whole = |path: &Path| path.canonicalize().with_context(|| path.display().to_string());
+        let painting = StageConfig {
+            images: if args.smoke { 64 } else { args.images },
+            peak_rate: 5e-4,
+            checkpoints: 4,
+            evaluations: 8,
+            ..run.second.clone()
+        };
+        let (things, places) = (whole(&args.things)?, whole(&args.places)?);
+        Ok(Self { run, things, places, skip: args.skip.clone(), scenes: args.scenes, painting })
+    }
 }
 
 struct Program<'a> {
-    args: &'a Args,
+    settings: &'a Settings,
     config: &'a RunConfig,
     stock: &'a Stock,
     folder: &'a Folder,
@@ -119,8 +147,8 @@ struct Program<'a> {
 
 impl Program<'_> {
     fn run(&self) -> Result<()> {
-        let Self { args, config, stock, folder, device, interrupt } = self;
-        let seen: Vec<Scene> = (0..args.scenes).map(|n| stock.scene((0, n), config.side, None)).collect();
+        let Self { settings, config, stock, folder, device, interrupt } = self;
+        let seen: Vec<Scene> = (0..settings.scenes).map(|n| stock.scene((0, n), config.side, None)).collect();
         let tested = self.tested_scenes();
         let set = as_set(config.side, &seen, &tested);
         let base = run::train(
@@ -149,6 +177,7 @@ impl Program<'_> {
             device: (*device).clone().autodiff(),
         };
         let painter = self.learn(&base, &mut task)?;
+        interrupt.ask();
         weights::save(&painter, &folder.0.join("painter.safetensors"), &BTreeMap::new())?;
         self.measure(&base, &task, &painter, &seen, &tested)
     }
@@ -172,7 +201,7 @@ impl Program<'_> {
 
     /// The base network with inputs for a mask and what is given, trained to heed them.
     fn learn(&self, base: &Trained<Unet>, task: &mut Painting<'_>) -> Result<Unet> {
-        let Self { args, config, device, .. } = self;
+        let Self { settings, config, device, .. } = self;
         let autodiff = (*device).clone().autodiff();
         let latent = run::latent_shape(config, device);
         let (text, context, smoke) = (config.text_width, CONTEXT, config.smoke);
@@ -180,17 +209,10 @@ impl Program<'_> {
         let wide = backbones::unet(sizes).with_in_channels(2 * latent[0] + 1);
         let wide = params::realise(wide.init(&autodiff));
         let network = params::widened(wide, &base.model.backbone)?;
-        let stage = StageConfig {
-            images: if args.smoke { 64 } else { args.images },
-            peak_rate: 5e-4,
-            checkpoints: 4,
-            evaluations: 8,
-            ..config.second.clone()
-        };
-        let watch = &run::watching(self.folder, &config.watch, config, device)?;
+        let watch = &run::watching(self.folder, &config.watch, settings, device)?;
         let (folder, interrupt) = (task.folder.clone(), &self.interrupt);
-        let training =
-            TrainLoop { name: "painting", folder, config: &stage, watch, interrupt, devices: None };
+        let config = &settings.painting;
+        let training = TrainLoop { name: "painting", folder, config, watch, interrupt, devices: None };
         Ok(training.run(network, task)?.0.average)
     }
 

@@ -95,12 +95,12 @@ impl Stock {
         Ok(Self { things: trained, tested, places })
     }
 
-    /// Scene `number` of a seed: a thing and a place by chance, or those that are asked for.
+    /// Scene `number` of a seed: a thing by chance and the place whose turn it is, or those that are asked for.
     pub fn scene(&self, key: (u64, u64), side: u32, chosen: Option<(&Thing, usize, usize)>) -> Scene {
         let mut random = generator(seed_for(key.0, "scenes"), key.1, 0);
-        let by_chance =
-            (random.random_range(0..self.things.len()), random.random_range(0..self.places.len()));
-        let (thing, number, place) = chosen.unwrap_or((&self.things[by_chance.0], by_chance.0, by_chance.1));
+        let any = random.random_range(0..self.things.len());
+        let turn = (key.1 % self.places.len() as u64) as usize;
+        let (thing, number, place) = chosen.unwrap_or((&self.things[any], any, turn));
         let photograph = &self.places[place];
 
         let (wide, high) = photograph.picture.dimensions();
@@ -209,6 +209,7 @@ mod tests {
             assert_eq!(scene.picture, stock.scene((0, number), 32, None).picture);
             let words = format!("{} on {}", stock.things[scene.thing].name, names[scene.place]);
             assert_eq!(scene.caption, words);
+            assert_eq!(scene.place, number as usize % 2, "each place has its share");
             // Where only the place is, it is the place; where only the thing is, the thing.
             let place = [[20, 180, 40], [20, 40, 180]][scene.place];
             let thing = stock.things[scene.thing].picture.get_pixel(32, 25).0;

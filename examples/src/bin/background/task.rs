@@ -7,12 +7,11 @@ use canvas_core::{
     Autoencoder, Channels, Concatenated, Condition, LatentScale, Level, Noise, Process, Seeded, Text,
     generator, picture, seed_for,
 };
-use canvas_examples::denoiser::fixed_levels;
-use canvas_examples::fine_tune::{Evaluation, on};
+use canvas_examples::denoiser::picked;
+use canvas_examples::fine_tune::{Evaluation, fixed_loss, on};
 use canvas_examples::seeing::Seeing;
 use canvas_examples::train_loop::Task;
 use canvas_train::masks::{self, Mask};
-use canvas_train::seeing::HeldOut;
 use canvas_train::{ConditionDropout, Draws, Noised, Objective, Order};
 use canvas_unet::Unet;
 use canvas_vae::AutoencoderTiny;
@@ -74,10 +73,7 @@ impl Scenes {
 
     /// Some of them.
     pub fn rows(&self, rows: &[usize]) -> Self {
-        let index: Vec<i64> = rows.iter().map(|&row| row as i64).collect();
-        let index =
-            Tensor::<1, Int>::from_data(TensorData::new(index, [rows.len()]), &self.pictures.device());
-        let [pictures, masks] = [&self.pictures, &self.masks].map(|all| all.clone().select(0, index.clone()));
+        let [pictures, masks] = [&self.pictures, &self.masks].map(|all| picked(all, rows));
         Self { pictures, masks, text: self.text.select(rows) }
     }
 }
@@ -133,11 +129,8 @@ impl Painting<'_> {
         let Scenes { pictures, masks, text } = scenes.rows(&rows);
         let x0 = self.latents.of(pictures.clone());
         let cond = (text, self.latents.given(pictures, masks));
-        let (levels, seed) = (fixed_levels(self.process)?, seed_for(self.seed, "evaluation"));
-        let held_out = HeldOut { levels, seed, objective: self.objective, at_once: 48 };
         let network = Concatenated { backbone: network };
-        let losses = held_out.losses(self.process.denoiser(&network), &x0, &cond);
-        Ok(losses.iter().sum::<f64>() / losses.len() as f64)
+        fixed_loss(&network, (self.process, self.objective), (&x0, &cond), self.seed)
     }
 }
 

@@ -63,7 +63,7 @@ fn main() -> Result<()> {
     };
 
     let teacher = methods::teacher(&toy, false)?;
-    let mut rows = vec![row("teacher", &teacher, Draw::Euler, &[1, 2, 4, 8, 64])?];
+    let mut rows = vec![row("teacher", &teacher, Draw::Euler, &[1, 2, 4, 8, 16, 64])?];
     let (reflowed, bend) = methods::reflow(&toy, &teacher)?;
     rows.push(row("rectified flow", &reflowed, Draw::Euler, &FEW)?);
     let mut halved = Row { name: "progressive", drawn: Vec::new() };

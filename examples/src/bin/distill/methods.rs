@@ -1,11 +1,11 @@
 //! Each method's training: what is asked of the student in a step.
 
-use crate::network::Network;
-use crate::toy::{BATCH, Toy, tensor};
+use crate::network::{Network, Told};
+use crate::toy::{BATCH, Source, Toy};
 use anyhow::Result;
 use burn::module::Module;
 use canvas_core::{Denoiser, Level, Unconditional};
-use canvas_examples::points::{eight_gaussians, moons};
+use canvas_examples::points::{eight_gaussians, moons, tensor};
 use canvas_sched::{Heun, Lcm};
 use canvas_train::distill::{
     Adaptive, Adversarial, Chord, ChordWeight, Consistency, Coupling, Critic, Curriculum, Ladder, MeanFlow,
@@ -127,40 +127,50 @@ pub fn mean_flow(toy: &Toy, teacher: Option<&Network>) -> Result<Network> {
     })
 }
 
-/// A generator of one, two or four steps; of every six steps five train the fake denoiser and the critic, and one the generator.
+/// A generator of four steps, so of two and of one: what it draws from any of its levels is to be data. After five updates of the
+/// fake denoiser and the critic comes one of the generator.
 ///
 /// Drawings are noised normally, and `score` is a teacher of that: the gradient is one of distributions for normal noise only.
+///
+/// The fake denoiser and the critic are told which level a drawing is from, which the paper's are not: who knows only all drawings
+/// together can only say that these are wrong, and is content when what is too much from one level is missing from another.
 pub fn matched(toy: &Toy, teacher: &Network, score: &Network, of_critic: f64) -> Result<Network> {
+    const EVERY: u64 = 6;
+    let levels = toy.grid(4)?;
     let mut generator = toy.state(teacher.clone());
     let mut fake = toy.state(score.clone());
     let mut critic = toy.state(Network::new(1, &toy.device));
-    let (steps, adversarial) = (3 * toy.steps, Adversarial::Softplus);
+    let (steps, adversarial) = (EVERY * toy.steps, Adversarial::Softplus);
     for step in 0..steps {
-        // How many steps this time, and before which of them it is.
-        let hops = [1, 2, 4][(step / 6 % 3) as usize];
-        let (levels, done) = (toy.grid(hops)?, (step / 18) as usize % hops);
+        // After how many of its steps.
+        let done = (toy.draws("hop", step)[0] * 4.0) as usize;
+        let from = levels[done];
         let [data, start] = toy.pairs(step);
-        let state = toy.run(&generator.model.valid(), &Lcm, (&levels, done), start.clone().inner())?;
+        let before = (start.clone().inner(), Source::new(toy.seed, "hops", step));
+        let state = toy.run(&generator.model.valid(), &Lcm, (&levels, done), before)?;
         let state = start.zeros_like() + state;
-        let drawn = toy.process.denoiser(&generator.model).denoise(state, &[levels[done]], &COND).x0;
+        let drawn = toy.process.denoiser(&generator.model).denoise(state, &[from], &COND).x0;
         let at = toy.levels("matching", step);
-        if step % 6 == 5 {
+        if step % EVERY == EVERY - 1 {
             let noised = Noised::new(drawn, toy.normal(step), at);
-            let judge = fake.model.valid();
-            let [real, fake] = [score, &judge].map(|network| toy.process.denoiser(network));
-            let told = critic.model.valid().logits(noised.x.clone(), &noised.at, &COND);
-            let losses = matching(&noised, (&real, &fake), &COND) + adversarial.generator(told) * of_critic;
+            let [fake, critic] = [fake.model.valid(), critic.model.valid()];
+            let [fake, critic] = [&fake, &critic].map(|network| Told { network, from });
+            let told = critic.logits(noised.x.clone(), &noised.at, &COND);
+            let denoisers = (&toy.process.denoiser(score), &toy.process.denoiser(&fake));
+            let losses = matching(&noised, denoisers, &COND) + adversarial.generator(told) * of_critic;
             toy.step(&mut generator, losses, (step, steps))?;
         } else {
             let noised = Noised::new(drawn.detach(), toy.normal(step), at.clone());
-            let losses = Objective::default().losses(toy.process.denoiser(&fake.model), &noised, &COND);
+            let told = Told { network: &fake.model, from };
+            let losses = Objective::default().losses(toy.process.denoiser(&told), &noised, &COND);
             toy.step(&mut fake, losses, (step, steps))?;
             let real = Noised::new(data, toy.normal(steps + step), at);
-            let [told, of_data] = [&noised, &real].map(|x| critic.model.logits(x.x.clone(), &x.at, &COND));
-            toy.step(&mut critic, adversarial.critic(told, of_data), (step, steps))?;
+            let told = Told { network: &critic.model, from };
+            let [of_drawn, of_data] = [&noised, &real].map(|x| told.logits(x.x.clone(), &x.at, &COND));
+            toy.step(&mut critic, adversarial.critic(of_drawn, of_data), (step, steps))?;
         }
     }
-    eprintln!("distribution matching: {steps} steps");
+    eprintln!("distribution matching: {} steps", toy.steps);
     Ok(generator.average)
 }
 

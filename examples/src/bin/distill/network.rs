@@ -62,10 +62,32 @@ impl TwoTimes<2> for Network {
     }
 }
 
-impl Critic<2> for Network {
+/// A network that is told, beside what its points are noised to, from which level they were drawn: what it says of drawings is of those
+/// from there, and not of all.
+pub struct Told<'a> {
+    pub network: &'a Network,
+    pub from: Level,
+}
+
+impl Told<'_> {
+    fn run(&self, x: Tensor<2>, time: Tensor<1>) -> Tensor<2> {
+        // Of pure noise nothing: so it begins as a network that is told nothing.
+        let from = Tensor::full_like(&time, 1.0 - self.from.sigma);
+        self.network.run(x, [time, from])
+    }
+}
+
+impl Backbone<2> for Told<'_> {
+    type Cond = Unconditional;
+    fn forward(&self, x: Tensor<2>, time: Tensor<1>, _: &Unconditional) -> Tensor<2> {
+        self.run(x, time)
+    }
+}
+
+impl Critic<2> for Told<'_> {
     type Cond = Unconditional;
     fn logits(&self, x: Tensor<2>, at: &[Level], _: &Unconditional) -> Tensor<2> {
         let time = per_sample::<1>(at, &x.device(), |level| level.sigma);
-        self.run(x, [time.clone(), time.zeros_like()])
+        self.run(x, time)
     }
 }

@@ -7,12 +7,11 @@ use burn::prelude::*;
 use canvas_core::{
     Denoiser, DeviceNoise, Level, Noise, Process, Run, Sampler, Seeded, Unconditional, seed_for,
 };
-use canvas_examples::assignment::{Point, shortest};
-use canvas_examples::points::{eight_gaussians, moons};
+use canvas_examples::assignment::shortest;
+use canvas_examples::points::{Point, eight_gaussians, moons, tensor};
 use canvas_sched::flow_map::{MeanFlow, Walk};
 use canvas_sched::{Euler, Lcm, Timesteps, predict, schedule};
 use canvas_train::{AdamW, Draws, Ema, Noised, StepOptions, TrainState};
-use std::cell::RefCell;
 
 /// Points of a step.
 pub const BATCH: usize = 256;
@@ -113,9 +112,10 @@ impl Toy {
         let held_out = seed_for(self.seed, "measured");
         let noise = eight_gaussians(held_out, 0, self.points);
         let (start, levels) = (tensor(&noise, &self.device).inner(), self.grid(steps)?);
+        let noise = Source::new(self.seed, "drawing", 0);
         let x = match how {
-            Draw::Euler => self.run(network, &Euler, (&levels, steps), start)?,
-            Draw::Renoise => self.run(network, &Lcm, (&levels, steps), start)?,
+            Draw::Euler => self.run(network, &Euler, (&levels, steps), (start, noise))?,
+            Draw::Renoise => self.run(network, &Lcm, (&levels, steps), (start, noise))?,
             Draw::Jump => {
                 let (walk, cond) = (Walk { renoise: 0.0 }, Unconditional(self.points));
                 let along = (&*self.process.schedule, &levels[..]);
@@ -128,16 +128,15 @@ impl Toy {
         Ok(Drawn { steps, distance, points })
     }
 
-    /// The first hops of a run, without gradients.
+    /// The first hops of a run, without gradients, from where it starts and with the noise of its hops.
     pub fn run(
         &self,
         network: &Network,
         sampler: &dyn Sampler<2>,
         (levels, hops): (&[Level], usize),
-        start: Tensor<2>,
+        (start, mut noise): (Tensor<2>, Source),
     ) -> Result<Tensor<2>> {
         let denoiser = self.process.denoiser(network);
-        let mut noise = Source { seed: seed_for(self.seed, "drawing"), group: RefCell::new(0) };
         let cond = Unconditional(start.dims()[0]);
         let run = Run::new(sampler, &*self.process.schedule, levels, &mut noise)?.until(hops);
         Ok(run.sample(|x, level| denoiser.denoise(x, &[level], &cond), start))
@@ -159,21 +158,47 @@ pub struct Drawn {
     pub points: Vec<Point>,
 }
 
-/// The eight Gaussians as noise of samplers: of this process it is what noise is.
-struct Source {
+/// The eight Gaussians as noise of samplers: of this process it is what noise is. Other noise for each hop of each step.
+pub struct Source {
     seed: u64,
-    group: RefCell<u64>,
+    group: u64,
+}
+
+impl Source {
+    /// Of a run in a step of training, or of one that is measured.
+    pub fn new(seed: u64, purpose: &str, step: u64) -> Self {
+        const MOST_HOPS: u64 = 1 << 16;
+        Self { seed: seed_for(seed, purpose), group: step * MOST_HOPS }
+    }
 }
 
 impl Noise<2> for Source {
     fn normal_like(&mut self, x: &Tensor<2>) -> Tensor<2> {
-        let group = self.group.get_mut();
-        *group += 1;
-        tensor(&eight_gaussians(self.seed, *group, x.dims()[0]), &x.device())
+        self.group += 1;
+        tensor(&eight_gaussians(self.seed, self.group, x.dims()[0]), &x.device())
     }
 }
 
-pub fn tensor(points: &[Point], device: &Device) -> Tensor<2> {
-    let values: Vec<f32> = points.iter().flatten().map(|&x| x as f32).collect();
-    Tensor::from_data(TensorData::new(values, [points.len(), 2]), device)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A student that is trained with the same few points again and again learns them, and no distribution.
+    #[test]
+    fn every_hop_of_every_step_has_noise_of_its_own() {
+        let like = Tensor::zeros([4, 2], &Device::flex());
+        let mut seen: Vec<Vec<f32>> = Vec::new();
+        for (purpose, step) in [("hops", 0), ("hops", 1), ("hops", 2), ("drawing", 0)] {
+            let mut source = Source::new(0, purpose, step);
+            for _hop in 0..4 {
+                seen.push(source.normal_like(&like).into_data().iter().collect());
+            }
+            let again = Source::new(0, purpose, step).normal_like(&like).into_data();
+            assert_eq!(again.iter::<f32>().collect::<Vec<_>>(), seen[seen.len() - 4]);
+        }
+        let all = seen.len();
+        seen.sort_by(|a, b| a[0].total_cmp(&b[0]));
+        seen.dedup();
+        assert_eq!(seen.len(), all);
+    }
 }

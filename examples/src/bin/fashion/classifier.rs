@@ -6,6 +6,7 @@ use burn::nn::{Linear, LinearConfig, PaddingConfig2d};
 use burn::prelude::*;
 use burn::tensor::activation::{log_softmax, relu};
 use canvas_core::nn::{conv2d, linear};
+use canvas_examples::denoiser::picked;
 use canvas_examples::idx::{Labelled, NAMES};
 use canvas_examples::seeing::Seeing;
 use canvas_examples::train_loop::Task;
@@ -105,7 +106,7 @@ impl Task<Classifier> for ClassifierTask {
     fn batch(&self, images: Range<u64>) -> Result<Self::Batch> {
         let batch = (images.end - images.start) as usize;
         let rows = self.order.batch(images.start, batch);
-        let x = crate::picked(&self.train, &rows).to_device(&self.device);
+        let x = picked(&self.train, &rows).to_device(&self.device);
         let wanted: Vec<i64> = rows.iter().map(|&row| self.labels[row] as i64).collect();
         Ok((x, Tensor::from_data(TensorData::new(wanted, [batch, 1]), &self.device)))
     }

@@ -5,6 +5,7 @@ use burn::nn::Embedding;
 use burn::prelude::*;
 use canvas_core::{Backbone, Class, Denoiser, Level, Noise, Process, Run, Seeded, generator, seed_for};
 use canvas_dit::{Dit, DitConfig};
+use canvas_examples::denoiser::picked;
 use canvas_examples::idx::{Labelled, NAMES, SIDE};
 use canvas_examples::seeing::Seeing;
 use canvas_examples::train_loop::Task;
@@ -122,7 +123,7 @@ impl Task<Network> for DenoiserTask {
         let rows = self.order.batch(start, numbers.len());
         let drawn = numbers.iter().zip(&rows).map(|(&number, &row)| self.drawn(number, row));
         let (at, labels): (Vec<Level>, Vec<usize>) = drawn.unzip();
-        let x0 = crate::picked(&self.pictures, &rows);
+        let x0 = picked(&self.pictures, &rows);
         let eps = Seeded::new(seed_for(self.seed, "noise"), numbers).normal_like(&x0);
         let noised = Noised::new(x0.to_device(&self.device), eps.to_device(&self.device), at);
         Ok((noised, Class::new(&labels, &self.device)))

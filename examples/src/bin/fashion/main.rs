@@ -8,23 +8,21 @@ mod denoiser;
 mod measure;
 mod page;
 
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 use burn::prelude::*;
-use canvas_core::weights::write_atomically;
 use canvas_core::{params, seed_for};
 use canvas_examples::config::{StageConfig, WatchConfig};
-use canvas_examples::device;
 use canvas_examples::idx::Fashion;
 use canvas_examples::interrupt::Interrupt;
 use canvas_examples::run::{self, Folder};
 use canvas_examples::seeing::Watching;
 use canvas_examples::train_loop::TrainLoop;
+use canvas_examples::{device, interrupt};
 use canvas_train::Precision;
 use clap::Parser;
 use classifier::{Classifier, ClassifierTask};
 use denoiser::{DenoiserTask, Network, Which};
-use serde::{Deserialize, Serialize};
-use std::fs;
+use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -70,8 +68,9 @@ struct Args {
 }
 
 /// What determines the weights of a run, for its folder.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize)]
 struct Settings {
+    program: &'static str,
     backbone: Which,
     seed: u64,
     smoke: bool,
@@ -102,25 +101,8 @@ impl Settings {
         };
         let classifier = stage(if args.smoke { 128 } else { 240_000 }, 64);
         let denoiser = StageConfig { peak_rate: 2e-3, ema: 0.998, ..stage(images, 32) };
-        Self { backbone: args.backbone, seed: args.seed, smoke: args.smoke, classifier, denoiser }
-    }
-
-    /// Writes `fashion.json` into a new folder, or compares with what is in an old one.
-    fn claim(&self, folder: &Path) -> Result<()> {
-        let path = folder.join("fashion.json");
-        if !path.exists() {
-            return Ok(write_atomically(&path, &serde_json::to_vec_pretty(self)?)?);
-        }
-        let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-        let found: Self = serde_json::from_str(&text)
-            .with_context(|| format!("{}: not a run's settings", path.display()))?;
-        if found != *self {
-            bail!(
-                "{}: a run of other settings, {found:?}, not {self:?}; choose another folder by --out",
-                path.display()
-            );
-        }
-        Ok(())
+        let (backbone, seed, smoke) = (args.backbone, args.seed, args.smoke);
+        Self { program: "fashion", backbone, seed, smoke, classifier, denoiser }
     }
 }
 
@@ -132,35 +114,13 @@ fn main() -> Result<()> {
     let device = device::open(&args.device)?;
     let data = Fashion::read(&args.data)?;
     let name = page::name(args.backbone);
-    let folder = args.out.clone().unwrap_or_else(|| PathBuf::from(format!("runs/fashion-{name}")));
-    fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
-    let _lock = Folder(folder.clone()).lock()?;
+    let out = args.out.clone().unwrap_or_else(|| PathBuf::from(format!("runs/fashion-{name}")));
     let settings = Settings::new(&args);
-    settings.claim(&folder)?;
-
-    let autodiff = device.clone().autodiff();
-    let watch = run::watching(&Folder(folder.clone()), &WatchConfig::default(), &settings, &device)?;
-    let training = Training {
-        folder: &folder,
-        settings: &settings,
-        data: &data,
-        watch,
-        interrupt: Interrupt::listen()?,
-    };
-    let classifier = training.classifier(&autodiff)?;
-    let begun = Instant::now();
-    let (network, speed) = training.network(&autodiff)?;
-    let parameters = network.num_params();
-    eprintln!("{name}: {parameters} parameters, {speed:.0} images/s, {:.0} s", begun.elapsed().as_secs_f64());
-
-    let drawing = measure::Amount { drawn: args.drawn as usize, steps: args.steps as usize, seed: args.seed };
-    let found = measure::measure(&classifier, &network, &data, drawing, &device)?;
-    let run =
-        page::Run { backbone: args.backbone, parameters, images: settings.denoiser.images, amount: drawing };
-    page::write(&folder, &run, &found, &data)?;
-    println!("{}", page::table(&found));
-    println!("{}", folder.join("fashion.md").display());
-    Ok(())
+    let (folder, _lock) = Folder::claim(&out, &settings)?;
+    let watch = run::watching(&folder, &WatchConfig::default(), &settings, &device)?;
+    let (folder, interrupt) = (&folder.0, Interrupt::listen()?);
+    let training = Training { folder, settings: &settings, data: &data, watch, interrupt };
+    interrupt::ended(training.run(&args, &device), "the same command goes on")
 }
 
 /// What both stages need.
@@ -173,6 +133,28 @@ struct Training<'a> {
 }
 
 impl Training<'_> {
+    fn run(&self, args: &Args, device: &Device) -> Result<()> {
+        let Self { folder, settings, data, .. } = self;
+        let autodiff = device.clone().autodiff();
+        let classifier = self.classifier(&autodiff)?;
+        let begun = Instant::now();
+        let (network, speed) = self.network(&autodiff)?;
+        self.interrupt.ask();
+        let (name, parameters) = (page::name(args.backbone), network.num_params());
+        let seconds = begun.elapsed().as_secs_f64();
+        eprintln!("{name}: {parameters} parameters, {speed:.0} images/s, {seconds:.0} s");
+
+        let drawing =
+            measure::Amount { drawn: args.drawn as usize, steps: args.steps as usize, seed: args.seed };
+        let found = measure::measure(&classifier, &network, data, drawing, device)?;
+        let images = settings.denoiser.images;
+        let run = page::Run { backbone: args.backbone, parameters, images, amount: drawing };
+        page::write(folder, &run, &found, data)?;
+        println!("{}", page::table(&found));
+        println!("{}", folder.join("fashion.md").display());
+        Ok(())
+    }
+
     fn stage<'b>(&'b self, name: &'b str, config: &'b StageConfig) -> TrainLoop<'b> {
         let (watch, interrupt) = (&self.watch, &self.interrupt);
         TrainLoop { name, folder: self.folder.join(name), config, watch, interrupt, devices: None }
@@ -195,11 +177,4 @@ impl Training<'_> {
         let (state, speed) = self.stage("denoiser", &settings.denoiser).run(model, &mut task)?;
         Ok((state.average, speed))
     }
-}
-
-/// These rows of a tensor.
-fn picked(x: &Tensor<4>, rows: &[usize]) -> Tensor<4> {
-    let index: Vec<i64> = rows.iter().map(|&row| row as i64).collect();
-    let index = Tensor::from_data(TensorData::new(index, [rows.len()]), &x.device());
-    x.clone().select(0, index)
 }

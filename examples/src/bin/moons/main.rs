@@ -11,9 +11,9 @@ use burn::nn::{Linear, LinearConfig};
 use burn::prelude::*;
 use canvas_core::nn::{Activation, linear};
 use canvas_core::{Backbone, Denoiser, DeviceNoise, Process, Run, Sampler, Unconditional, seed_for};
-use canvas_examples::assignment::{Point, shortest};
+use canvas_examples::assignment::shortest;
 use canvas_examples::device;
-use canvas_examples::points::{Pairs, eight_gaussians, moons};
+use canvas_examples::points::{Pairs, Point, eight_gaussians, moons, tensor};
 use canvas_sched::{Dopri5, Euler, Timesteps, predict, schedule};
 use canvas_train::{AdamW, Draws, Ema, Noised, Objective, StepOptions, TrainState};
 use clap::Parser;
@@ -191,9 +191,4 @@ fn draw(
     );
     let values: Vec<f64> = drawn.into_data().iter::<f64>().collect();
     Ok((values.as_chunks::<2>().0.to_vec(), calls.get()))
-}
-
-fn tensor(points: &[Point], device: &Device) -> Tensor<2> {
-    let values: Vec<f32> = points.iter().flatten().map(|&x| x as f32).collect();
-    Tensor::from_data(TensorData::new(values, [points.len(), 2]), device)
 }

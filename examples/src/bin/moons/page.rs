@@ -2,9 +2,8 @@
 
 use anyhow::Result;
 use canvas_core::weights::write_atomically;
-use canvas_examples::assignment::Point;
 use canvas_examples::plot::{Curve, Mark, Panel, panels};
-use canvas_examples::points::Pairs;
+use canvas_examples::points::{Pairs, Point};
 use serde::Serialize;
 use std::path::Path;
 

@@ -15,8 +15,9 @@ use canvas_core::{
     seed_for,
 };
 use canvas_examples::device;
+use canvas_examples::points::{Point, tensor};
 use canvas_examples::progress::Stage;
-use canvas_examples::tree::{Classes, Point, Tree};
+use canvas_examples::tree::{Classes, Tree};
 use canvas_sched::{predict, schedule};
 use canvas_train::{
     AdamW, Decay, Draws, Ema, LearningRate, LevelDistribution, Noised, Objective, StepOptions, TrainState,
@@ -216,9 +217,4 @@ fn size(tree: &Tree) -> Vec<f64> {
         (sum / (2 * points.len()) as f64).sqrt()
     };
     RATIOS.map(at).to_vec()
-}
-
-fn tensor(points: &[Point], device: &Device) -> Tensor<2> {
-    let values: Vec<f32> = points.iter().flatten().map(|&x| x as f32).collect();
-    Tensor::from_data(TensorData::new(values, [points.len(), 2]), device)
 }

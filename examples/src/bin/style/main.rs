@@ -21,14 +21,15 @@ use canvas_examples::interrupt::Interrupt;
 use canvas_examples::model::{Painter, TextToImage, process};
 use canvas_examples::run::{self, Folder, latent_shape};
 use canvas_examples::train_loop::TrainLoop;
-use canvas_examples::{autoencoder, device};
+use canvas_examples::{autoencoder, device, interrupt};
 use canvas_train::adapters::{AdapterConfig, Adapters, Kind};
 use canvas_train::{ConditionDropout, Objective};
 use clap::Parser;
 use image::RgbImage;
 use page::{Drawn, Measured};
 use pictures::{Both, Pictures};
-use std::path::PathBuf;
+use serde::Serialize;
+use std::path::{Path, PathBuf};
 
 /// Teaches a trained emoji network another vendor's style by small changes of its layers, and measures what it draws.
 #[derive(Parser, Debug)]
@@ -83,6 +84,9 @@ fn main() -> Result<()> {
     if !(args.rate.is_finite() && args.rate > 0.0) {
         bail!("--rate {}: a learning rate is a number above 0", args.rate);
     }
+    let Some((_, kind)) = KINDS.into_iter().find(|(name, _)| *name == args.kind) else {
+        return Err(unknown("--kind", &args.kind, &KINDS.map(|(name, _)| name)));
+    };
     let device = device::open(&args.device)?;
     let config = RunConfig::read(&args.run)?;
     config.expect_program("emoji", &args.run)?;
@@ -97,15 +101,44 @@ fn main() -> Result<()> {
         pictures.missing.len()
     );
 
+    let settings = Settings::new(&args, kind, &config)?;
+    let (folder, _lock) = Folder::claim(&args.out, &settings)?;
     let given = Given { config: &config, run: &run, pictures: &pictures, device: &device };
-    let adapters = given.train(&args)?;
-    let file = args.out.join("pytorch_lora_weights.safetensors");
-    adapters.save(&file, Part::Unet, &Rules::new())?;
-    let measured = given.measure(&adapters)?;
-    page::write(&args.out, &measured)?;
-    println!("{}", page::table(&measured));
-    println!("{}, {}", args.out.join("style.md").display(), file.display());
-    Ok(())
+    interrupt::ended(given.learn(&settings, &folder), "the same command goes on")
+}
+
+/// What determines the changes, for the folder.
+#[derive(Serialize)]
+struct Settings {
+    program: &'static str,
+    run: PathBuf,
+    pictures: PathBuf,
+    adapters: AdapterConfig,
+    seed: u64,
+    stage: StageConfig,
+}
+
+impl Settings {
+    fn new(args: &Args, kind: Kind, config: &RunConfig) -> Result<Self> {
+        let whole = |path: &Path| path.canonicalize().with_context(|| path.display().to_string());
+        let rank = usize::from(args.rank);
+        let stage = StageConfig {
+            images: args.images,
+            peak_rate: args.rate,
+            weight_decay: 0.0,
+            checkpoints: 4,
+            evaluations: 8,
+            ..config.second.clone()
+        };
+        Ok(Self {
+            program: "style",
+            run: whole(&args.run)?,
+            pictures: whole(&args.pictures)?,
+            adapters: AdapterConfig { kind, rank, alpha: rank as f64 },
+            seed: args.seed,
+            stage,
+        })
+    }
 }
 
 /// A trained network, and the pictures of both styles.
@@ -117,37 +150,40 @@ struct Given<'a> {
 }
 
 impl<'a> Given<'a> {
+    /// Trains, and says what came of it.
+    fn learn(&self, settings: &Settings, folder: &Folder) -> Result<()> {
+        let interrupt = Interrupt::listen()?;
+        let adapters = self.train(settings, folder, &interrupt)?;
+        interrupt.ask();
+        let file = folder.0.join("pytorch_lora_weights.safetensors");
+        adapters.save(&file, Part::Unet, &Rules::new())?;
+        let measured = self.measure(&adapters)?;
+        page::write(&folder.0, &measured)?;
+        println!("{}", page::table(&measured));
+        println!("{}, {}", folder.0.join("style.md").display(), file.display());
+        Ok(())
+    }
+
     /// Trains the changes of all linear layers and convolutions.
-    fn train(&self, args: &Args) -> Result<Adapters> {
-        let Some((_, kind)) = KINDS.into_iter().find(|(name, _)| *name == args.kind) else {
-            return Err(unknown("--kind", &args.kind, &KINDS.map(|(name, _)| name)));
-        };
-        let (config, backbone, rank) = (self.config, &self.run.model.backbone, usize::from(args.rank));
+    fn train(&self, settings: &Settings, folder: &Folder, interrupt: &Interrupt) -> Result<Adapters> {
+        let Settings { adapters, seed, stage, .. } = settings;
+        let (config, backbone) = (self.config, &self.run.model.backbone);
         let autodiff = self.device.clone().autodiff();
-        self.device.seed(args.seed);
-        let adapters = AdapterConfig { kind, rank, alpha: rank as f64 };
-        let adapters = Adapters::new(backbone, adapters, |_| true, &autodiff)?;
+        self.device.seed(*seed);
+        let AdapterConfig { kind, rank, .. } = adapters;
+        let adapters = Adapters::new(backbone, *adapters, |_| true, &autodiff)?;
         let [changed, all] = [adapters.num_params(), backbone.num_params()];
-        eprintln!("{} of rank {rank}: {changed} numbers beside the network's {all}", args.kind);
+        eprintln!("{kind:?} of rank {rank}: {changed} numbers beside the network's {all}");
 
         let (process, levels) = process(&config.prediction)?;
         let objective = Objective { levels, ..Objective::default() };
         let split = [self.pictures.trained.as_slice(), &self.pictures.tested];
-        let keys = (ConditionDropout::new().with("captions", config.caption_dropout), args.seed);
-        std::fs::create_dir_all(&args.out).with_context(|| args.out.display().to_string())?;
-        let place = (args.out.clone(), self.device);
+        let keys = (ConditionDropout::new().with("captions", config.caption_dropout), *seed);
+        let place = (folder.0.clone(), self.device);
         let mut task = task::Style::new(self.run, split, (&process, objective), keys, place)?;
-        let stage = StageConfig {
-            images: args.images,
-            peak_rate: args.rate,
-            weight_decay: 0.0,
-            checkpoints: 4,
-            evaluations: 8,
-            ..config.second.clone()
-        };
-        let watch = &run::watching(&Folder(args.out.clone()), &config.watch, &stage, self.device)?;
-        let (folder, interrupt) = (args.out.clone(), &Interrupt::listen()?);
-        let training = TrainLoop { name: "style", folder, config: &stage, watch, interrupt, devices: None };
+        let watch = &run::watching(folder, &config.watch, settings, self.device)?;
+        let folder = folder.0.clone();
+        let training = TrainLoop { name: "style", folder, config: stage, watch, interrupt, devices: None };
         Ok(training.run(adapters, &mut task)?.0.average)
     }
 

@@ -7,13 +7,12 @@ use burn::prelude::*;
 use canvas_core::{Condition, Level, Noise, Process, Seeded, Text, TextEncoder, seed_for};
 use canvas_examples::autoencoder::latents;
 use canvas_examples::backbones::AnyBackbone;
-use canvas_examples::denoiser::fixed_levels;
+use canvas_examples::denoiser::picked;
 use canvas_examples::draw::Opened;
-use canvas_examples::fine_tune::{Evaluation, on};
+use canvas_examples::fine_tune::{Evaluation, fixed_loss, on};
 use canvas_examples::seeing::Seeing;
 use canvas_examples::train_loop::Task;
 use canvas_train::adapters::Adapters;
-use canvas_train::seeing::HeldOut;
 use canvas_train::{ConditionDropout, Draws, Noised, Objective, Order};
 use std::ops::Range;
 use std::path::PathBuf;
@@ -49,9 +48,7 @@ impl Data {
     }
 
     fn rows(&self, rows: &[usize]) -> (Tensor<4>, Text) {
-        let index: Vec<i64> = rows.iter().map(|&row| row as i64).collect();
-        let index = Tensor::from_data(TensorData::new(index, [rows.len()]), &self.latents.device());
-        (self.latents.clone().select(0, index), self.text.select(rows))
+        (picked(&self.latents, rows), self.text.select(rows))
     }
 }
 
@@ -85,15 +82,11 @@ impl<'a> Style<'a> {
         })
     }
 
-    /// The mean over fixed levels, with fixed noise.
     fn fixed_loss(&self, adapters: &Adapters, data: &Data) -> Result<f64> {
         let network = adapters.apply(&self.average_base);
         let rows: Vec<usize> = (0..data.text.batch().min(48)).collect();
         let (x0, text) = data.rows(&rows);
-        let (levels, seed) = (fixed_levels(self.process)?, seed_for(self.seed, "evaluation"));
-        let held_out = HeldOut { levels, seed, objective: self.objective, at_once: 48 };
-        let losses = held_out.losses(self.process.denoiser(&network), &x0, &text);
-        Ok(losses.iter().sum::<f64>() / losses.len() as f64)
+        fixed_loss(&network, (self.process, self.objective), (&x0, &text), self.seed)
     }
 }
 

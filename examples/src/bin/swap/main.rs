@@ -8,12 +8,13 @@
 mod measure;
 
 use anyhow::{Context, Result};
+use burn::prelude::*;
 use canvas_examples::backbones::AnyBackbone;
 use canvas_examples::config::RunConfig;
-use canvas_examples::device;
 use canvas_examples::emoji_set::EmojiSet;
 use canvas_examples::interrupt::Interrupt;
 use canvas_examples::run::{self, Folder};
+use canvas_examples::{device, interrupt};
 use clap::Parser;
 use measure::{Row, Runs};
 use std::path::{Path, PathBuf};
@@ -66,15 +67,19 @@ const ENTRIES: [Entry; 6] = [
 fn main() -> Result<()> {
     let args = Args::parse();
     let device = device::open(&args.device)?;
+    interrupt::ended(compare(&args, &device), "the same command goes on")
+}
+
+/// Trains all of them, and measures.
+fn compare(args: &Args, device: &Device) -> Result<()> {
     let mut rows: Vec<Row> = Vec::new();
     let mut runs = Runs::default();
     let interrupt = Interrupt::listen()?;
     for (number, entry) in ENTRIES.iter().enumerate() {
-        let config = config(&args, entry);
+        let config = config(args, entry);
         let set = EmojiSet::build(config.which()?, config.side)?;
         let path = args.out.join(entry.title.to_lowercase());
-        let folder = folder(&path, &config)?;
-        let _lock = folder.lock()?;
+        let (folder, _lock) = Folder::claim(&path, &config)?;
         if number > 0 {
             // The first stage is the same for all.
             let first = Folder(args.out.join(ENTRIES[0].title.to_lowercase()));
@@ -83,11 +88,12 @@ fn main() -> Result<()> {
         eprintln!("{}: {} images", entry.title, config.second.images);
         let make = |sizes, device: &_| AnyBackbone::new(entry.backbone, sizes, device);
         let trained = run::train(&folder, &config, &set, make, (&device.clone().into(), &interrupt))
-            .with_context(|| format!("the run stopped; the same command goes on with {}", path.display()))?;
+            .with_context(|| path.display().to_string())?;
         rows.push(runs.measure(entry.title, &config, &set, &trained)?);
     }
-    let entries: Vec<_> = ENTRIES.iter().map(|entry| (entry.backbone, config(&args, entry))).collect();
-    measure::speeds(&args.out, &entries, &mut rows, &device)?;
+    interrupt.ask();
+    let entries: Vec<_> = ENTRIES.iter().map(|entry| (entry.backbone, config(args, entry))).collect();
+    measure::speeds(&args.out, &entries, &mut rows, device)?;
     measure::report(&args.out, &rows, &runs)
 }
 
@@ -103,21 +109,6 @@ fn config(args: &Args, entry: &Entry) -> RunConfig {
     config.second.evaluations = 4;
     config.second.checkpoints = 4;
     config
-}
-
-/// A new run's folder, or the one of the same run that was stopped.
-fn folder(path: &Path, config: &RunConfig) -> Result<Folder> {
-    if !path.join("run.json").exists() {
-        return Folder::create(path, config);
-    }
-    let found = RunConfig::read(path)?;
-    let (found, expected) = (serde_json::to_value(&found)?, serde_json::to_value(config)?);
-    anyhow::ensure!(
-        found == expected,
-        "{} holds a run with other settings: choose another folder by --out",
-        path.display()
-    );
-    Ok(Folder(path.to_owned()))
 }
 
 /// Copies a finished stage, unless it is there.

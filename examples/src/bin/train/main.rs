@@ -19,7 +19,7 @@ use canvas_examples::autoencoder::AutoencoderTask;
 use canvas_examples::backbones::{AnyBackbone, OF_ANY_SIZE};
 use canvas_examples::config::RunConfig;
 use canvas_examples::device::Devices;
-use canvas_examples::interrupt::{Interrupt, Interrupted};
+use canvas_examples::interrupt::{self, Interrupt};
 use canvas_examples::model::process;
 use canvas_examples::run::{self, Folder, new_autoencoder, new_model, save_autoencoder};
 use canvas_examples::seeing::Watching;
@@ -157,8 +157,6 @@ struct Config {
 
 /// Images of which the latents' scale is measured.
 const SCALED: usize = 512;
-/// What a shell expects of a program that Ctrl-C has ended.
-const INTERRUPTED: i32 = 130;
 
 fn main() -> Result<()> {
     let args = Args::parse();
@@ -193,13 +191,7 @@ fn main() -> Result<()> {
     };
     let _lock = folder.lock()?;
     let again = format!("go on with --resume {}", folder.0.display());
-    match train(&folder, config, source, &devices) {
-        Err(error) if error.is::<Interrupted>() => {
-            eprintln!("{error}; {again}");
-            std::process::exit(INTERRUPTED)
-        }
-        done => done.with_context(|| format!("the run stopped; {again}")),
-    }
+    interrupt::ended(train(&folder, config, source, &devices), &again)
 }
 
 impl Config {

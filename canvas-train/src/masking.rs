@@ -17,6 +17,11 @@
 //! Blocks are the network's own. MaskDiT's decoder is narrower than its encoder, and MicroDiT's mixer is; MaskDiT gives all
 //! tokens a second position before its decoder, here those that were kept have theirs from before.
 //!
+//! # Cost
+//! A training step of four images of 256 tokens, 12 blocks of width 256, on two cores of an AMD EPYC (AVX-512, f32, 2026-12-01, development build): 1225 ms;
+//! 894 with half of the tokens in blocks 2 to 7, as TREAD; 494 with a quarter in blocks 2 to 11, as MicroDiT. `cargo test --workspace --test train
+//! a_route_takes_less_time -- --ignored --nocapture` prints them.
+//!
 //! # Example
 //! All three on a DiT of 6 patches and 4 blocks:
 //! ```

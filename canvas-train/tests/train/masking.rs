@@ -283,7 +283,7 @@ fn a_panic_leaves_no_route() {
 }
 
 /// Prints what steps take; asserts nothing.
-/// `cargo test --release --workspace --test train a_route_takes_less_time -- --ignored --nocapture`
+/// `cargo test --workspace --test train a_route_takes_less_time -- --ignored --nocapture`
 #[test]
 #[ignore = "measures"]
 fn a_route_takes_less_time() {

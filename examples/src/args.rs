@@ -3,6 +3,7 @@
 use crate::backbones::BACKBONES;
 use crate::config::{self, RunConfig};
 use crate::device::{self, Devices};
+use crate::generate::args::Weighed;
 use crate::model::{DrawOptions, PREDICTIONS};
 use crate::scheduler::Scheduler;
 use crate::{draw, schedule};
@@ -194,6 +195,10 @@ pub struct Drawing {
     #[arg(long, requires = "sample", default_value_t = 3.0)]
     pub guidance: f64,
 
+    /// LoRA of the denoiser with a weight, FILE or FILE:0.7, such as `style` trains; repeat for several
+    #[arg(long, value_name = "FILE[:WEIGHT]", requires = "sample")]
+    pub lora: Vec<Weighed>,
+
     /// File of the drawing [default: drawn.png in the run's folder]
     #[arg(long, value_name = "FILE", requires = "sample")]
     pub picture: Option<PathBuf>,
@@ -215,6 +220,7 @@ impl Drawing {
                 guidance: self.guidance,
                 seed: seed.unwrap_or(0),
             },
+            loras: self.lora.clone(),
             size: None,
             picture: self.picture.clone().unwrap_or_else(|| folder.join("drawn.png")),
         })

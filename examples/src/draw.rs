@@ -1,11 +1,13 @@
 //! Drawing with a trained run, long after it ended or while it goes on.
 
 use crate::config::RunConfig;
+use crate::generate::args::Weighed;
 use crate::model::{BackboneSizes, DrawOptions, Network, Painter, TextToImage, process};
 use crate::run::{Folder, new_autoencoder, new_model};
 use crate::sheet::{Cell, save_png, sheet};
 use anyhow::{Context, Result, bail};
 use burn::prelude::*;
+use canvas_core::weights::{Lora, Merging, Part, Rules};
 use canvas_core::{Autoencoder, LatentScale, weights};
 use canvas_text::WordTokenizer;
 use canvas_train::Checkpoints;
@@ -20,6 +22,8 @@ pub struct Request {
     pub scheduler: String,
     /// Scheduler, steps (at least 1), guidance and seed.
     pub options: DrawOptions,
+    /// LoRAs of the denoiser, each with a weight.
+    pub loras: Vec<Weighed>,
     /// Width and height; those of a square picture of the run's if none are given.
     pub size: Option<[u32; 2]>,
     /// File to write.
@@ -30,7 +34,7 @@ pub struct Request {
 ///
 /// # Errors
 /// For an empty prompt or one longer than the context, no steps, a size that the run has no pictures of, a run that has no model
-/// yet or another architecture, and files that cannot be read or written.
+/// yet or another architecture, a LoRA that does not fit it, and files that cannot be read or written.
 pub fn draw<B: Network>(
     folder: &Folder,
     config: &RunConfig,
@@ -55,7 +59,8 @@ pub fn draw<B: Network>(
         .scheduler
         .levels(&process, options.steps)
         .with_context(|| format!("--scheduler {}", request.scheduler))?;
-    let run = Opened::new(folder, config, make, device)?;
+    let mut run = Opened::new(folder, config, make, device)?;
+    run.model.backbone = with_loras(run.model.backbone, &request.loras).context("--lora")?;
     if let Some(prompt) = request.prompts.iter().find(|prompt| prompt.trim().is_empty()) {
         bail!("--prompt {prompt:?}: the prompt holds no word");
     }
@@ -75,13 +80,24 @@ pub fn draw<B: Network>(
 
     let cells: Vec<Cell> =
         drawn.iter().zip(&request.prompts).map(|(picture, label)| Cell { picture, label }).collect();
+    let loras: String = request.loras.iter().map(|lora| format!(", {lora}")).collect();
     let title = format!(
-        "{}, {} steps, guidance {}, seed {}",
+        "{}, {} steps, guidance {}, seed {}{loras}",
         request.scheduler, options.steps, options.guidance, options.seed
     );
     save_png(&request.picture, &sheet(&title, &cells, 8, (256 / width.max(height)).max(1))?)?;
     println!("{}", request.picture.display());
     Ok(())
+}
+
+/// A network with these LoRAs in its weights.
+fn with_loras<B: Network>(network: B, given: &[Weighed]) -> Result<B> {
+    let files = given.iter().map(|lora| Lora::open(&lora.path)).collect::<Result<Vec<_>, _>>()?;
+    let weighed: Vec<(&Lora, f64)> = files.iter().zip(given.iter().map(|lora| lora.weight)).collect();
+    let mut merging = Merging::new(&weighed);
+    let network = merging.merge(network, Part::Unet, &[&Rules::new()])?;
+    merging.finish()?;
+    Ok(network)
 }
 
 /// A run's averaged model with all it needs to draw, from its folder: the final one, or that of its newest checkpoint.

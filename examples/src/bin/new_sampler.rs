@@ -128,6 +128,7 @@ fn draw_with(args: &Args, folder: &Path) -> Result<()> {
     config.expect_program("emoji", folder)?;
     let request = Request {
         prompts: normalise_prompts(&args.prompt)?,
+        loras: Vec::new(),
         size: None,
         scheduler: "bashforth".into(),
         options: DrawOptions {

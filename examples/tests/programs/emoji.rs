@@ -289,6 +289,25 @@ fn a_style_is_learned_and_its_folder_keeps_to_one() {
     assert!(done && page == fs::read(out.join("style.json")).unwrap(), "{said}");
     let (done, said) = style("64");
     assert!(!done && said.contains("other settings: stage.images is 48, not 64"), "{said}");
+
+    // What was learned, in drawings of this program.
+    let (file, drawn) = (out.join("pytorch_lora_weights.safetensors"), home.path().join("drawn.png"));
+    let asked = ["--sample", text(&base), "--prompt", "red heart", "--steps", "2", "--picture", text(&drawn)];
+    let draw = |more: &[&str]| {
+        succeed(&[&asked, more].concat());
+        let sheet = image::open(&drawn).unwrap().to_rgb8();
+        // The title, which names the LoRA, is above.
+        sheet.rows().rev().take(200).flatten().copied().collect::<Vec<_>>()
+    };
+    let weighed = |weight: &str| draw(&["--lora", &format!("{}:{weight}", text(&file))]);
+    let plain = draw(&[]);
+    assert!(plain == weighed("0") && plain != weighed("30"));
+    assert!(draw(&["--lora", text(&file)]) == weighed("1"));
+    let refused = |file: &Path| complaint(&[&asked[..], &["--lora", text(file)]].concat());
+    let missing = home.path().join("missing.safetensors");
+    assert!(refused(&missing).contains(text(&missing)));
+    let said = refused(&base.join("model.safetensors"));
+    assert!(said.contains("--lora") && said.contains("model.safetensors") && said.contains("LoRA"), "{said}");
 }
 
 /// A file that cannot grow is what a full disk is: the shell sets the limit, and that it is an error and no signal.

@@ -1,6 +1,7 @@
 //! Arguments of several numbers.
 
 use anyhow::{Context, Result};
+use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -73,6 +74,14 @@ impl FromStr for Weighed {
             weight.is_finite().then(|| Self { path: path.into(), weight })
         });
         Ok(weighed.unwrap_or_else(|| Self { path: text.into(), weight: 1.0 }))
+    }
+}
+
+/// By the name of the file alone: `style.safetensors:0.7`.
+impl fmt::Display for Weighed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = self.path.file_name().unwrap_or(self.path.as_os_str());
+        write!(f, "{}:{}", name.display(), self.weight)
     }
 }
 

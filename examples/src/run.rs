@@ -266,8 +266,8 @@ pub fn save_autoencoder(folder: &Folder, autoencoder: &AutoencoderTiny, scale: &
 
 /// Sets the number of images of both stages so that a run takes about `minutes` on this machine.
 ///
-/// Up to 60,000 images, two fifths of the time go to the autoencoder, which then has little to learn. Speeds are measured on a few steps of fresh networks; the numbers
-/// are then fixed in the configuration, so that the run can be resumed exactly.
+/// Up to 60,000 images, two fifths of the time go to the autoencoder, which then has little to learn. Speeds are measured on a few
+/// steps of fresh networks; the numbers are then fixed in the configuration, so that the run can be resumed exactly.
 ///
 /// # Errors
 /// If `minutes` is not a number above 0.

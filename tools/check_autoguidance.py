@@ -3,9 +3,9 @@
 
     git clone https://github.com/NVlabs/edm2 EDM2
     python3 -m venv VENV && VENV/bin/pip install torch==2.15.0 matplotlib click tqdm requests
-    VENV/bin/python tools/check_autoguidance.py EDM2          # 15 minutes on two cores; --steps 64 to try it
+    VENV/bin/python tools/check_autoguidance.py EDM2          # half an hour on two busy cores; --steps 64 to try it
 
-Only the exact score is computed in another way, since theirs takes seconds a step on a CPU; the script compares both first.
+Only the exact score is computed in another way, since theirs takes most of a second a step on a CPU; the script compares both first.
 """
 
 import argparse

@@ -76,7 +76,7 @@ def arguments():
     parser.add_argument("--threads", type=int, default=2, help="threads, and processors they are pinned to (2)")
     parser.add_argument("--write", action="store_true", help="put the tables into benches/RESULTS.md")
     parser.add_argument("--sides", help=f"names, with commas between ({','.join(SIDES)}; on a GPU {','.join(ON_GPU)})")
-    parser.add_argument("--device", choices=("cpu", "cuda", "wgpu"), default="cpu", help="where canvas computes; PyTorch: cpu, else cuda")
+    parser.add_argument("--device", choices=("cpu", "cuda", "wgpu"), default="cpu", help="where canvas computes; PyTorch: cpu, else cuda if there is one")
     parser.add_argument("--dtype", choices=("f32", "bf16"), default="f32", help="of weights and activations (%(default)s)")
     parser.add_argument("--peak", type=float, help="TFLOP/s that the device has at most in that precision: MFU is then in the tables")
     parser.add_argument("--list", action="store_true", help="print the names of the cases")

@@ -27,7 +27,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 RATE = 1e-4  # of AdamW; its other numbers are PyTorch's defaults, spelled out in `optimizer`
-DEVICE = "cpu" if os.environ.get("COMPARE_DEVICE", "cpu") == "cpu" else "cuda"  # beside Vulkan it is CUDA, too
+ASKED = os.environ.get("COMPARE_DEVICE", "cpu")
+# Beside Vulkan it is CUDA too, where there is one.
+DEVICE = "cuda" if ASKED == "cuda" or (ASKED == "wgpu" and torch.cuda.is_available()) else "cpu"
 STEPS = 5  # runs of a case that changes its parameters, before its answer is compared
 
 

@@ -1,6 +1,6 @@
 //! Duplicates: identical, nearly so, and of one meaning, against definitions that compare all pairs.
 
-use super::curate::{decode, encoded, record, verdicts};
+use super::curate_common::{decode, encoded, record, verdicts};
 use canvas_data::curate::{
     Clusters, Curation, Embed, HashIndex, Identical, NearDuplicates, Noted, Pass, PerceptualHash, SemDeDup,
     Side, Trouble,

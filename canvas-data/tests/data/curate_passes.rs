@@ -1,6 +1,6 @@
 //! Each pass that judges image by image, at its bounds and on bad input.
 
-use super::curate::{decode, encoded, record};
+use super::curate_common::{decode, encoded, record};
 use super::decode::crc32;
 use canvas_data::curate::{
     Alignment, Bound, Characters, Decodes, Field, ImageText, Language, MaxAspect, MaxPixels, MinSide, Pass,

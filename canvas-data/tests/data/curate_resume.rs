@@ -1,21 +1,19 @@
-//! Curations that are broken off, killed, damaged or changed: the end is the one of an undisturbed run.
+//! Curations that are broken off, damaged or changed: the end is the one of an undisturbed run.
 
 use super::Flaky;
-use super::curate::{Distinct, Table, decode, record, verdicts};
+use super::curate_common::{Distinct, Table, decode, record, verdicts};
+use canvas_data::InMemory;
 use canvas_data::curate::{
     Choose, Chosen, Curation, CurationError, Judged, Noted, Pass, Subject, Trouble, Verdict,
 };
-use canvas_data::{InMemory, Record};
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::fs;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 use tempfile::tempdir;
 
-fn source(images: usize) -> InMemory {
+pub fn source(images: usize) -> InMemory {
     InMemory((0..images).map(|image| record(format!("k{image}"), vec![image as u8])).collect())
 }
 
@@ -37,7 +35,7 @@ fn counts(asked: &[AtomicUsize; 2]) -> [usize; 2] {
     asked.each_ref().map(|asked| asked.swap(0, Ordering::Relaxed))
 }
 
-fn undisturbed(curation: &Curation<'_>, source: &InMemory) -> Vec<Judged> {
+pub fn undisturbed(curation: &Curation<'_>, source: &InMemory) -> Vec<Judged> {
     let folder = tempdir().unwrap();
     verdicts(&curation.run(source, folder.path()).unwrap())
 }
@@ -351,67 +349,4 @@ fn an_outcome_whose_files_are_gone_says_so() {
         let found: Result<Vec<Judged>, _> = outcome.verdicts().unwrap().collect();
         assert!(matches!(found, Err(CurationError::Lost(at)) if at == path));
     }
-}
-
-/// Takes its time.
-struct Slow;
-
-impl Pass for Slow {
-    fn name(&self) -> &str {
-        "slow"
-    }
-
-    fn settings(&self) -> Value {
-        json!("2 ms")
-    }
-
-    fn judge(&self, subject: &Subject<'_>) -> Result<Verdict, Trouble> {
-        std::thread::sleep(Duration::from_millis(2));
-        let verdict =
-            if subject.number % 3 == 1 { Verdict::drop("third", "one in three") } else { Verdict::keep() };
-        Ok(verdict.noting(subject.number))
-    }
-}
-
-const FOLDER: &str = "CANVAS_CURATE_TEST_FOLDER";
-
-fn slow_curation() -> (InMemory, Curation<'static>) {
-    let classes = (0..60).map(|image| (image % 16) as u8 % 9).collect();
-    let passes = Curation::new("none", |record: &Record| decode(record)).threads(2).batch(2).run_length(5);
-    (source(60), passes.pass(Slow).pass(Distinct("b", classes)).read_again())
-}
-
-/// The process that the next test kills: without a folder it does nothing.
-#[test]
-fn child_of_the_next_test() {
-    if let Some(folder) = std::env::var_os(FOLDER) {
-        let (source, curation) = slow_curation();
-        curation.run(&source, Path::new(&folder)).unwrap();
-    }
-}
-
-#[test]
-fn killed_at_any_moment_it_goes_on() {
-    let (source, curation) = slow_curation();
-    let expected = undisturbed(&curation, &source);
-    let folder = tempdir().unwrap();
-    let mut kills = 0;
-    for wait in (5..).step_by(7) {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "curate_resume::child_of_the_next_test"])
-            .env(FOLDER, folder.path())
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
-        std::thread::sleep(Duration::from_millis(wait));
-        if let Some(status) = child.try_wait().unwrap() {
-            assert!(status.success());
-            break;
-        }
-        child.kill().unwrap(); // SIGKILL
-        child.wait().unwrap();
-        kills += 1;
-    }
-    assert!(kills > 0);
-    assert_eq!(verdicts(&curation.run(&source, folder.path()).unwrap()), expected);
 }
